@@ -1,0 +1,50 @@
+"""Boxes: formats, overlaps, coders, priors, suppression of duplicates."""
+
+from boxwright.boxes.anchors import AnchorGenerator
+from boxwright.boxes.coders import (
+    DeltaCoder,
+    DistanceCoder,
+    IntegralCoder,
+    PointCoder,
+    YOLOCoder,
+    YOLOv5Coder,
+)
+from boxwright.boxes.fitting import anchor_recall, fit_anchors, shape_iou
+from boxwright.boxes.formats import (
+    box_area,
+    box_convert,
+    clip_boxes,
+    cxcywh_to_xyxy,
+    xywh_to_xyxy,
+    xyxy_to_cxcywh,
+    xyxy_to_xywh,
+)
+from boxwright.boxes.iou import IoUMode, aligned_iou, box_iou
+from boxwright.boxes.nms import multiclass_nms, soft_nms
+from boxwright.boxes.points import PointGenerator
+
+__all__ = [
+    "AnchorGenerator",
+    "DeltaCoder",
+    "DistanceCoder",
+    "IntegralCoder",
+    "IoUMode",
+    "PointCoder",
+    "PointGenerator",
+    "YOLOCoder",
+    "YOLOv5Coder",
+    "aligned_iou",
+    "anchor_recall",
+    "box_area",
+    "box_convert",
+    "box_iou",
+    "clip_boxes",
+    "cxcywh_to_xyxy",
+    "fit_anchors",
+    "multiclass_nms",
+    "shape_iou",
+    "soft_nms",
+    "xywh_to_xyxy",
+    "xyxy_to_cxcywh",
+    "xyxy_to_xywh",
+]

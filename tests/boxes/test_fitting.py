@@ -1,0 +1,48 @@
+"""Anchor fitting on sizes with a known answer."""
+
+import pytest
+import torch
+
+from boxwright.boxes.fitting import anchor_recall, fit_anchors, shape_iou
+
+TRUTH = torch.tensor([[12.0, 30.0], [60.0, 40.0], [150.0, 210.0]])
+
+
+def _sizes(count: int = 600) -> torch.Tensor:
+    spread = 1 + 0.1 * torch.randn(count, 2)
+    return TRUTH[torch.randint(3, (count,))] * spread.clamp(0.5, 1.5)
+
+
+def test_clusters_are_found_again():
+    anchors = fit_anchors(_sizes(), 3, steps=200)
+    torch.testing.assert_close(anchors, TRUTH, rtol=0.06, atol=0)
+
+
+def test_mutation_raises_the_mean_best_iou():
+    sizes = torch.rand(500, 2) * 200 + 5
+
+    def fitness(anchors: torch.Tensor) -> float:
+        return shape_iou(sizes, anchors).amax(dim=1).mean().item()
+
+    plain, refined = (fitness(fit_anchors(sizes, 6, steps=steps, seed=1)) for steps in (0, 400))
+    assert refined > plain
+    assert anchor_recall(sizes, fit_anchors(sizes, 6, steps=400, seed=1)) > 0.9
+
+
+def test_the_seed_decides():
+    sizes = torch.rand(100, 2) * 100 + 1
+    assert torch.equal(fit_anchors(sizes, 4, steps=20, seed=3), fit_anchors(sizes, 4, steps=20, seed=3))
+
+
+def test_recall_counts_both_sides_and_both_directions():
+    anchors = torch.tensor([[10.0, 10.0]])
+    sizes = torch.tensor([[10.0, 10.0], [39.0, 10.0], [40.0, 10.0], [10.0, 2.6], [10.0, 2.4]])
+    assert anchor_recall(sizes, anchors) == pytest.approx(3 / 5)
+    assert anchor_recall(sizes[:0], anchors) == 1.0
+
+
+def test_impossible_requests_are_named():
+    with pytest.raises(ValueError, match="between 1 and the 2 objects"):
+        fit_anchors(torch.tensor([[3.0, 4.0], [5.0, 6.0], [0.0, 9.0]]), 3)
+    with pytest.raises(ValueError, match=r"\(N, 2\)"):
+        fit_anchors(torch.zeros(4, 4), 2)

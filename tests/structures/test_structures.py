@@ -1,0 +1,72 @@
+import pytest
+import torch
+
+from boxwright.structures import Assignment, Detections, Targets
+
+
+def _target(boxes, labels, **extra):
+    return {"boxes": torch.tensor(boxes).reshape(-1, 4), "labels": torch.tensor(labels, dtype=torch.int64), **extra}
+
+
+def test_targets_pad_and_unpad():
+    targets = Targets.from_list(
+        [
+            _target([[0.0, 0, 2, 2], [1, 1, 3, 3]], [1, 0], iscrowd=torch.tensor([0, 1])),
+            _target([], []),
+        ],
+        pad_to_multiple=4,
+    )
+    assert targets.boxes.shape == (2, 4, 4)
+    assert targets.objects.tolist() == [[True, False, False, False], [False] * 4]
+    first, second = targets.to_list()
+    assert first["labels"].tolist() == [1, 0]
+    assert first["iscrowd"].tolist() == [False, True]
+    assert second["boxes"].shape == (0, 4)
+    assert len(targets[1]) == 1
+    assert targets[-1].valid.sum() == 0
+
+
+def test_a_batch_without_objects_has_no_columns():
+    assert Targets.from_list([_target([], [])]).boxes.shape == (1, 0, 4)
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        (
+            {"boxes": torch.zeros(2, 3), "labels": torch.zeros(2, dtype=torch.int64)},
+            r"targets\[0\]\['boxes'\].*\(2, 3\)",
+        ),
+        ({"boxes": torch.zeros(2, 4), "labels": torch.zeros(1, dtype=torch.int64)}, r"labels.*\(1,\)"),
+        ({"boxes": torch.tensor([[3.0, 0, 1, 1]]), "labels": torch.tensor([0])}, "inverted"),
+        ({"boxes": torch.tensor([[0.0, 0, float("nan"), 1]]), "labels": torch.tensor([0])}, "finite"),
+        ({"boxes": torch.tensor([[0.0, 0, 1, 1]]), "labels": torch.tensor([-1])}, "negative class"),
+    ],
+)
+def test_wrong_targets_are_named(target, words):
+    with pytest.raises(ValueError, match=words):
+        Targets.from_list([target])
+
+
+def test_assignment_reads_labels_and_boxes():
+    targets = Targets.from_list([_target([[0.0, 0, 2, 2], [1, 1, 3, 3]], [5, 7])])
+    assignment = Assignment(torch.tensor([[1, -1, -2, 0]]), torch.ones(1, 4))
+    assert assignment.labels(targets).tolist() == [[7, -1, -2, 5]]
+    assert assignment.boxes(targets)[0, 0].tolist() == [1, 1, 3, 3]
+    assert assignment.positive.tolist() == [[True, False, False, True]]
+    assert assignment.ignored.tolist() == [[False, False, True, False]]
+
+
+def test_assignment_of_a_batch_without_objects():
+    targets = Targets.from_list([_target([], [])])
+    assignment = Assignment(torch.tensor([[-1, -2]]), torch.zeros(1, 2))
+    assert assignment.labels(targets).tolist() == [[-1, -2]]
+    assert assignment.boxes(targets).shape == (1, 2, 4)
+
+
+def test_detections_read_as_a_list_of_dictionaries():
+    detections = Detections(
+        torch.zeros(2, 3, 4), torch.zeros(2, 3), torch.zeros(2, 3, dtype=torch.int64), torch.tensor([2, 0])
+    )
+    assert [len(output["scores"]) for output in detections] == [2, 0]
+    assert len(detections.to("cpu")) == 2
