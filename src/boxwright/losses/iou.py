@@ -1,0 +1,271 @@
+"""Losses of the overlap of decoded boxes: IoU, GIoU, DIoU, CIoU.
+
+All take xyxy boxes in any one unit, give one value per pair of boxes, and are finite with a finite gradient for every
+finite pair: identical, disjoint, nested, inverted, without area.
+"""
+
+from functools import partial
+from typing import Final, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from boxwright.kernels.overlap import PairGeometry, floor
+from boxwright.losses.boxes import BoxLoss, overlap_loss
+from boxwright.losses.reduction import Reduction, check_choice
+
+__all__ = [
+    "CIoULoss",
+    "DIoULoss",
+    "GIoULoss",
+    "IoULoss",
+    "area",
+    "ciou_loss",
+    "diou_loss",
+    "giou_loss",
+    "intersection_and_union",
+    "iou_loss",
+    "squared_distance_ratio",
+]
+
+IoUForm = Literal["linear", "square", "log"]
+GIoUVersion = Literal["floored", "torchvision"]
+CIoUVersion = Literal["gated", "classic", "torchvision"]
+
+UNION_FLOOR: Final = 1e-6
+# keeps 0 / 0 away where two boxes agree exactly; far below every overlap that float32 can tell from 1
+TINY: Final = 1e-12
+
+
+def iou_loss(
+    inputs: Tensor,
+    targets: Tensor,
+    *,
+    form: IoUForm = "linear",
+    eps: float = 1e-6,
+    weight: Tensor | None = None,
+    reduction: Reduction = "none",
+    normalizer: Tensor | float | None = None,
+) -> Tensor:
+    """`1 - IoU`, `1 - IoU²` or `-ln IoU` (Yu et al. 2016, arXiv:1608.01471).
+
+    Args:
+        inputs: (…, 4) xyxy predictions.
+        targets: (…, 4) xyxy in the same units.
+        form: "linear", "square" or "log".
+        eps: least overlap; disjoint boxes cost `-ln eps` in the "log" form and have no gradient in any form.
+        weight: (…) per pair.
+        reduction: "none", "sum", "mean" or "image".
+        normalizer: divisor of "mean", by default the number of pairs.
+
+    Raises:
+        ValueError: shapes differ or are not (…, 4), or the form is unknown.
+    """
+    check_choice("form", form, ("linear", "square", "log"))
+    return overlap_loss(partial(_iou, form=form, eps=eps), inputs, targets, weight, reduction, normalizer)
+
+
+def giou_loss(
+    inputs: Tensor,
+    targets: Tensor,
+    *,
+    eps: float = 1e-7,
+    version: GIoUVersion = "floored",
+    weight: Tensor | None = None,
+    reduction: Reduction = "none",
+    normalizer: Tensor | float | None = None,
+) -> Tensor:
+    """`1 - IoU + (hull - union) / hull` (Rezatofighi et al. 2019, arXiv:1902.09630); pulls disjoint boxes together.
+
+    Args:
+        inputs: (…, 4) xyxy predictions.
+        targets: (…, 4) xyxy in the same units.
+        eps: least divisor.
+        version: "floored" raises divisors to eps, "torchvision" adds eps; they differ for areas comparable with eps.
+        weight: (…) per pair.
+        reduction: "none", "sum", "mean" or "image".
+        normalizer: divisor of "mean", by default the number of pairs.
+
+    Raises:
+        ValueError: shapes differ or are not (…, 4), or the version is unknown.
+
+    >>> giou_loss(torch.tensor([[0.0, 0.0, 2.0, 2.0]]), torch.tensor([[0.0, 0.0, 2.0, 1.0]]))
+    tensor([0.5000])
+    """
+    check_choice("version", version, ("floored", "torchvision"))
+    formula = partial(_giou if version == "floored" else _giou_torchvision, eps=eps)
+    return overlap_loss(formula, inputs, targets, weight, reduction, normalizer)
+
+
+def diou_loss(
+    inputs: Tensor,
+    targets: Tensor,
+    *,
+    eps: float = 1e-7,
+    weight: Tensor | None = None,
+    reduction: Reduction = "none",
+    normalizer: Tensor | float | None = None,
+) -> Tensor:
+    """`1 - IoU + distance² / diagonal²` of centres and hull (Zheng et al. 2020, arXiv:1911.08287).
+
+    Args:
+        inputs: (…, 4) xyxy predictions.
+        targets: (…, 4) xyxy in the same units.
+        eps: added to the divisors.
+        weight: (…) per pair.
+        reduction: "none", "sum", "mean" or "image".
+        normalizer: divisor of "mean", by default the number of pairs.
+    """
+    return overlap_loss(partial(_diou, eps=eps), inputs, targets, weight, reduction, normalizer)
+
+
+def ciou_loss(
+    inputs: Tensor,
+    targets: Tensor,
+    *,
+    version: CIoUVersion = "gated",
+    eps: float = 1e-7,
+    weight: Tensor | None = None,
+    reduction: Reduction = "none",
+    normalizer: Tensor | float | None = None,
+) -> Tensor:
+    """DIoU and a term for the aspect ratio (Zheng et al. 2020, arXiv:1911.08287 and 2005.03572).
+
+    `1 - IoU + distance² / diagonal² + a v` with `v = 4 / π² (atan(w_t / h_t) - atan(w / h))²`. Published code disagrees
+    about a: "gated" (default; the second paper, mmdetection 3) `v / (1 - IoU + v)` where IoU > 0.5, else 0, detached,
+    the whole clipped to 0..2; "classic" (mmdetection 2) the same without gate and clip, differentiated through;
+    "torchvision" detached without gate and clip.
+
+    Args:
+        inputs: (…, 4) xyxy predictions.
+        targets: (…, 4) xyxy in the same units.
+        version: which of the three.
+        eps: added to divisors; torchvision's version takes 1e-7 for all but a.
+        weight: (…) per pair.
+        reduction: "none", "sum", "mean" or "image".
+        normalizer: divisor of "mean", by default the number of pairs.
+
+    Raises:
+        ValueError: shapes differ or are not (…, 4), or the version is unknown.
+    """
+    formulas = {"gated": _ciou_gated, "classic": _ciou_classic, "torchvision": _ciou_torchvision}
+    check_choice("version", version, tuple(formulas))
+    return overlap_loss(partial(formulas[version], eps=eps), inputs, targets, weight, reduction, normalizer)
+
+
+def intersection_and_union(pair: PairGeometry) -> tuple[Tensor, Tensor]:
+    """Areas (n,) that both boxes and that either box covers."""
+    intersection = area(pair.inner)
+    union = area(pair.size) + area(pair.target_size) - intersection
+    return intersection, union
+
+
+def area(extent: Tensor) -> Tensor:
+    """Product (n,) of the two rows; several times faster backward than `prod` or indexing."""
+    width, height = extent.unbind(0)
+    return width * height
+
+
+def squared_distance_ratio(pair: PairGeometry, eps: float) -> Tensor:
+    """Squared distance of the centres over the squared diagonal of the hull (n,)."""
+    return pair.offset.square().sum(0) / (pair.hull.square().sum(0) + eps)
+
+
+def _iou(pair: PairGeometry, form: IoUForm, eps: float) -> Tensor:
+    intersection, union = intersection_and_union(pair)
+    iou = floor(intersection / floor(union, UNION_FLOOR), eps)
+    if form == "log":
+        return -iou.log()
+    return 1 - (iou.square() if form == "square" else iou)
+
+
+def _giou(pair: PairGeometry, eps: float) -> Tensor:
+    intersection, union = intersection_and_union(pair)
+    union = floor(union, eps)
+    hull = floor(area(pair.hull), eps)
+    return 1 - intersection / union + (hull - union) / hull
+
+
+def _giou_torchvision(pair: PairGeometry, eps: float) -> Tensor:
+    intersection, union = intersection_and_union(pair)
+    union = floor(union, 0.0)
+    hull = area(pair.hull)
+    return 1 - intersection / (union + eps) + (hull - union) / (floor(hull, 0.0) + eps)
+
+
+def _diou(pair: PairGeometry, eps: float) -> Tensor:
+    return 1 - _iou_added(pair, eps) + squared_distance_ratio(pair, eps)
+
+
+def _ciou_gated(pair: PairGeometry, eps: float) -> Tensor:
+    iou = _iou_added(pair, eps)
+    v = _aspect(pair, eps)
+    with torch.no_grad():
+        # sign and not a comparison, which would turn booleans into numbers: twice as slow
+        gate = (iou - 0.5).sign_().clamp_(min=0)
+        alpha = v / floor(1 - iou + v, TINY) * gate
+    return 1 - F.hardtanh(iou - squared_distance_ratio(pair, eps) - alpha * v)
+
+
+def _ciou_classic(pair: PairGeometry, eps: float) -> Tensor:
+    iou = _iou_added(pair, eps)
+    v = _aspect(pair, eps)
+    return 1 - iou + squared_distance_ratio(pair, eps) + v.square() / floor(1 - iou + v, TINY)
+
+
+def _ciou_torchvision(pair: PairGeometry, eps: float) -> Tensor:
+    iou = _iou_added(pair, 1e-7)
+    v = _aspect(pair, 0.0)
+    with torch.no_grad():
+        alpha = v / floor(1 - iou + v + eps, TINY)
+    return 1 - iou + squared_distance_ratio(pair, 1e-7) + alpha * v
+
+
+def _iou_added(pair: PairGeometry, eps: float) -> Tensor:
+    """IoU with eps added to the union, which an inverted box could make negative."""
+    intersection, union = intersection_and_union(pair)
+    return intersection / (floor(union, 0.0) + eps)
+
+
+def _aspect(pair: PairGeometry, eps: float) -> Tensor:
+    """Squared difference of the angles of the diagonals over (π / 2)²."""
+    slopes = (width / floor(height + eps, TINY) for width, height in (pair.size.unbind(0), pair.target_size.unbind(0)))
+    angle, target_angle = map(torch.atan, slopes)
+    return (2 / torch.pi * (target_angle - angle)).square()
+
+
+class IoULoss(BoxLoss):
+    """Module of `iou_loss`."""
+
+    function = staticmethod(iou_loss)
+
+    def __init__(self, form: IoUForm = "linear", eps: float = 1e-6, reduction: Reduction = "mean") -> None:
+        super().__init__(reduction, form=form, eps=eps)
+
+
+class GIoULoss(BoxLoss):
+    """Module of `giou_loss`."""
+
+    function = staticmethod(giou_loss)
+
+    def __init__(self, eps: float = 1e-7, version: GIoUVersion = "floored", reduction: Reduction = "mean") -> None:
+        super().__init__(reduction, eps=eps, version=version)
+
+
+class DIoULoss(BoxLoss):
+    """Module of `diou_loss`."""
+
+    function = staticmethod(diou_loss)
+
+    def __init__(self, eps: float = 1e-7, reduction: Reduction = "mean") -> None:
+        super().__init__(reduction, eps=eps)
+
+
+class CIoULoss(BoxLoss):
+    """Module of `ciou_loss`."""
+
+    function = staticmethod(ciou_loss)
+
+    def __init__(self, version: CIoUVersion = "gated", eps: float = 1e-7, reduction: Reduction = "mean") -> None:
+        super().__init__(reduction, version=version, eps=eps)

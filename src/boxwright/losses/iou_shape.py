@@ -1,0 +1,205 @@
+"""Overlap losses with terms for the shape: EIoU, SIoU, MPDIoU, bounded IoU; conventions as in `iou`."""
+
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from boxwright.kernels.overlap import PairGeometry, floor
+from boxwright.losses.boxes import BoxLoss, coordinate_loss, overlap_loss
+from boxwright.losses.iou import area, intersection_and_union, squared_distance_ratio
+from boxwright.losses.reduction import Reduction
+
+__all__ = [
+    "BoundedIoULoss",
+    "EIoULoss",
+    "MPDIoULoss",
+    "SIoULoss",
+    "bounded_iou_loss",
+    "eiou_loss",
+    "mpdiou_loss",
+    "siou_loss",
+]
+
+
+def eiou_loss(
+    inputs: Tensor,
+    targets: Tensor,
+    *,
+    eps: float = 1e-7,
+    weight: Tensor | None = None,
+    reduction: Reduction = "none",
+    normalizer: Tensor | float | None = None,
+) -> Tensor:
+    """DIoU and the squared differences of width and height over the hull's (Zhang et al. 2021, arXiv:2101.08158).
+
+    `1 - IoU + distance² / diagonal² + (w - w_t)² / w_hull² + (h - h_t)² / h_hull²`; arguments as `giou_loss`.
+    """
+    return overlap_loss(partial(_eiou, eps=eps), inputs, targets, weight, reduction, normalizer)
+
+
+def siou_loss(
+    inputs: Tensor,
+    targets: Tensor,
+    *,
+    theta: float = 4.0,
+    eps: float = 1e-7,
+    weight: Tensor | None = None,
+    reduction: Reduction = "none",
+    normalizer: Tensor | float | None = None,
+) -> Tensor:
+    """IoU with costs of the angle, the distance and the shape (Gevorgyan 2022, arXiv:2205.12740).
+
+    `1 - IoU + (D + S) / 2` with the sums over both axes `D = Σ 1 - exp(-(2 - A) (offset / hull)²)` and
+    `S = Σ (1 - exp(-|w - w_t| / max(w, w_t)))^theta`; `A = 2 |dx dy| / (dx² + dy²)` is the paper's angle cost, the
+    sine of twice the angle between the line of the centres and an axis.
+
+    Args:
+        inputs: (…, 4) xyxy predictions.
+        targets: (…, 4) xyxy in the same units.
+        theta: how sharply the shape cost rises.
+        eps: least divisor.
+        weight: (…) per pair.
+        reduction: "none", "sum", "mean" or "image".
+        normalizer: divisor of "mean", by default the number of pairs.
+    """
+    return overlap_loss(partial(_siou, theta=theta, eps=eps), inputs, targets, weight, reduction, normalizer)
+
+
+def mpdiou_loss(
+    inputs: Tensor,
+    targets: Tensor,
+    *,
+    image_size: tuple[float, float] = (640.0, 640.0),
+    eps: float = 1e-7,
+    weight: Tensor | None = None,
+    reduction: Reduction = "none",
+    normalizer: Tensor | float | None = None,
+) -> Tensor:
+    """`1 - IoU + (d1² + d2²) / (w² + h²)` (Ma and Xu 2023, arXiv:2307.07662).
+
+    Args:
+        inputs: (…, 4) xyxy predictions.
+        targets: (…, 4) xyxy in the same units.
+        image_size: h, w of the network's input in the units of the boxes; d1 and d2 are the distances of the upper
+            left and of the lower right corners.
+        eps: least divisor.
+        weight: (…) per pair.
+        reduction: "none", "sum", "mean" or "image".
+        normalizer: divisor of "mean", by default the number of pairs.
+    """
+    diagonal = max(image_size[0] ** 2 + image_size[1] ** 2, eps)
+    formula = partial(_mpdiou, squared_diagonal=diagonal, eps=eps)
+    return overlap_loss(formula, inputs, targets, weight, reduction, normalizer)
+
+
+def bounded_iou_loss(
+    inputs: Tensor,
+    targets: Tensor,
+    *,
+    beta: float = 0.2,
+    eps: float = 1e-3,
+    weight: Tensor | None = None,
+    reduction: Reduction = "none",
+    normalizer: Tensor | float | None = None,
+) -> Tensor:
+    """Upper bound of the IoU per coordinate, through smooth L1 (Tychsen-Smith and Petersson 2018, arXiv:1711.00164).
+
+    With all but one of x, y, w, h right, the IoU is at most `(w_t - 2|dx|) / (w_t + 2|dx|)` or `min(w_t / w, w / w_t)`.
+
+    Args:
+        inputs: (…, 4) xyxy predictions.
+        targets: (…, 4) xyxy in the same units; carries no gradient.
+        beta: where smooth L1's two pieces meet.
+        eps: added to the divisors.
+        weight: (…) per box or (…, 4) per coordinate.
+        reduction: "none", "sum", "mean" or "image".
+        normalizer: divisor of "mean", by default the number of coordinates.
+
+    Returns:
+        (…, 4) costs of x, y, w, h for reduction "none".
+    """
+    formula = partial(_bounded, beta=beta, eps=eps)
+    return coordinate_loss(formula, inputs, targets.detach(), weight, reduction, normalizer)
+
+
+def _eiou(pair: PairGeometry, eps: float) -> Tensor:
+    difference = (pair.size - pair.target_size).square()
+    sides = (difference / (pair.hull.square() + eps)).sum(0)
+    return _one_minus_iou(pair, eps) + squared_distance_ratio(pair, eps) + sides
+
+
+def _siou(pair: PairGeometry, theta: float, eps: float) -> Tensor:
+    squares = pair.offset.square()
+    angle = 2 * area(pair.offset).abs() / floor(squares.sum(0), eps)
+    distance = 1 - torch.exp((angle - 2) * squares / floor(pair.hull.square(), eps))
+    _, larger = _smaller_and_larger(pair)
+    shape = 1 - torch.exp(-(pair.size - pair.target_size).abs() / floor(larger, eps))
+    # a general power takes longer than all the rest
+    shape = shape.square().square() if theta == 4 else shape.pow(theta)
+    return _one_minus_iou(pair, eps) + (distance + shape).sum(0) / 2
+
+
+def _mpdiou(pair: PairGeometry, squared_diagonal: float, eps: float) -> Tensor:
+    # the corners of a side are off by offset ± half the difference of the sizes
+    corners = 2 * pair.offset.square() + (pair.size - pair.target_size).square() / 2
+    return _one_minus_iou(pair, eps) + corners.sum(0) / squared_diagonal
+
+
+def _bounded(pair: PairGeometry, beta: float, eps: float) -> Tensor:
+    goal, shift = pair.target_size, 2 * pair.offset.abs()
+    center = F.relu((goal - shift) / floor(goal + shift + eps, eps))
+    smaller, larger = _smaller_and_larger(pair)
+    extent = smaller / floor(larger + eps, eps)
+    bound = torch.cat([center, extent])
+    return F.smooth_l1_loss(bound, torch.ones_like(bound), reduction="none", beta=beta)
+
+
+def _smaller_and_larger(pair: PairGeometry) -> tuple[Tensor, Tensor]:
+    """Of each side the smaller and the larger, (2, n) each; several times faster backward than `minimum`."""
+    total, difference = pair.size + pair.target_size, (pair.size - pair.target_size).abs()
+    return (total - difference) / 2, (total + difference) / 2
+
+
+def _one_minus_iou(pair: PairGeometry, eps: float) -> Tensor:
+    intersection, union = intersection_and_union(pair)
+    return 1 - intersection / floor(union, eps)
+
+
+class EIoULoss(BoxLoss):
+    """Module of `eiou_loss`."""
+
+    function = staticmethod(eiou_loss)
+
+    def __init__(self, eps: float = 1e-7, reduction: Reduction = "mean") -> None:
+        super().__init__(reduction, eps=eps)
+
+
+class SIoULoss(BoxLoss):
+    """Module of `siou_loss`."""
+
+    function = staticmethod(siou_loss)
+
+    def __init__(self, theta: float = 4.0, eps: float = 1e-7, reduction: Reduction = "mean") -> None:
+        super().__init__(reduction, theta=theta, eps=eps)
+
+
+class MPDIoULoss(BoxLoss):
+    """Module of `mpdiou_loss`."""
+
+    function = staticmethod(mpdiou_loss)
+
+    def __init__(
+        self, image_size: tuple[float, float] = (640.0, 640.0), eps: float = 1e-7, reduction: Reduction = "mean"
+    ) -> None:
+        super().__init__(reduction, image_size=image_size, eps=eps)
+
+
+class BoundedIoULoss(BoxLoss):
+    """Module of `bounded_iou_loss`."""
+
+    function = staticmethod(bounded_iou_loss)
+
+    def __init__(self, beta: float = 0.2, eps: float = 1e-3, reduction: Reduction = "mean") -> None:
+        super().__init__(reduction, beta=beta, eps=eps)

@@ -1,0 +1,185 @@
+"""What the classification losses share: dense or sparse targets, weights, and the module that carries class weights."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, TypedDict, Unpack
+
+import torch
+from torch import Tensor, nn
+
+from boxwright.kernels import Modulator, dense_targets, modulated_cross_entropy, modulated_row_sums
+from boxwright.losses.class_weights import class_weights
+from boxwright.losses.reduction import IGNORED, Reduction, check_same_shape, reduce, upcast, weighted
+
+__all__ = ["ClassWeight", "ClassificationLoss", "Common", "check_targets", "finish", "modulated_loss", "row_weight_of"]
+
+
+ClassWeight = tuple[float, ...] | str | None
+
+
+class Common(TypedDict):
+    """The arguments that every classification function takes."""
+
+    scores: Tensor | None
+    weight: Tensor | None
+    class_weight: Tensor | None
+    reduction: Reduction
+    normalizer: Tensor | float | None
+
+
+class ClassificationLoss(nn.Module):
+    """Base of the classification modules: all are called alike, so that one can stand in for another.
+
+    A subclass names its `function` and lists the hyper-parameters in `__init__`, or overrides `compute`.
+
+    Args:
+        class_weight: one weight per class, for the priors labelled with it (background has weight 1); or a rule,
+            "balanced" or "effective_number(0.999)", which `count_classes` turns into weights.
+        reduction: "none", "sum", "mean" or "image".
+    """
+
+    takes_quality: ClassVar[bool] = False
+    """Whether the loss is made for a quality (an IoU, an alignment) as the score of the labelled class."""
+    function: ClassVar[Callable[..., Tensor]]
+    class_weight: Tensor | None
+
+    def __init__(self, class_weight: ClassWeight = None, reduction: Reduction = "mean", **hyper: Any) -> None:
+        super().__init__()
+        self.reduction = reduction
+        self.hyper = hyper
+        self.class_weight_rule: str | None = None
+        if isinstance(class_weight, str):
+            class_weights(class_weight, [1])  # a rule that cannot be read is refused before the counts are known
+            self.class_weight_rule, class_weight = class_weight, None
+        weight = None if class_weight is None else torch.as_tensor(class_weight, dtype=torch.float32)
+        self.register_buffer("class_weight", weight, persistent=False)
+
+    def count_classes(self, counts: Tensor | Sequence[int]) -> None:
+        """Weigh the classes by how many objects of each the training data hold; without a rule this does nothing."""
+        if self.class_weight_rule is not None:
+            self.class_weight = class_weights(self.class_weight_rule, counts)
+
+    def forward(
+        self,
+        inputs: Tensor,
+        targets: Tensor,
+        *,
+        scores: Tensor | None = None,
+        weight: Tensor | None = None,
+        normalizer: Tensor | float | None = None,
+    ) -> Tensor:
+        """Compute the loss.
+
+        Args:
+            inputs: (…, C) logits (probabilities where the loss says so).
+            targets: (…) int64 labels, -1 background, -2 ignored; or (…, C) floating point targets in 0..1.
+            scores: (…) soft target of the labelled class, 1 where None; only with labels.
+            weight: (…) per prior or (…, C) per element.
+            normalizer: the divisor of "mean"; where None, what the function counts (what is not ignored).
+        """
+        if self.class_weight_rule is not None and self.class_weight is None:
+            raise ValueError(f"class_weight={self.class_weight_rule!r} needs counts: call count_classes(counts) first")
+        return self.compute(
+            inputs,
+            targets,
+            scores=scores,
+            weight=weight,
+            class_weight=self.class_weight,
+            reduction=self.reduction,
+            normalizer=normalizer,
+        )
+
+    def compute(self, inputs: Tensor, targets: Tensor, **common: Unpack[Common]) -> Tensor:
+        """Call the loss function with the hyper-parameters of the module."""
+        return type(self).function(inputs, targets, **common, **self.hyper)
+
+    @property
+    def from_logits(self) -> bool:
+        """Whether inputs are logits, not probabilities."""
+        return bool(self.hyper.get("from_logits", True))
+
+    def extra_repr(self) -> str:
+        """List the hyper-parameters."""
+        return ", ".join(f"{name}={value!r}" for name, value in [*self.hyper.items(), ("reduction", self.reduction)])
+
+
+def modulated_loss(
+    inputs: Tensor,
+    targets: Tensor,
+    modulator: Modulator,
+    scores: Tensor | None,
+    weight: Tensor | None,
+    class_weight: Tensor | None,
+    reduction: Reduction,
+    normalizer: Tensor | float | None,
+    from_logits: bool = True,
+) -> Tensor:
+    """Modulated binary cross-entropy of (…, C) inputs under the common conventions of targets, weights and reduction.
+
+    Sums over classes are taken without building an elementwise loss or a (…, C) target wherever no argument needs one.
+    """
+    check_targets(inputs, targets, scores)
+    per_element = weight is not None and weight.ndim == inputs.ndim
+    if reduction == "none" or per_element or not from_logits or inputs.ndim == 1:
+        x = upcast(inputs)
+        t, positive = dense_targets(x, targets, scores)
+        loss = modulated_cross_entropy(x, t, positive, modulator, from_logits)
+    else:
+        loss = modulated_row_sums(inputs, targets, scores, modulator)
+    return finish(loss, targets, weight, class_weight, reduction, normalizer, inputs.shape[-1])
+
+
+def finish(
+    loss: Tensor,
+    targets: Tensor,
+    weight: Tensor | None,
+    class_weight: Tensor | None,
+    reduction: Reduction,
+    normalizer: Tensor | float | None,
+    terms: int = 1,
+) -> Tensor:
+    """Weigh and reduce a loss per prior (…) or per element (…, C); "mean" counts `terms` per prior not ignored."""
+    loss = weighted(weighted(loss, row_weight_of(targets, class_weight)), weight)
+    if targets.is_floating_point():
+        counted: Tensor | int = targets.numel() // targets.shape[-1] * terms if targets.numel() else 0
+    else:
+        counted = (targets != IGNORED).sum() * terms
+    return reduce(loss, reduction, normalizer, counted)
+
+
+def check_targets(inputs: Tensor, targets: Tensor, scores: Tensor | None = None) -> None:
+    """Raise unless `targets` are labels (…) or dense targets (…, C) of inputs (…, C), and `scores` belong to labels.
+
+    Raises:
+        TypeError: inputs are not floating point, or dense targets are integers.
+        ValueError: shapes that do not fit, or scores beside dense targets.
+    """
+    if not inputs.is_floating_point() or inputs.ndim == 0:
+        raise TypeError(f"inputs must be floating point (…, C), got {inputs.dtype} of shape {tuple(inputs.shape)}")
+    if targets.is_floating_point():
+        check_same_shape(inputs, targets)
+        if scores is not None:
+            raise ValueError("scores go with labels (…); dense targets (…, C) hold the scores themselves")
+        return
+    if targets.dtype == torch.bool or targets.shape != inputs.shape[:-1]:
+        raise (TypeError if targets.shape == inputs.shape or targets.dtype == torch.bool else ValueError)(
+            f"targets must be integer labels of shape {tuple(inputs.shape[:-1])} or floating point of shape "
+            f"{tuple(inputs.shape)}, got {targets.dtype} of shape {tuple(targets.shape)}"
+        )
+    if scores is not None and scores.shape != targets.shape:
+        raise ValueError(f"scores must have the labels' shape {tuple(targets.shape)}, got {tuple(scores.shape)}")
+
+
+def row_weight_of(targets: Tensor, class_weight: Tensor | None) -> Tensor | None:
+    """(…) weight of each label: 0 where ignored, 1 for background, its class's weight elsewhere; None if dense.
+
+    Raises:
+        ValueError: class weights beside dense targets.
+    """
+    if targets.is_floating_point():
+        if class_weight is not None:
+            raise ValueError("class_weight needs labels: a row of dense targets has no single class")
+        return None
+    counted = (targets != IGNORED).to(torch.float32)
+    if class_weight is None:
+        return counted
+    return torch.where(targets >= 0, class_weight[targets.clamp(min=0)], counted)

@@ -1,0 +1,138 @@
+"""Average precision as a loss."""
+
+from typing import get_args
+
+import torch
+from torch import Tensor, nn
+
+from boxwright.kernels.error_driven import Ranking, Scope, Update, error_driven
+from boxwright.losses.reduction import check_choice
+
+__all__ = ["APLoss", "ap_loss", "average_precision", "check_no_weight", "check_ranked"]
+
+
+def ap_loss(
+    inputs: Tensor,
+    targets: Tensor,
+    *,
+    delta: float = 1.0,
+    scope: Scope = "batch",
+) -> Tensor:
+    """One minus the interpolated average precision of the scores, trained by the error-driven update.
+
+    K. Chen et al., "Towards Accurate One-Stage Object Detection with AP-Loss", 2019, arXiv:1904.06373. Exact, at the
+    price of a pointwise loss: see docs/ranking.md. In data-parallel training the positives of all processes are ranked
+    together against the background of all.
+
+    Args:
+        inputs: (…, C) logits.
+        targets: (…) integer labels, -1 background, -2 ignored; or (…, C): positive, 0 background, negative ignored.
+        delta: half the width of the ramp that stands for the step; 0 counts ties as misranked.
+        scope: what is ranked together: the whole "batch" over all classes (published), each "class" or each "image";
+            the loss is the mean over the groups that have a positive.
+
+    Returns:
+        Scalar, already normalised; 0 without positives.
+
+    Raises:
+        TypeError, ValueError: dtypes, shapes or hyper-parameters that do not fit.
+
+    >>> ap_loss(torch.tensor([[3.0, -2.0], [0.5, 1.0]]), torch.tensor([0, -1]))
+    tensor(0.)
+    """
+    check_ranked(inputs, targets, delta, scope)
+    losses, _ = _ap(inputs, targets, None, delta, scope)
+    return losses[0]
+
+
+class APLoss(nn.Module):
+    """Module of `ap_loss`, called like every classification loss; it normalises itself.
+
+    Args:
+        delta: as in `ap_loss`.
+        scope: as in `ap_loss`.
+    """
+
+    def __init__(self, delta: float = 1.0, scope: Scope = "batch") -> None:
+        super().__init__()
+        self.delta, self.scope = delta, scope
+
+    def forward(
+        self,
+        inputs: Tensor,
+        targets: Tensor,
+        *,
+        scores: Tensor | None = None,
+        weight: Tensor | None = None,
+        normalizer: Tensor | float | None = None,
+    ) -> Tensor:
+        """Compute the loss; `scores` and `normalizer` do not matter to a ranking of positives over background.
+
+        Raises:
+            ValueError: a `weight` is given, which a ranking cannot heed.
+        """
+        check_no_weight(weight)
+        return ap_loss(inputs, targets, delta=self.delta, scope=self.scope)
+
+
+@torch.no_grad()
+def average_precision(inputs: Tensor, targets: Tensor, *, scope: Scope = "batch") -> Tensor:
+    """Interpolated average precision of a ranking with hard steps, as a metric; arguments as in `ap_loss`.
+
+    >>> average_precision(torch.tensor([[3.0], [0.5], [1.0]]), torch.tensor([0, 0, -1]))
+    tensor(0.8333)
+    """
+    positives = (targets >= 0 if targets.ndim < inputs.ndim else targets > 0).any()
+    return torch.where(positives, 1 - ap_loss(inputs, targets, delta=0.0, scope=scope), 0)
+
+
+@error_driven(terms=1)
+def _ap(ranking: Ranking) -> Update:
+    above = ranking.ramps.counts(*ranking.ramps.tally(ranking.scores))
+    # the pair of a positive with itself counts as a whole one
+    rank = above + (0.5 if ranking.ramps.delta > 0 else 0) + ranking.background
+    precision = 1 - ranking.background / rank
+    interpolated = _running_maximum(precision, ranking)
+    error = 1 - interpolated
+    slack = torch.where(interpolated > precision, error * rank / ranking.background, 1)
+    loss = (ranking.share * error).sum()
+    return Update(loss[None], (-ranking.share * error)[None], (ranking.share * slack / rank)[None])
+
+
+def _running_maximum(precision: Tensor, ranking: Ranking) -> Tensor:
+    """Best precision at any score up to each positive's own, within its group."""
+    order = ranking.scores.argsort()
+    order = order[ranking.group[order].argsort(stable=True)]
+    # groups are lifted above each other, so that none inherits the maximum of another
+    lift = 2 * ranking.group[order]
+    best = (precision[order] + lift).cummax(0).values - lift
+    return torch.empty_like(precision).scatter_(0, order, best)
+
+
+def check_no_weight(weight: Tensor | None) -> None:
+    """Raise ValueError where a weight is given to a loss that ranks."""
+    if weight is not None:
+        raise ValueError("a ranking loss takes no weight; give what should not count the label -2")
+
+
+def check_ranked(inputs: Tensor, targets: Tensor, delta: float, scope: Scope) -> None:
+    """Raise unless targets are labels (…) or {positive, 0, negative} (…, C) of inputs (…, C).
+
+    Raises:
+        TypeError: inputs are not floating point, or labels are not integers.
+        ValueError: shapes that do not fit, a negative delta, or an unknown scope.
+    """
+    if not inputs.is_floating_point() or inputs.ndim == 0:
+        raise TypeError(f"inputs must be floating point (…, C), got {inputs.dtype} of shape {tuple(inputs.shape)}")
+    if targets.shape not in (inputs.shape, inputs.shape[:-1]):
+        raise ValueError(
+            f"targets must be labels of shape {tuple(inputs.shape[:-1])} or values of shape {tuple(inputs.shape)}, "
+            f"got {targets.dtype} of shape {tuple(targets.shape)}"
+        )
+    if targets.shape != inputs.shape and (targets.is_floating_point() or targets.dtype == torch.bool):
+        raise TypeError(f"labels {tuple(targets.shape)} must be integers, got {targets.dtype}")
+    if not delta >= 0:
+        raise ValueError(f"delta must be at least 0, got {delta}")
+    check_choice("scope", scope, get_args(Scope))
+    if scope != "batch" and inputs.ndim < 2:
+        raise ValueError(f"scope={scope!r} needs inputs (…, C) with images, got shape {tuple(inputs.shape)}")

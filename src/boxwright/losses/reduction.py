@@ -1,0 +1,114 @@
+"""What every loss shares: how elements become one number, and the checks at the door."""
+
+from typing import Any, Final, Literal, get_args
+
+import torch
+from torch import Tensor
+
+__all__ = ["BACKGROUND", "IGNORED", "Reduction", "check_choice", "check_same_shape", "reduce", "upcast", "weighted"]
+
+BACKGROUND: Final = -1
+IGNORED: Final = -2
+
+Reduction = Literal["none", "sum", "mean", "image"]
+
+
+def reduce(
+    loss: Tensor,
+    reduction: Reduction,
+    normalizer: Tensor | float | None = None,
+    counted: Tensor | float | None = None,
+) -> Tensor:
+    """Reduce a (weighted) loss; the divisor is always visible and never zero.
+
+    Args:
+        loss: any shape; the first dimension is the image for "image".
+        reduction: "none" leaves the loss as it is; "sum" adds everything; "mean" is the sum divided by `normalizer`;
+            "image" adds everything but the first dimension and divides by `normalizer` only where one is given.
+        normalizer: the divisor of "mean" and "image"; 0 divides by 1, so that nothing over nothing is 0.
+        counted: what "mean" divides by without a normalizer: how many elements are not ignored (default: all).
+
+    Raises:
+        ValueError: unknown reduction, or a normalizer together with "none" or "sum", which would not use it.
+
+    >>> reduce(torch.tensor([1.0, 2.0]), "mean", normalizer=4)
+    tensor(0.7500)
+    >>> reduce(torch.tensor([]), "mean")
+    tensor(0.)
+    """
+    check_choice("reduction", reduction, get_args(Reduction))
+    if normalizer is not None and reduction in ("none", "sum"):
+        raise ValueError(f"reduction={reduction!r} does not use a normalizer; pass reduction='mean' or 'image'")
+    if reduction == "none":
+        return loss
+    if reduction == "sum":
+        return loss.sum()
+    if reduction == "image":
+        images = loss.sum(dim=tuple(range(1, loss.ndim))) if loss.ndim > 1 else loss
+        return images if normalizer is None else images / _divisor(normalizer)
+    if normalizer is None:
+        normalizer = loss.numel() if counted is None else counted
+    return loss.sum() / _divisor(normalizer)
+
+
+def weighted(loss: Tensor, weight: Tensor | None) -> Tensor:
+    """Multiply a loss by weights of its own shape, or of all its dimensions but the last (one weight per prior or box).
+
+    Raises:
+        ValueError: `weight` fits neither.
+    """
+    if weight is None:
+        return loss
+    shape = (*weight.shape, 1) if weight.ndim == loss.ndim - 1 else tuple(weight.shape)
+    if len(shape) != loss.ndim or any(w not in (1, n) for w, n in zip(shape, loss.shape, strict=True)):
+        raise ValueError(f"weight has shape {tuple(weight.shape)}, which does not fit a loss of {tuple(loss.shape)}")
+    return loss * weight.reshape(shape)
+
+
+def upcast(tensor: Tensor) -> Tensor:
+    """Turn half precision into float32 (float32 and float64 stay), so that sums and logarithms keep their digits.
+
+    Raises:
+        TypeError: the tensor is not floating point.
+    """
+    if not tensor.is_floating_point():
+        raise TypeError(f"inputs must be floating point, got {tensor.dtype} of shape {tuple(tensor.shape)}")
+    if tensor.dtype == torch.float16:
+        wide: Tensor = _SaturatingUpcast.apply(tensor)
+        return wide
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+class _SaturatingUpcast(torch.autograd.Function):
+    """float16 to float32, with gradients that end at float16's largest value instead of at infinity."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        return tensor.to(torch.float32)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        largest = torch.finfo(torch.float16).max
+        return gradient.clamp(-largest, largest).to(torch.float16)
+
+
+def check_same_shape(inputs: Tensor, targets: Tensor, last: int | None = None) -> None:
+    """Raise ValueError unless both have the same shape (and the last dimension is `last` where given)."""
+    if inputs.shape != targets.shape:
+        raise ValueError(
+            f"inputs and targets must have the same shape, got {tuple(inputs.shape)} and {tuple(targets.shape)}"
+        )
+    if last is not None and (inputs.ndim == 0 or inputs.shape[-1] != last):
+        raise ValueError(f"the last dimension must be {last}, got inputs of shape {tuple(inputs.shape)}")
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise ValueError naming the argument, the value and what it may be."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+
+
+def _divisor(normalizer: Tensor | float) -> Tensor | float:
+    if isinstance(normalizer, Tensor):
+        return torch.where(normalizer > 0, normalizer, 1)
+    return normalizer if normalizer > 0 else 1.0

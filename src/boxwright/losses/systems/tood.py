@@ -1,0 +1,94 @@
+"""The losses of TOOD in its two stages: before the task-aligned assignment, and with it."""
+
+import torch
+from torch import Tensor
+
+from boxwright.distributed import mean_over_processes
+from boxwright.losses.focal import sigmoid_focal_loss
+from boxwright.losses.iou import giou_loss
+from boxwright.losses.quality_focal import task_aligned_focal_loss
+
+__all__ = ["tood_loss", "tood_warmup_loss"]
+
+EPS = 1e-6
+
+
+def tood_loss(
+    probabilities: Tensor,
+    predicted: Tensor,
+    labels: Tensor,
+    boxes: Tensor,
+    metrics: Tensor,
+    *,
+    gamma: float = 2.0,
+    box_factor: float = 2.0,
+    from_logits: bool = False,
+) -> dict[str, Tensor]:
+    """Task-aligned focal loss and GIoU, both weighed and normalised by alignment (Feng et al. 2021, arXiv:2108.07755).
+
+    Args:
+        probabilities: (…, C) class scores in 0..1, or logits where `from_logits` is True.
+        predicted: (…, 4) xyxy predicted boxes.
+        labels: (…) int64, -1 background, -2 ignored.
+        boxes: (…, 4) xyxy of the matched object, in the same units; any value where not positive.
+        metrics: (…) normalised alignment, 0 where not positive; its global sum divides both terms.
+        gamma: exponent of the focal loss.
+        box_factor: factor of the GIoU loss.
+        from_logits: whether `probabilities` are logits.
+
+    Returns:
+        Scalars `classification` and `box`.
+    """
+    positive = labels >= 0
+    metrics = metrics.detach()
+    classification = task_aligned_focal_loss(
+        probabilities,
+        labels,
+        gamma=gamma,
+        from_logits=from_logits,
+        scores=metrics,
+        reduction="mean",
+        normalizer=mean_over_processes(metrics.sum()),
+    )
+    box = _box_loss(predicted, boxes, metrics * positive)
+    return {"classification": classification, "box": box_factor * box}
+
+
+def tood_warmup_loss(
+    probabilities: Tensor,
+    predicted: Tensor,
+    labels: Tensor,
+    boxes: Tensor,
+    centers: Tensor,
+    *,
+    alpha: float = 0.25,
+    gamma: float = 2.0,
+    box_factor: float = 2.0,
+    from_logits: bool = False,
+    label_weight: Tensor | None = None,
+) -> dict[str, Tensor]:
+    """Focal loss by the number of positives and GIoU by centerness: TOOD's first epochs, with ATSS's assignment.
+
+    Arguments as in `tood_loss`; `centers` (…, 2) of the priors and `label_weight` (…) of the classification loss.
+    """
+    positive = labels >= 0
+    classification = sigmoid_focal_loss(
+        probabilities,
+        labels,
+        alpha=alpha,
+        gamma=gamma,
+        from_logits=from_logits,
+        weight=label_weight,
+        reduction="mean",
+        normalizer=mean_over_processes(positive.sum()),
+    )
+    before, after = centers - boxes[..., :2], boxes[..., 2:] - centers
+    ratio = torch.minimum(before, after).clamp(min=0) / torch.maximum(before, after).clamp(min=EPS)
+    box = _box_loss(predicted, boxes, ratio.prod(-1).sqrt() * positive)
+    return {"classification": classification, "box": box_factor * box}
+
+
+def _box_loss(predicted: Tensor, boxes: Tensor, weight: Tensor) -> Tensor:
+    goal = torch.where((weight > 0).unsqueeze(-1), boxes, predicted.detach())
+    share = mean_over_processes(weight.sum())
+    return giou_loss(predicted, goal, eps=EPS, weight=weight, reduction="mean", normalizer=share)

@@ -1,0 +1,85 @@
+"""The chunked kernel of aligned pairs against its plain reference, its memory, and what it refuses."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+
+from boxwright.kernels import overlap
+from boxwright.kernels.overlap import PairGeometry, pair_loss, pair_loss_reference
+from boxwright.losses import giou_loss
+
+
+def everything(pair: PairGeometry) -> Tensor:
+    """A loss that depends on every extent, differently on both axes."""
+    scale = torch.tensor([[1.0], [3.0]], dtype=pair.inner.dtype)
+    parts = pair.inner * pair.size + pair.hull.sqrt() * pair.target_size + pair.offset.square() * pair.offset
+    return (parts * scale).sum(0)
+
+
+def sides(pair: PairGeometry) -> Tensor:
+    """A loss that asks for one extent only."""
+    return (pair.size - 1).square().sum(0)
+
+
+def random_pairs(count: int) -> tuple[Tensor, Tensor]:
+    corner = torch.randint(0, 8, (2, count, 2)).double()
+    boxes = torch.cat([corner, corner + torch.randint(1, 8, (2, count, 2))], dim=-1)
+    return boxes[0].requires_grad_(), boxes[1].requires_grad_()
+
+
+@pytest.mark.parametrize("formula", [everything, sides], ids=lambda formula: formula.__name__)
+@pytest.mark.parametrize("count", [0, 1, 7, 40])
+def test_chunks_agree_with_the_reference(
+    formula: overlap.PairFormula, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole-numbered corners coincide often, so that ties share their gradient as PyTorch does."""
+    monkeypatch.setattr(overlap, "CHUNK", 7)
+    inputs, targets = random_pairs(count)
+    weight = torch.rand(count, dtype=torch.float64)
+    results = []
+    for function in (pair_loss, pair_loss_reference):
+        loss = function(formula, inputs, targets)
+        asked = [inputs, targets] if formula is everything else [inputs]
+        results.append((loss.detach(), *torch.autograd.grad((loss * weight).sum(), asked)))
+    torch.testing.assert_close(results[0], results[1])
+
+
+def test_a_target_without_gradient_gets_none() -> None:
+    inputs, targets = random_pairs(5)
+    targets = targets.detach()
+    pair_loss(everything, inputs, targets).sum().backward()
+    assert inputs.grad.shape == (5, 4)
+    assert targets.grad is None
+
+
+def test_a_retained_graph_gives_the_same_gradient_twice() -> None:
+    inputs, targets = random_pairs(9)
+    loss = pair_loss(everything, inputs, targets).square().sum()
+    first = torch.autograd.grad(loss, [inputs, targets], retain_graph=True)
+    torch.testing.assert_close(torch.autograd.grad(loss, [inputs, targets]), first)
+
+
+def test_leading_dimensions_are_kept() -> None:
+    inputs, targets = random_pairs(6)
+    loss = pair_loss(everything, inputs.view(2, 3, 4), targets.view(2, 3, 4))
+    assert loss.shape == (2, 3)
+    torch.testing.assert_close(loss.flatten(), pair_loss(everything, inputs, targets))
+
+
+def test_memory_is_the_gradient_and_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overlap, "CHUNK", 1024)
+    count = 100_000
+    boxes = torch.rand(count, 4).cumsum(1).requires_grad_()
+    run = partial(giou_loss, boxes, boxes.detach().flip(0), reduction="sum")
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        run().backward()
+    level = peak = 0
+    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        level += event.nbytes()
+        peak = max(peak, level)
+    # gradient 1, loss 1/4, and room for what one chunk needs
+    assert peak <= 1.6 * boxes.nbytes

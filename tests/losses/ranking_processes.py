@@ -1,0 +1,41 @@
+"""One rank of a data-parallel ranking loss; run in a process of its own by test_ranking_processes.py."""
+
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from boxwright.losses import alrp_loss, ap_loss, rank_sort_loss
+
+
+def update(logits: torch.Tensor, labels: torch.Tensor, quality: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Losses and gradients of all ranking losses in all scopes."""
+    results = {}
+    for scope in ("batch", "class", "image"):
+        losses = {
+            "ap": ap_loss(logits, labels, scope=scope),
+            "rank-sort": torch.stack(rank_sort_loss(logits, labels, scores=quality, scope=scope))
+            @ torch.tensor([1, 2.0]).double(),
+        }
+        boxes = quality.clone().requires_grad_()
+        classification, localization = alrp_loss(logits, labels, boxes, scope=scope)
+        results[f"{scope} boxes"] = torch.autograd.grad(localization, boxes)[0]
+        losses |= {"alrp": classification}
+        for name, loss in losses.items():
+            (results[f"{scope} {name}"],) = torch.autograd.grad(loss, logits)
+            results[f"{scope} {name} loss"] = loss.detach()
+    return results
+
+
+def main(rank: int, world: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store{world}", rank=rank, world_size=world)
+    logits, labels, quality, bounds = torch.load(Path(folder) / f"problem{world}.pt")
+    mine = slice(bounds[rank], bounds[rank + 1])
+    torch.save(update(logits[mine].requires_grad_(), labels[mine], quality[mine]), Path(folder) / f"{world}-{rank}.pt")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])

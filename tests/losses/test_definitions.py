@@ -1,0 +1,104 @@
+"""Box losses against the golden data's written definitions, in float64, with other hyper-parameters and shapes."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor
+
+from boxwright import losses
+
+Loss = Callable[..., Tensor]
+
+
+def areas(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Intersection, union, and the extents of the hull."""
+    inner = (torch.min(a[..., 2:], b[..., 2:]) - torch.max(a[..., :2], b[..., :2])).clamp(min=0).prod(-1)
+    union = (a[..., 2:] - a[..., :2]).prod(-1) + (b[..., 2:] - b[..., :2]).prod(-1) - inner
+    return inner, union, torch.max(a[..., 2:], b[..., 2:]) - torch.min(a[..., :2], b[..., :2])
+
+
+def iou(a: Tensor, b: Tensor, form: str, eps: float) -> Tensor:
+    inner, union, _ = areas(a, b)
+    value = (inner / union.clamp(min=1e-6)).clamp(min=eps)
+    return {"linear": 1 - value, "square": 1 - value**2, "log": -value.log()}[form]
+
+
+def giou(a: Tensor, b: Tensor, eps: float, version: str) -> Tensor:
+    inner, union, hull = areas(a, b)
+    area = hull.prod(-1)
+    if version == "torchvision":
+        return 1 - inner / (union + eps) + (area - union) / (area + eps)
+    union, area = union.clamp(min=eps), area.clamp(min=eps)
+    return 1 - inner / union + (area - union) / area
+
+
+def diou(a: Tensor, b: Tensor, eps: float) -> Tensor:
+    inner, union, hull = areas(a, b)
+    distance = ((a[..., :2] + a[..., 2:] - b[..., :2] - b[..., 2:]) ** 2).sum(-1) / 4
+    return 1 - inner / (union + eps) + distance / ((hull**2).sum(-1) + eps)
+
+
+def ciou(a: Tensor, b: Tensor, eps: float, version: str) -> Tensor:
+    added = 0.0 if version == "torchvision" else eps
+    base = 1e-7 if version == "torchvision" else eps
+    inner, union, _ = areas(a, b)
+    overlap = inner / (union + base)
+    angles = [torch.atan((box[..., 2] - box[..., 0]) / (box[..., 3] - box[..., 1] + added)) for box in (a, b)]
+    v = 4 / math.pi**2 * (angles[1] - angles[0]) ** 2
+    if version == "classic":
+        return diou(a, b, base) + v**2 / (1 - overlap + v)
+    if version == "torchvision":
+        return diou(a, b, base) + (v / (1 - overlap + v + eps)).detach() * v
+    alpha = torch.where(overlap > 0.5, v / (1 - overlap + v), 0).detach()
+    return 1 - (1 - diou(a, b, base) - alpha * v).clamp(-1, 1)
+
+
+def bounded(a: Tensor, b: Tensor, beta: float, eps: float) -> Tensor:
+    size, goal = a[..., 2:] - a[..., :2], b[..., 2:] - b[..., :2]
+    shift = (a[..., :2] + a[..., 2:] - b[..., :2] - b[..., 2:]).abs()
+    center = 1 - ((goal - shift) / (goal + shift + eps)).clamp(min=0)
+    cost = torch.cat([center, 1 - torch.min(goal / (size + eps), size / (goal + eps))], dim=-1)
+    return torch.where(cost < beta, cost**2 / (2 * beta), cost - beta / 2)
+
+
+def balanced(x: Tensor, t: Tensor, alpha: float, gamma: float, beta: float) -> Tensor:
+    d, b = (x - t).abs(), math.exp(gamma / alpha) - 1
+    near = alpha / b * (b * d + 1) * torch.log(b * d / beta + 1) - alpha * d
+    return torch.where(d < beta, near, gamma * d + gamma / b - alpha * beta)
+
+
+EPS = (1e-9, 1e-3, 0.05)
+PAIRS: list[tuple[Loss, Loss, dict[str, object]]] = [
+    *((losses.iou_loss, iou, {"form": form, "eps": eps}) for form in ("linear", "square", "log") for eps in EPS),
+    *((losses.giou_loss, giou, {"version": v, "eps": eps}) for v in ("floored", "torchvision") for eps in EPS),
+    *((losses.diou_loss, diou, {"eps": eps}) for eps in EPS),
+    *((losses.ciou_loss, ciou, {"version": v, "eps": eps}) for v in ("gated", "classic", "torchvision") for eps in EPS),
+    *((losses.bounded_iou_loss, bounded, {"beta": beta, "eps": eps}) for beta in (0.05, 1.0) for eps in EPS),
+    (losses.balanced_l1_loss, balanced, {"alpha": 0.3, "gamma": 1.0, "beta": 0.5}),
+    (losses.balanced_l1_loss, balanced, {"alpha": 1.0, "gamma": 2.0, "beta": 2.0}),
+]
+
+
+@pytest.mark.parametrize(("loss", "definition", "hyper"), PAIRS, ids=lambda part: getattr(part, "__name__", str(part)))
+def test_values_and_gradients_follow_the_definition(loss: Loss, definition: Loss, hyper: dict[str, object]) -> None:
+    for shape in ((0,), (1,), (50,), (3, 7)):
+        for scale in (1e-3, 1.0, 1e4):
+            corner = torch.rand(2, *shape, 2, dtype=torch.float64) * 10
+            size = 0.01 + 8 * torch.rand(2, *shape, 2, dtype=torch.float64)
+            boxes, targets = torch.cat([corner, corner + size], dim=-1) * scale
+            boxes = boxes.lerp(targets, 0.4).requires_grad_()
+            weight = torch.rand(shape, dtype=torch.float64)
+            expected = definition(boxes, targets, **hyper)
+            spread = weight.unsqueeze(-1) if expected.ndim > weight.ndim else weight
+            for call, value in (
+                (partial(loss, reduction="none"), expected),
+                (partial(loss, reduction="sum"), expected.sum()),
+                (partial(loss, reduction="mean", weight=weight, normalizer=3.0), (expected * spread).sum() / 3),
+            ):
+                actual = call(boxes, targets, **hyper)
+                torch.testing.assert_close(actual, value, rtol=1e-7, atol=1e-7)
+                slopes = [torch.autograd.grad(v.sum(), boxes, retain_graph=True)[0] for v in (actual, value)]
+                torch.testing.assert_close(*slopes, rtol=1e-7, atol=1e-7)

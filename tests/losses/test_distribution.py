@@ -1,0 +1,135 @@
+"""DFL with its integral, and D-FINE's fine-grained localisation and distillation, against golden data."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from boxwright.boxes import aligned_iou, cxcywh_to_xyxy
+from boxwright.losses.distribution import (
+    bin_targets,
+    distribution_focal_loss,
+    fine_grained_localization_loss,
+    integral,
+    localization_distillation_loss,
+    weighting_function,
+)
+from goldens import Case, golden_cases, load_case
+
+EXACT = {"rtol": 1e-9, "atol": 1e-9}
+
+
+@pytest.mark.parametrize("file", golden_cases("losses/dfl"))
+def test_dfl_matches_gfocal(file: Path) -> None:
+    case = load_case(file)
+    logits, targets, weight = (
+        case["in_logits"].requires_grad_(),
+        case["in_targets"].requires_grad_(),
+        case.get("in_weight"),
+    )
+    loss = distribution_focal_loss(logits, targets, weight=weight)
+    torch.testing.assert_close(loss, case["out_loss_none"], **EXACT)
+    grads = torch.autograd.grad(loss.sum(), (logits, targets))
+    torch.testing.assert_close(grads[0], case["grad_logits_of_sum"], **EXACT)
+    if "grad_targets_of_sum" in case:
+        torch.testing.assert_close(grads[1], case["grad_targets_of_sum"], **EXACT)
+    for reduction in ("mean", "sum"):
+        value = distribution_focal_loss(logits, targets, weight=weight, reduction=reduction)
+        torch.testing.assert_close(value, case[f"out_loss_{reduction}"], **EXACT)
+    if "param_avg_factor" in case:
+        value = distribution_focal_loss(
+            logits, targets, weight=weight, reduction="mean", normalizer=case.param("avg_factor")
+        )
+        torch.testing.assert_close(value, case["out_loss_avg_factor"], **EXACT)
+
+
+@pytest.mark.parametrize("file", golden_cases("losses/dfl"))
+def test_integral_matches_gfocal(file: Path) -> None:
+    case = load_case(file)
+    logits = case["in_logits"].requires_grad_()
+    distances = integral(logits).view(-1, 4)
+    torch.testing.assert_close(distances, case["out_integral"], **EXACT)
+    (distances * torch.arange(1, 5)).sum().backward()
+    torch.testing.assert_close(logits.grad, case["grad_logits_of_integral_weighted"], **EXACT)
+
+
+def test_dfl_takes_the_last_bin_and_clips_beyond() -> None:
+    logits = torch.randn(3, 5)
+    loss = distribution_focal_loss(logits, torch.tensor([4.0, 7.5, -2.0]))
+    log_p = logits.log_softmax(-1)
+    torch.testing.assert_close(loss, -torch.stack([log_p[0, 4], log_p[1, 4], log_p[2, 0]]))
+
+
+def matches(case: Case) -> tuple[Tensor, Tensor, Tensor]:
+    """Image and query index of every match, and the box of its object, in the order of the images."""
+    images, queries, boxes = [], [], []
+    for image in range(len(case["in_ref_points"])):
+        source, target = case[f"in_src_idx_img{image}"], case[f"in_tgt_idx_img{image}"]
+        images.append(torch.full_like(source, image))
+        queries.append(source)
+        boxes.append(case[f"in_boxes_img{image}"][target])
+    return torch.cat(images), torch.cat(queries), torch.cat(boxes)
+
+
+def edge_distances(reference: Tensor, boxes: Tensor, scale: float) -> Tensor:
+    """Distance of the four sides from a reference box's own, in its size over scale (what a coder encodes)."""
+    center, unit = reference[:, :2], reference[:, 2:] / scale
+    corners = cxcywh_to_xyxy(boxes)
+    return torch.cat([(center - corners[:, :2]) / unit, (corners[:, 2:] - center) / unit], dim=-1) - scale / 2
+
+
+@pytest.mark.parametrize("file", golden_cases("losses/dfine_fgl_ddf"))
+def test_fine_grained_localization_matches_dfine(file: Path) -> None:
+    case = load_case(file)
+    scale = case.param("reg_scale")
+    values = weighting_function(case.param("reg_max"), case.param("up"), scale)
+    torch.testing.assert_close(values, case["out_weighting_function"], **EXACT)
+    images, queries, boxes = matches(case)
+    distances = edge_distances(case["in_ref_points"][images, queries], boxes, scale)
+    left, right_weight = bin_targets(distances, values)
+    torch.testing.assert_close(left.flatten().double(), case["out_target_bins"].floor(), **EXACT)
+    torch.testing.assert_close(right_weight.flatten(), case["out_target_weight_right"], **EXACT)
+
+    corners = case["in_pred_corners"].requires_grad_()
+    logits = corners.unflatten(-1, (4, -1))[images, queries]
+    overlap = aligned_iou(cxcywh_to_xyxy(case["in_pred_boxes"][images, queries]), cxcywh_to_xyxy(boxes), eps=0.0)
+    loss = fine_grained_localization_loss(
+        logits, distances, values=values, weight=overlap, reduction="mean", normalizer=case.param("num_boxes")
+    )
+    torch.testing.assert_close(loss, case["out_loss_fgl"], **EXACT)
+    loss.backward()
+    torch.testing.assert_close(corners.grad, case["grad_pred_corners_fgl"], **EXACT)
+
+
+@pytest.mark.parametrize("file", golden_cases("losses/dfine_fgl_ddf"))
+def test_distillation_matches_dfine(file: Path) -> None:
+    case = load_case(file)
+    images, queries, boxes = matches(case)
+    corners = case["in_pred_corners"].requires_grad_()
+    weight = case["in_teacher_logits"].sigmoid().amax(-1)
+    weight[images, queries] = aligned_iou(
+        cxcywh_to_xyxy(case["in_pred_boxes"][images, queries]), cxcywh_to_xyxy(boxes), eps=0.0
+    )
+    matched = torch.zeros_like(weight, dtype=torch.bool)
+    matched[images, queries] = True
+    loss = localization_distillation_loss(
+        corners.unflatten(-1, (4, -1)),
+        case["in_teacher_corners"].unflatten(-1, (4, -1)),
+        matched,
+        weight=weight,
+        temperature=case.param("temperature"),
+    )
+    torch.testing.assert_close(loss, case["out_loss_ddf"], **EXACT)
+    loss.backward()
+    torch.testing.assert_close(corners.grad, case["grad_pred_corners_ddf"], **EXACT)
+    ratio = case.param("num_pos") if "param_num_pos" in case else case["out_num_pos"].item()
+    assert math.isclose(ratio, math.sqrt(8 / len(corners) * 4 * matched.sum().item()))
+
+
+def test_a_student_equal_to_its_teacher_costs_nothing() -> None:
+    logits = torch.randn(2, 3, 4, 9)
+    matched = torch.zeros(2, 3, dtype=torch.bool)
+    loss = localization_distillation_loss(logits, logits, matched, weight=torch.ones(2, 3))
+    torch.testing.assert_close(loss, torch.zeros(()), atol=1e-6, rtol=0)

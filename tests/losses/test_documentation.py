@@ -1,0 +1,39 @@
+"""The code of the documentation runs, and the loss that it adds is sound."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import boxwright.losses
+from boxwright.losses import ClassificationLoss
+from boxwright.testing import check_criterion
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+
+
+def run_page(name: str) -> dict[str, Any]:
+    namespace: dict[str, Any] = {"__name__": name}
+    for block in re.findall(r"```python\n(.*?)```", (DOCS / name).read_text(), re.DOTALL):
+        if " = function(" not in block:
+            exec(block, namespace)
+    return namespace
+
+
+def test_the_added_loss_is_short_and_sound(monkeypatch: pytest.MonkeyPatch) -> None:
+    # compiling takes most of a minute on a slow machine; the compiled check has tests of its own
+    monkeypatch.setattr(
+        "boxwright.testing.check_criterion", lambda *loss, **options: check_criterion(*loss, **options, compile=False)
+    )
+    loss = run_page("add-a-loss.md")["AsymmetricLoss"]
+    assert issubclass(loss, ClassificationLoss)
+
+
+def test_every_loss_has_a_row() -> None:
+    page = (DOCS / "losses.md").read_text()
+    run_page("losses.md")
+    names = [name for name in boxwright.losses.__all__ if name.endswith(("_loss", "_entropy"))]
+    derived = {"sigma_smooth_l1_loss", "localization_distillation_loss"}
+    missing = [name for name in names if f"| `{name}`" not in page and name not in derived]
+    assert not missing

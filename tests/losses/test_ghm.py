@@ -1,0 +1,69 @@
+"""Gradient harmonizing against golden cases, its state, and two processes."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from boxwright.losses import GHMCLoss, GHMRLoss
+from boxwright.testing import check_criterion
+from goldens import golden_cases, load_case
+
+
+def close(actual: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(actual, expected.reshape(actual.shape), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("file", golden_cases("losses/ghmc"))
+def test_golden_ghmc(file: Path) -> None:
+    case = load_case(file)
+    loss = GHMCLoss(case.param("bins"), case.param("momentum"))
+    for step in range(case.param("steps")):
+        logits = case[f"in_logits_s{step}"].requires_grad_()
+        targets = case.get(f"in_targets_s{step}")
+        if targets is None:
+            labels = case[f"in_labels_s{step}"]
+            targets = torch.where(labels < logits.shape[-1], labels, -1)
+        value = loss(logits, targets, weight=case[f"in_label_weight_s{step}"]) * case.param("loss_weight")
+        close(value, case[f"out_loss_s{step}"])
+        close(torch.autograd.grad(value, logits)[0], case[f"grad_logits_s{step}"])
+        if f"out_acc_sum_s{step}" in case:
+            close(loss.density.running, case[f"out_acc_sum_s{step}"])
+
+
+@pytest.mark.parametrize("file", golden_cases("losses/ghmr"))
+def test_golden_ghmr(file: Path) -> None:
+    case = load_case(file)
+    loss = GHMRLoss(case.param("mu"), case.param("bins"), case.param("momentum"))
+    for step in range(case.param("steps")):
+        pred = case[f"in_pred_s{step}"].requires_grad_()
+        value = loss(pred, case[f"in_target_s{step}"], weight=case[f"in_label_weight_s{step}"])
+        close(value * case.param("loss_weight"), case[f"out_loss_s{step}"])
+        close(torch.autograd.grad(value, pred)[0] * case.param("loss_weight"), case[f"grad_pred_s{step}"])
+        if f"out_acc_sum_s{step}" in case:
+            close(loss.density.running, case[f"out_acc_sum_s{step}"])
+
+
+def test_running_counts_move_in_training_mode_only() -> None:
+    loss = GHMCLoss().eval()
+    loss(torch.randn(4, 3), torch.tensor([0, 1, -1, -2]))
+    assert not loss.density.running.any()
+    loss.train()(torch.randn(4, 3), torch.tensor([0, 1, -1, -2]))
+    assert loss.density.running.sum() == pytest.approx(9 * 0.25)
+
+
+@pytest.mark.parametrize("loss", [GHMCLoss(), GHMCLoss(momentum=0.0), GHMRLoss()], ids=["ghmc", "no momentum", "ghmr"])
+def test_tester(loss: torch.nn.Module) -> None:
+    check_criterion(loss, pointwise=False, compile=False, processes=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", [GHMCLoss(), GHMRLoss()], ids=["ghmc", "ghmr"])
+def test_tester_compiled_and_in_two_processes(loss: torch.nn.Module) -> None:
+    check_criterion(loss, pointwise=False)
+
+
+def test_wrong_arguments() -> None:
+    with pytest.raises(ValueError, match=r"momentum in 0\.\.1"):
+        GHMCLoss(momentum=1.0)

@@ -1,0 +1,98 @@
+"""Seesaw, equalised v2 and federated loss against their formulas, written out with loops."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from boxwright.losses import (
+    EqualizedV2Loss,
+    FederatedLoss,
+    SeesawLoss,
+    sigmoid_cross_entropy,
+    softmax_cross_entropy,
+)
+from boxwright.testing import check_criterion
+
+LABELS = torch.tensor([0, 0, 0, 1, 1, 2, -1, -2])
+
+
+def test_seesaw_follows_its_formula() -> None:
+    logits = torch.randn(8, 4, dtype=torch.float64)
+    actual = SeesawLoss(3, p=0.8, q=2.0, reduction="none")(logits, LABELS)
+    counts, p = [3, 2, 1], logits.softmax(-1)
+    for row, label in enumerate(LABELS.tolist()):
+        column = 3 if label == -1 else label
+        denominator = 0.0
+        for j in range(4):
+            s = 1.0
+            if label >= 0 and j < 3:
+                s *= min(1, counts[j] / counts[label]) ** 0.8
+                s *= max(1, (p[row, j] / p[row, label]).item()) ** 2.0
+            denominator += s * math.exp(logits[row, j])
+        expected = 0.0 if label == -2 else math.log(denominator) - logits[row, column].item()
+        assert actual[row].item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_seesaw_without_imbalance_is_cross_entropy() -> None:
+    loss = SeesawLoss(3, p=0.0, q=0.0, background="first", reduction="none")
+    logits = torch.randn(8, 4)
+    torch.testing.assert_close(loss(logits, LABELS), softmax_cross_entropy(logits, LABELS, background="first"))
+    assert loss.seen.tolist() == [3, 2, 1]
+    loss.eval()(logits, LABELS)
+    assert loss.seen.tolist() == [3, 2, 1]
+
+
+def test_equalised_v2_follows_its_formula() -> None:
+    loss = EqualizedV2Loss(3, reduction="none")
+    logits = torch.randn(8, 3, dtype=torch.float64)
+    target = F.one_hot(LABELS.clamp(min=0), 3) * (LABELS >= 0).unsqueeze(1)
+    counted = (LABELS != -2).unsqueeze(1)
+    plain = sigmoid_cross_entropy(logits, LABELS)
+    torch.testing.assert_close(loss(logits, LABELS), plain)  # nothing seen yet: f = 1
+    length = (logits.sigmoid() - target).abs() * counted
+    positive, negative = (length * target).sum(0), (length * (1 - target)).sum(0)
+    torch.testing.assert_close(loss.positive_gradient, positive)
+    torch.testing.assert_close(loss.negative_gradient, negative)
+    f = torch.sigmoid(12 * (positive / negative - 0.8))
+    factor = torch.where(target > 0, 1 + 4 * (1 - f), f)
+    torch.testing.assert_close(loss(logits, LABELS), plain * factor)
+
+
+def test_federated_keeps_the_classes_of_the_batch_and_draws_the_rest() -> None:
+    logits = torch.zeros(8, 20)
+    columns = [FederatedLoss(classes=5, reduction="none")(logits, LABELS)[0] > 0 for _ in range(200)]
+    drawn = torch.stack(columns)
+    assert drawn[:, :3].all()
+    assert (drawn.sum(1) == 5).all()
+    assert drawn.any(0).all()
+    frequency = (1.0,) * 19 + (0.0,)
+    never = torch.stack([FederatedLoss(5, frequency, reduction="none")(logits, LABELS)[0] > 0 for _ in range(50)])
+    assert not never[:, 19].any()
+    many = FederatedLoss(classes=2, reduction="none")(logits, LABELS)[0] > 0
+    assert many.nonzero().flatten().tolist() == [0, 1, 2]
+
+
+TESTED = [SeesawLoss(4), EqualizedV2Loss(5), FederatedLoss(classes=5)]
+
+
+# all three differentiate a factor that counts as a constant, or keep state
+@pytest.mark.parametrize("loss", TESTED, ids=lambda loss: type(loss).__name__)
+def test_tester(loss: torch.nn.Module) -> None:
+    pointwise = isinstance(loss, FederatedLoss)
+    check_criterion(loss, gradcheck=pointwise, pointwise=pointwise, compile=False, processes=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", TESTED, ids=lambda loss: type(loss).__name__)
+def test_tester_compiled_and_in_two_processes(loss: torch.nn.Module) -> None:
+    pointwise = isinstance(loss, FederatedLoss)
+    check_criterion(loss, gradcheck=pointwise, pointwise=pointwise)
+
+
+def test_wrong_shapes() -> None:
+    with pytest.raises(ValueError, match=r"4 columns, got shape \(8, 3\)"):
+        SeesawLoss(3)(torch.zeros(8, 3), LABELS)
+    with pytest.raises(ValueError, match=r"3 columns, got shape \(8, 4\)"):
+        EqualizedV2Loss(3)(torch.zeros(8, 4), LABELS)

@@ -1,0 +1,75 @@
+"""Rank & Sort against the golden cases, and against the published loop written again in float64."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from boxwright.losses.rank_sort import RankSortLoss, rank_sort_loss
+from boxwright.testing import check_criterion
+from goldens import golden_cases, load_case
+
+
+def close(actual: Tensor, expected: Tensor, tolerance: float = 1e-9) -> None:
+    torch.testing.assert_close(actual, expected.reshape(actual.shape), rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("file", golden_cases("losses/rank_sort"))
+def test_golden_rank_sort(file: Path) -> None:
+    case = load_case(file)
+    logits = case["in_logits"].requires_grad_()
+    ranking, sorting = rank_sort_loss(logits, case["in_targets"], delta=case.param("delta"))
+    close(ranking, case["out_ranking_loss"])
+    close(sorting, case["out_sorting_loss"])
+    # the original hands out both updates with the ranking loss, and none with the sorting loss
+    close(torch.autograd.grad(ranking + sorting, logits)[0], case["grad_logits"])
+
+
+@pytest.mark.parametrize("file", golden_cases("losses/bucketed_rank_sort"))
+def test_bucketed_approximation_is_near_and_exact_for_steps(file: Path) -> None:
+    case = load_case(file)
+    tolerance = 1e-9 if case.param("delta") == 0 else 2e-2
+    logits = case["in_logits"].requires_grad_()
+    ranking, sorting = rank_sort_loss(logits, case["in_targets"], delta=case.param("delta"))
+    close(ranking, case["out_ranking_loss"], tolerance)
+    close(sorting, case["out_sorting_loss"])
+    close(torch.autograd.grad(ranking + sorting, logits)[0], case["grad_logits"], tolerance)
+
+
+def test_both_signals_reach_the_logits() -> None:
+    logits = torch.tensor([2.0, 1.0, -1.0], requires_grad=True)
+    _, sorting = rank_sort_loss(logits, torch.tensor([0.3, 0.9, 0.0]))
+    worse, better, background = torch.autograd.grad(sorting, logits)[0]
+    assert better < 0 < worse
+    assert background == 0
+
+
+def test_labels_with_scores_equal_dense_qualities_in_every_scope() -> None:
+    logits = torch.randn(3, 40, 4, dtype=torch.float64, requires_grad=True)
+    labels = torch.randint(-2, 4, (3, 40))
+    quality = torch.rand(3, 40).double().clamp(min=0.05)
+    hot = labels.unsqueeze(-1) == torch.arange(4)
+    dense = torch.where(hot, quality.unsqueeze(-1), 0).where(labels.unsqueeze(-1) != -2, -1)
+    for scope in ("batch", "class", "image"):
+        sparse = torch.stack(rank_sort_loss(logits, labels, scores=quality, scope=scope))
+        full = torch.stack(rank_sort_loss(logits, dense, scope=scope))
+        close(sparse, full, 1e-12)
+        close(*(torch.autograd.grad(loss[0] + 2 * loss[1], logits)[0] for loss in (sparse, full)), 1e-12)
+    alone = torch.stack([sum(rank_sort_loss(logits[i], labels[i], scores=quality[i])) for i in range(3)]).mean()
+    close(RankSortLoss(scope="image")(logits, labels, scores=quality), alone, 1e-12)
+
+
+def test_rank_sort_is_sound() -> None:
+    def total(inputs: Tensor, targets: Tensor, *, scores: Tensor | None = None) -> Tensor:
+        return RankSortLoss()(inputs, targets, scores=scores)
+
+    check_criterion(total, gradcheck=False, pointwise=False, compile=False)
+
+
+@pytest.mark.slow
+def test_rank_sort_compiles() -> None:
+    def total(inputs: Tensor, targets: Tensor, *, scores: Tensor | None = None) -> Tensor:
+        return RankSortLoss()(inputs, targets, scores=scores)
+
+    check_criterion(total, gradcheck=False, pointwise=False)

@@ -1,0 +1,180 @@
+"""AP-Loss against the golden cases, and against the published loop written again in float64."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from boxwright.assigners import MaxIoUAssigner
+from boxwright.boxes import DeltaCoder
+from boxwright.losses.l1 import smooth_l1_loss
+from boxwright.losses.ranking import APLoss, ap_loss, average_precision
+from boxwright.structures import Priors, Targets
+from boxwright.testing import check_criterion
+from goldens import golden_cases, load_case
+
+
+def close(actual: Tensor, expected: Tensor, tolerance: float = 1e-9) -> None:
+    torch.testing.assert_close(actual, expected.reshape(actual.shape), rtol=tolerance, atol=tolerance)
+
+
+def gradient(loss: Tensor, inputs: Tensor) -> Tensor:
+    return torch.autograd.grad(loss, inputs)[0]
+
+
+@pytest.mark.parametrize("file", golden_cases("losses/ap_loss"))
+def test_golden_ap_loss(file: Path) -> None:
+    case = load_case(file)
+    logits = case["in_logits"].requires_grad_()
+    loss = ap_loss(logits, case["in_targets"], delta=case.param("delta"))
+    tolerance = 1e-9 if logits.dtype == torch.float64 else 2e-5
+    close(loss, case["out_loss"], tolerance)
+    close(gradient(loss, logits), case["grad_logits"], tolerance)
+
+
+def published_loop(logits: Tensor, positive: Tensor, negative: Tensor, delta: float) -> tuple[Tensor, Tensor]:
+    """Loss and update of AP-Loss in float64, one positive after the other."""
+    gradient = torch.zeros_like(logits)
+    best, losses = torch.zeros(()).double(), []
+
+    def step(difference: Tensor) -> Tensor:
+        return (difference / (2 * delta) + 0.5).clamp(0, 1) if delta else (difference >= 0).double()
+
+    for place in sorted(positive.nonzero().view(-1).tolist(), key=lambda place: logits[place].item()):
+        above = step(logits - logits[place])
+        rank = above[positive].sum() + (0.5 if delta else 0) + above[negative].sum()
+        precision = 1 - above[negative].sum() / rank
+        best = torch.maximum(best, precision)
+        losses.append(1 - best)
+        gradient[place] -= 1 - best
+        share = above * negative / rank
+        gradient += share * ((1 - best) / (1 - precision) if best > precision else 1)
+    return torch.stack(losses).mean(), gradient / len(losses)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("delta", [1.0, 0.0])
+@pytest.mark.parametrize("sparse", [True, False])
+def test_equals_the_published_loop(dtype: torch.dtype, delta: float, sparse: bool) -> None:
+    logits = (torch.randn(3, 600, 5) * 2 - 3).to(dtype)
+    labels = torch.where(torch.rand(3, 600) < 0.03, torch.randint(0, 5, (3, 600)), -1)
+    labels[torch.rand(3, 600) < 0.1] = -2
+    logits += 3 * (labels >= 0).unsqueeze(-1).to(dtype)
+    dense = (labels.unsqueeze(-1) == torch.arange(5)).long().where(labels.unsqueeze(-1) != -2, -1)
+    expected, update = published_loop(logits.double().view(-1), dense.view(-1) == 1, dense.view(-1) == 0, delta)
+    logits.requires_grad_()
+    loss = ap_loss(logits, labels if sparse else dense, delta=delta)
+    change = gradient(loss, logits).double().view(-1)
+    tolerance = {torch.float32: 1e-6, torch.float64: 1e-12, torch.bfloat16: 4e-3}[dtype]
+    assert abs(loss.double() - expected) < min(tolerance, 1e-6)
+    assert (change - update).norm() < tolerance * update.norm()
+
+
+def test_a_group_is_what_it_is_alone() -> None:
+    logits = torch.randn(3, 50, 4, dtype=torch.float64, requires_grad=True)
+    labels = torch.randint(-2, 4, (3, 50))
+    labels[1], labels[labels == 2] = -1, -1
+    dense = (labels.unsqueeze(-1) == torch.arange(4)).double().where(labels.unsqueeze(-1) != -2, -1)
+    images = [ap_loss(logits[image], labels[image]) for image in (0, 2)]
+    classes = [ap_loss(logits[..., c].flatten(), dense[..., c].flatten()) for c in (0, 1, 3)]
+    for scope, alone in (("image", images), ("class", classes)):
+        expected = torch.stack(alone).mean()
+        change = gradient(expected, logits)
+        for targets in (labels, dense):
+            loss = ap_loss(logits, targets, scope=scope)
+            close(loss, expected, 1e-12)
+            close(gradient(loss, logits), change, 1e-12)
+
+
+def test_check() -> None:
+    check_criterion(ap_loss, kind="labels", gradcheck=False, pointwise=False, compile=False)
+    check_criterion(ap_loss, kind="dense", gradcheck=False, pointwise=False, compile=False)
+
+
+@pytest.mark.slow
+def test_ap_loss_compiles() -> None:
+    check_criterion(ap_loss, kind="labels", gradcheck=False, pointwise=False)
+
+
+@pytest.mark.parametrize("file", golden_cases("losses/bucketed_ap"))
+def test_the_original_beside_the_bucketed_approximation(file: Path) -> None:
+    case = load_case(file)
+    logits = case["in_logits"].requires_grad_()
+    loss = ap_loss(logits, case["in_targets"], delta=case.param("delta"))
+    close(loss, case["out_aploss_reference_loss"])
+    close(gradient(loss, logits), case["out_aploss_reference_grad"])
+
+
+@pytest.mark.parametrize("file", golden_cases("losses/ap_loss_detector"))
+def test_golden_training_function(file: Path) -> None:
+    case = load_case(file)
+    logits, params = case["in_classification"].requires_grad_(), case["in_regression"].requires_grad_()
+    # boxes that end at their last pixel become boxes that end at its edge
+    edge = torch.tensor([0.0, 0, 1, 1]).double()
+    anchors = case["in_anchors"] + edge
+    priors = Priors(anchors, (anchors[:, :2] + anchors[:, 2:]) / 2, torch.ones(len(anchors)))
+    rows = [image[image[:, 4] >= 0] for image in case["in_annotations"]]
+    targets = Targets.from_list([{"boxes": row[:, :4] + edge, "labels": row[:, 4].long()} for row in rows])
+    assignment = MaxIoUAssigner(keep_argmax=True)(priors, targets)
+    labels = assignment.labels(targets)
+    dense = (labels.unsqueeze(-1) == torch.arange(logits.shape[-1])).long().where(labels.unsqueeze(-1) != -2, -1)
+    if not torch.equal(dense, case["out_targets"]):
+        # the original makes every anchor positive that does not touch an object which no anchor touches
+        assert (dense == 1).sum() < (case["out_targets"] == 1).sum() / 2
+        return
+    loss = ap_loss(logits, labels, delta=case.param("delta"))
+    close(loss, case["out_cls_loss"])
+    close(gradient(loss * case.param("cls_upstream_grad"), logits), case["grad_classification"])
+    goal = DeltaCoder(stds=(0.1, 0.1, 0.2, 0.2)).encode(priors, assignment.boxes(targets).double())
+    positive = (labels >= 0).double()
+    inside = torch.where(positive.unsqueeze(-1) > 0, goal, 0)
+    box = smooth_l1_loss(params, inside, beta=1.0, weight=positive, reduction="sum") / positive.sum().clamp(min=1)
+    close(box, case["out_reg_loss"], 1e-6)
+    # the original's gradient is a quarter of the derivative of what it reports
+    close(gradient(box * case.param("reg_upstream_grad"), params) / 4, case["grad_regression"], 1e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from([-1e4, -3.0, -0.5, 0.0, 0.25, 1.0, 1e4]), st.sampled_from([-1, 0, 0, 1]))),
+    st.sampled_from([0.0, 0.5, 1.0]),
+)
+def test_ties_extremes_and_nothing(entries: list[tuple[float, int]], delta: float) -> None:
+    logits = torch.tensor([score for score, _ in entries], dtype=torch.float64, requires_grad=True)
+    targets = torch.tensor([target for _, target in entries], dtype=torch.int64)
+    loss = ap_loss(logits, targets, delta=delta)
+    expected, update = torch.zeros(()).double(), torch.zeros_like(logits)
+    if (targets == 1).any():
+        expected, update = published_loop(logits.detach(), targets == 1, targets == 0, delta)
+    close(loss, expected)
+    close(gradient(loss, logits), update)
+
+
+def test_float32_keeps_its_digits_with_few_and_with_many_positives() -> None:
+    for positives in (1, 50):
+        logits = torch.randn(100_000) * 1.5 - 2
+        targets = (torch.arange(len(logits)) < positives).long()
+        loss = ap_loss(logits.requires_grad_(), targets)
+        wide = logits.detach().double()
+        expected, update = published_loop(wide, targets == 1, targets == 0, 1.0)
+        assert abs(loss - expected) < 1e-6
+        assert (gradient(loss, logits) - update).norm() < 1e-6 * update.norm()
+
+
+def test_module_refuses_weights_and_metric_counts_hard() -> None:
+    logits, labels = torch.tensor([[3.0], [0.5], [1.0]]), torch.tensor([0, 0, -1])
+    assert APLoss()(logits, labels, scores=torch.ones(3), normalizer=7) == ap_loss(logits, labels)
+    with pytest.raises(ValueError, match="takes no weight"):
+        APLoss()(logits, labels, weight=torch.ones(3))
+    assert average_precision(logits, labels) == pytest.approx((1 + 2 / 3) / 2)
+    assert average_precision(logits, torch.full((3,), -1)) == 0
+
+
+def test_a_logit_that_is_no_number_shows_in_the_loss() -> None:
+    for place in (0, 5):
+        logits = torch.randn(10)
+        logits[place] = torch.nan
+        assert ap_loss(logits, (torch.arange(10) == 0).long()).isnan()

@@ -1,0 +1,39 @@
+"""Several processes rank the global batch as one process would, however it is split."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+WORKER = Path(__file__).with_name("ranking_processes.py")
+
+
+@pytest.mark.parametrize(
+    ("bounds", "without_objects"),
+    [((0, 2, 4), ()), ((0, 3, 3, 4), ()), ((0, 1, 3, 4), (0,))],
+    ids=["two", "three, one without an image", "three, one without an object"],
+)
+def test_processes_agree_with_one(tmp_path: Path, bounds: tuple[int, ...], without_objects: tuple[int, ...]) -> None:
+    specification = importlib.util.spec_from_file_location("ranking_processes", WORKER)
+    worker = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(worker)
+    logits = torch.randn(4, 30, 3, dtype=torch.float64)
+    labels, quality = torch.randint(-2, 3, (4, 30)), torch.rand(4, 30).double()
+    labels[list(without_objects)] = -1
+    world = len(bounds) - 1
+    torch.save((logits, labels, quality, bounds), tmp_path / f"problem{world}.pt")
+    command = [sys.executable, WORKER]
+    ranks = [subprocess.Popen([*command, str(rank), str(world), tmp_path]) for rank in range(world)]
+    assert [rank.wait(120) for rank in ranks] == [0] * world
+    parts = [torch.load(tmp_path / f"{world}-{rank}.pt") for rank in range(world)]
+    for name, expected in worker.update(logits.requires_grad_(), labels, quality).items():
+        if name.endswith("loss"):
+            joined = torch.stack([part[name] for part in parts]).mean()
+        else:
+            joined = torch.cat([part[name] for part in parts]) / world
+        torch.testing.assert_close(
+            joined, expected, rtol=1e-11, atol=1e-12, msg=lambda text, name=name: f"{name}: {text}"
+        )

@@ -1,0 +1,55 @@
+"""One convention for reduction, normaliser and weights."""
+
+import pytest
+import torch
+
+from boxwright.losses.reduction import check_same_shape, reduce, upcast, weighted
+
+LOSS = torch.tensor([[1.0, 2.0], [3.0, 6.0]])
+
+
+def test_reductions() -> None:
+    assert reduce(LOSS, "none") is LOSS
+    assert reduce(LOSS, "sum") == 12
+    assert reduce(LOSS, "mean") == 3
+    assert reduce(LOSS, "mean", counted=torch.tensor(2)) == 6
+    assert reduce(LOSS, "mean", normalizer=6, counted=2) == 2
+    assert reduce(LOSS, "image").tolist() == [3, 9]
+    assert reduce(LOSS, "image", normalizer=3).tolist() == [1, 3]
+    assert reduce(LOSS[0], "image").tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("normalizer", [None, 0, 0.0, torch.tensor(0.0)])
+def test_nothing_over_nothing_is_zero_and_connected(normalizer: float | None) -> None:
+    loss = torch.zeros(0, 3, requires_grad=True)
+    mean = reduce(loss * 2, "mean", normalizer=normalizer)
+    mean.backward()
+    assert mean == 0
+    assert loss.grad is not None
+    assert reduce(loss, "image").shape == (0,)
+
+
+def test_weights_broadcast_per_row_or_per_element() -> None:
+    assert weighted(LOSS, torch.tensor([1.0, 0.0])).tolist() == [[1, 2], [0, 0]]
+    assert weighted(LOSS, torch.tensor([[1.0, 0.0]])).tolist() == [[1, 0], [3, 0]]
+    assert weighted(LOSS, None) is LOSS
+    with pytest.raises(ValueError, match=r"\(3,\).*\(2, 2\)"):
+        weighted(LOSS, torch.ones(3))
+
+
+def test_wrong_arguments_are_named() -> None:
+    with pytest.raises(ValueError, match=r"reduction must be one of .*'avg'"):
+        reduce(LOSS, "avg")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="does not use a normalizer"):
+        reduce(LOSS, "sum", normalizer=2)
+    with pytest.raises(ValueError, match=r"\(2, 2\) and \(2,\)"):
+        check_same_shape(LOSS, LOSS[0])
+    with pytest.raises(ValueError, match="last dimension must be 4"):
+        check_same_shape(LOSS, LOSS, last=4)
+    with pytest.raises(TypeError, match=r"floating point.*int64"):
+        upcast(torch.ones(2, dtype=torch.int64))
+
+
+def test_upcast_keeps_double() -> None:
+    assert upcast(torch.ones(1, dtype=torch.float16)).dtype == torch.float32
+    assert upcast(torch.ones(1, dtype=torch.float64)).dtype == torch.float64

@@ -1,0 +1,93 @@
+"""`check_criterion` lets good losses pass and says what is wrong with bad ones."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision.ops import complete_box_iou_loss
+from torchvision.ops import sigmoid_focal_loss as torchvision_focal
+
+from boxwright.losses import SigmoidCrossEntropyLoss, sigmoid_focal_loss
+from boxwright.testing import check_criterion, hostile_problems, random_problem
+
+
+def squared_error(inputs: Tensor, targets: Tensor) -> Tensor:
+    if inputs.shape != targets.shape:
+        raise ValueError(f"{tuple(inputs.shape)} does not fit {tuple(targets.shape)}")
+    wide = torch.promote_types(inputs.dtype, torch.float32)
+    return (inputs.to(wide) - targets.to(wide)).clamp(-100, 100).square().sum()
+
+
+class Example(nn.Module):
+    """A loss of one's own, with a wrong example.
+
+    >>> 1 + 1
+    3
+    """
+
+    space = "deltas"
+
+    def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        return squared_error(inputs, targets)
+
+
+def test_a_function_of_one_s_own_passes() -> None:
+    check_criterion(squared_error, kind="deltas", reference=lambda x, t: (x - t) ** 2)
+
+
+def test_functions_of_ours_pass() -> None:
+    check_criterion(sigmoid_focal_loss, compile=False)
+    check_criterion(SigmoidCrossEntropyLoss(), compile=False)
+
+
+@pytest.mark.parametrize(
+    ("broken", "complaint"),
+    [
+        (lambda x, t: (x - t).square().mean(), "loss is nan"),
+        (lambda x, t: (x - t).detach().sum() + torch.zeros((), requires_grad=True), "does not depend on its inputs"),
+        (lambda x, t: torch.tensor(0.0), "not connected"),
+        (lambda x, t: (x - t).abs().sqrt().sum(), "gradients are not finite"),
+        (lambda x, t: (x - t).abs().sum(), "raise RuntimeError instead of ValueError"),
+        (lambda x, t: ((x - t) * (x - t).detach()).sum(), "not the derivative"),
+        (lambda x, t: (x - t.clamp_(max=0)).abs().sum(), "in place"),
+        (lambda x, t: x.abs().sum(dtype=torch.promote_types(x.dtype, torch.float32)), "raise nothing"),
+    ],
+)
+def test_each_fault_is_named(broken: Callable[[Tensor, Tensor], Tensor], complaint: str) -> None:
+    with pytest.raises(AssertionError, match=complaint):
+        check_criterion(broken, kind="deltas", compile=False)
+
+
+def test_a_wrong_reference_a_wrong_example_and_a_graph_break_are_named() -> None:
+    with pytest.raises(AssertionError, match="differs from the reference"):
+        check_criterion(sigmoid_focal_loss, reference=lambda x, t, **options: x.sum(), compile=False)
+    with pytest.raises(AssertionError, match=r"Expected:\n *3\nGot:\n *2"):
+        check_criterion(Example(), compile=False)
+
+    def breaking(inputs: Tensor, targets: Tensor) -> Tensor:
+        loss = squared_error(inputs, targets)
+        return loss if loss.item() > 1 else loss * 1
+
+    with pytest.raises(AssertionError, match=r"does not compile"):
+        check_criterion(breaking, kind="deltas")
+
+
+def test_faults_of_published_losses_are_found() -> None:
+    with pytest.raises(AssertionError, match=r"sigmoid_focal_loss \(no image, .*\): the loss is nan"):
+        check_criterion(torchvision_focal, kind="dense")
+    with pytest.raises(AssertionError, match=r"complete_box_iou_loss \(ties, .*\): the loss is nan"):
+        check_criterion(complete_box_iou_loss, kind="boxes", gradcheck=False)
+
+
+def test_a_kind_that_cannot_be_told_is_asked_for() -> None:
+    with pytest.raises(ValueError, match="pass kind="):
+        check_criterion(torchvision_focal)
+
+
+@pytest.mark.parametrize("kind", ["labels", "dense", "boxes", "deltas", "distribution"])
+def test_problems_are_repeatable_and_differ_by_seed(kind: str) -> None:
+    first, again, other = (random_problem(kind, seed) for seed in (0, 0, 1))  # type: ignore[arg-type]
+    assert torch.equal(first.inputs, again.inputs)
+    assert not torch.equal(first.inputs, other.inputs)
+    assert {"no image", "ties"} <= {problem.note for problem in hostile_problems(kind)}  # type: ignore[arg-type]
