@@ -1,0 +1,53 @@
+"""Fixed-size blocks of (image, object) pairs: what keeps memory at B·L instead of B·G·L."""
+
+from collections.abc import Iterator
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from boxwright.structures import BACKGROUND, IGNORED, Assignment
+
+__all__ = ["BLOCK_ELEMENTS", "blocks", "clean_boxes", "no_objects", "of_images", "over_objects"]
+
+BLOCK_ELEMENTS: Final = {"cpu": 2**18, "cuda": 2**25}  # a few planes of a CPU block stay in the cache
+_FAR: Final = 1e9  # pixels: the areas of boxes within it are finite
+
+
+def blocks(boxes: Tensor, priors: int) -> Iterator[tuple[slice, slice]]:
+    """Yield slices of images and of objects of `boxes` (B, G, 4) that with L priors make blocks of bounded size."""
+    images, objects = boxes.shape[:2]
+    budget = BLOCK_ELEMENTS.get(boxes.device.type, 2**22)
+    image_step = max(1, min(images, budget // max(objects * priors, 1)))
+    object_step = objects if image_step > 1 else max(1, min(objects, budget // max(priors, 1)))
+    for image in range(0, images, image_step):
+        for first in range(0, objects, max(object_step, 1)):
+            yield slice(image, image + image_step), slice(first, min(first + object_step, objects))
+
+
+def clean_boxes(boxes: Tensor, keep: Tensor | None = None) -> Tensor:
+    """Return boxes (…, 4) in at least single precision, without NaN and so close that no area overflows.
+
+    They are stored coordinate by coordinate, which saves `box_iou` a copy per block. Where `keep` (…) is False, the
+    box is moved to where it meets nothing.
+    """
+    boxes = boxes.to(torch.promote_types(boxes.dtype, torch.float32)).nan_to_num().clamp(-_FAR, _FAR)
+    if keep is not None:
+        boxes = boxes.where(keep.unsqueeze(-1), -2 * _FAR)
+    return boxes.movedim(-1, 0).contiguous().movedim(0, -1)
+
+
+def no_objects(covered: Tensor) -> Assignment:
+    """Return the assignment of a batch without objects, of which some priors (B, L) are in a region to ignore."""
+    index = torch.where(covered, IGNORED, BACKGROUND)
+    return Assignment(index, torch.zeros_like(index, dtype=torch.float32))
+
+
+def over_objects(block: Tensor) -> Tensor:
+    """Largest value over the objects of a block (b, g, L): (b, L)."""
+    return block.amax(1) if block.shape[1] > 1 else block.squeeze(1)
+
+
+def of_images(per_prior: Tensor, images: slice) -> Tensor:
+    """Cut (B, L, …) to some images; what all images share, (L, 4), stays."""
+    return per_prior if per_prior.ndim == 2 else per_prior[images]

@@ -1,0 +1,88 @@
+"""Dynamic-k matching: every object takes as many of its cheapest priors as its best predictions overlap it in sum."""
+
+from collections.abc import Callable
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from boxwright.assigners.blocks import blocks, no_objects, over_objects
+from boxwright.assigners.overlaps import EPS
+from boxwright.assigners.scene import Scene
+from boxwright.assigners.select import match, rising, top_k, unpack_rising
+from boxwright.boxes.iou import aligned_iou, box_iou
+from boxwright.structures import IGNORED, Assignment
+
+__all__ = ["Cost", "Near", "dynamic_k", "probability", "sum_over_classes"]
+
+Near = Callable[[slice, slice], Tensor]
+Cost = Callable[[slice, slice, Tensor], Tensor]
+
+_ELEMENTS: Final = 2**18  # class logits looked at together
+
+
+def dynamic_k(scene: Scene, near: Near, cost: Cost, topk: int) -> Assignment:
+    """Match by cost; Ge et al. 2021 (YOLOX), arXiv:2107.08430.
+
+    A prior is a candidate when it is near to some object. k of an object is the sum of the `topk` largest IoUs of the
+    candidates' predicted boxes with it, rounded down, at least 1; it takes the k cheapest candidates (the lowest index
+    on ties). A prior that several objects take goes to the one, of all of the image, for which it is cheapest.
+
+    Args:
+        scene: the batch.
+        near: of a block of images and objects, 1 where a prior is near to the object, else 0; (b, g, L) float.
+        cost: of a block and its IoUs (b, g, L), what a match would cost, finite; (b, g, L).
+        topk: how many IoUs are summed.
+
+    Returns:
+        Matches, scored by the IoU of predicted box and object.
+    """
+    if scene.boxes.shape[1] == 0:
+        return no_objects(scene.covered)
+    candidate = _candidates(scene, near)
+    shape = (*scene.boxes.shape[:2], min(topk, len(scene.priors)))
+    chosen = torch.zeros(shape, dtype=torch.int64, device=candidate.device)
+    wanted = torch.zeros_like(chosen, dtype=torch.bool)
+    cheapest = torch.full(candidate.shape, torch.iinfo(torch.int64).max, device=candidate.device)  # packed
+    forbidden = torch.zeros_like(candidate).masked_fill(candidate == 0, torch.inf).unsqueeze(1)  # (B, 1, L)
+    nobody = torch.zeros_like(scene.boxes[..., :1]).masked_fill(~scene.targets.objects.unsqueeze(-1), torch.inf)
+    place, number = (torch.arange(size, device=candidate.device) for size in (shape[2], shape[1]))
+    for images, objects in blocks(scene.boxes, len(scene.priors)):
+        iou = box_iou(scene.boxes[images, objects], scene.predicted[images], eps=EPS)  # (b, g, L)
+        price = cost(images, objects, iou).clamp_(min=0)
+        price = price.add_(forbidden[images]).add_(nobody[images, objects])
+        k = top_k(iou.mul_(candidate[images, None]), topk)[0].sum(-1, keepdim=True).to(torch.int64).clamp_(min=1)
+        value, chosen[images, objects] = top_k(price, topk, largest=False)
+        wanted[images, objects] = (place < k) & (value < torch.inf)
+        cheapest[images] = torch.minimum(cheapest[images], rising(price, number[objects, None]).amin(1))
+    index = match(chosen, torch.zeros_like(chosen, dtype=torch.float32), wanted, len(scene.priors))
+    takers = torch.zeros_like(index).scatter_add(1, chosen.flatten(1), wanted.flatten(1).to(torch.int64))
+    index = torch.where(takers > 1, unpack_rising(cheapest)[1], index)
+    score = aligned_iou(scene.matched_boxes(index), scene.predicted, eps=EPS) * (index >= 0)
+    return Assignment(index.where(~scene.covered, IGNORED), score.to(torch.float32))
+
+
+def _candidates(scene: Scene, near: Near) -> Tensor:
+    """1 where a prior is near to some object and not in a region to ignore, else 0: (B, L) float."""
+    candidate = scene.boxes.new_zeros(scene.covered.shape)
+    for images, objects in blocks(scene.boxes, len(scene.priors)):
+        candidate[images] = torch.maximum(candidate[images], over_objects(near(images, objects)))
+    return candidate.where(~scene.covered, 0.0)
+
+
+def probability(logits: Tensor) -> Tensor:
+    """Sigmoid in single precision at least, by steps that round alike wherever an element stands in a tensor.
+
+    On a CPU, torch.sigmoid treats the last elements of a tensor differently, so that the blocks would show.
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return logits.neg().exp_().add_(1).reciprocal_()
+
+
+def sum_over_classes(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+    """Sum of `function` over the last dimension of tensors (B, L, …), a block of priors at a time: (B, L)."""
+    step = max(1, _ELEMENTS // tensors[0].shape[-1])
+    rows = [tensor.flatten(0, 1) for tensor in tensors]
+    starts = range(0, len(rows[0]), step)
+    sums = [function(*(row[start : start + step] for row in rows)).sum(-1) for start in starts]
+    return torch.cat(sums).reshape(tensors[0].shape[:2])

@@ -1,0 +1,80 @@
+"""Dynamic soft labels: dynamic-k matching by a classification cost whose target is the predicted box's own overlap."""
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from boxwright.assigners.blocks import of_images
+from boxwright.assigners.dynamic_k import dynamic_k, probability, sum_over_classes
+from boxwright.assigners.grid import box_centers, inside_margin
+from boxwright.assigners.scene import Scene
+from boxwright.structures import Assignment, Predictions, Priors, Targets
+
+__all__ = ["DynamicSoftLabelAssigner"]
+
+
+@dataclass(frozen=True, slots=True)
+class DynamicSoftLabelAssigner:
+    """Lyu et al. 2022 (RTMDet), arXiv:2212.07784; with `center_radius=None` NanoDet-Plus (RangiLyu 2021).
+
+    With x the class logits, s their sigmoid and u the IoU of the predicted box, a match costs
+
+        Σ BCE(x, u · one-hot) · |u · one-hot - s|² + iou_weight · -ln(u + 1e-7) + 10^(d - center_radius)
+
+    where d is the distance of the centres in strides of the prior. Candidates are the priors inside some object. See
+    `dynamic_k` for the matching; the score of a positive is u. Priors covered by a crowd region are ignored.
+
+    Attributes:
+        topk: how many IoUs are summed to find an object's number of positives.
+        iou_weight: factor of the overlap cost.
+        center_radius: distance of centres, in strides, that costs 1; None: distance costs nothing.
+        ignore_threshold: share of a prior's area inside a crowd region above which it is ignored; None: never.
+    """
+
+    topk: int = 13
+    iou_weight: float = 3.0
+    center_radius: float | None = 3.0
+    ignore_threshold: float | None = 0.5
+
+    needs_predictions: ClassVar[bool] = True
+
+    @torch.no_grad()
+    def __call__(self, priors: Priors, targets: Targets, predictions: Predictions | None = None) -> Assignment:
+        """Assign B images at once.
+
+        Raises:
+            ValueError: no decoded predictions.
+        """
+        scene = Scene.of(priors, targets, predictions, self.ignore_threshold)
+        none = sum_over_classes(_soft_loss, scene.logits)
+        return dynamic_k(scene, partial(_is_inside, scene), partial(self._cost, scene, none), self.topk)
+
+    def _cost(self, scene: Scene, none: Tensor, images: slice, objects: slice, iou: Tensor) -> Tensor:
+        """Cost of a block, (b, g, L); `none` (B, L) is the classification cost with no class at all."""
+        logits = scene.class_logits(images, objects)
+        price = _soft_loss(logits, iou).sub_(_soft_loss(logits)).add_(none[images, None])
+        price = price.add_((iou + 1e-7).log_().mul_(-self.iou_weight))
+        if self.center_radius is None:
+            return price
+        centers = box_centers(scene.boxes[images, objects]).unsqueeze(-2)
+        x, y = (of_images(scene.priors.centers, images).unsqueeze(-3) - centers).unbind(-1)
+        distance = (x.square() + y.square()).sqrt_().div_(scene.priors.strides)
+        exponent = distance.sub_(self.center_radius).clamp_(max=30)  # 10^30 is still finite
+        return price.add_(exponent.mul_(math.log(10)).exp_())
+
+
+def _is_inside(scene: Scene, images: slice, objects: slice) -> Tensor:
+    centers = of_images(scene.priors.centers, images).unsqueeze(-3)
+    margin = inside_margin(scene.boxes[images, objects].unsqueeze(-2), centers)
+    return torch.gt(margin, 0, out=margin)
+
+
+def _soft_loss(logits: Tensor, target: Tensor | float = 0.0) -> Tensor:
+    """BCE(x, target) · (target - sigmoid(x))², elementwise; steps chosen as in `probability`."""
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    entropy = logits.abs().neg_().exp_().log1p_().add_(logits.clamp(min=0)).sub_(logits * target)
+    return entropy.mul_(probability(logits).sub_(target).square_())

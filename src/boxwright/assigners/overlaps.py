@@ -1,0 +1,128 @@
+"""Who overlaps whom most, without a matrix of all objects and all priors."""
+
+from dataclasses import dataclass
+from typing import Final, Self
+
+import torch
+from torch import Tensor
+
+from boxwright.assigners.blocks import blocks, clean_boxes, of_images, over_objects
+from boxwright.assigners.lattice import Lattice
+from boxwright.boxes.iou import box_iou
+from boxwright.structures import Level
+
+__all__ = ["EPS", "best_objects", "best_priors"]
+
+EPS: Final = 1e-6  # square pixels, floor of the union
+_TINY: Final = 1e-30
+
+
+def best_objects(
+    boxes: Tensor,
+    priors: Tensor,
+    hidden: Tensor | None = None,
+    *,
+    levels: tuple[Level, ...] = (),
+    claim_from: float | None = None,
+    offset: float = 0.0,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Find for every prior the object that it overlaps most, the lowest on ties.
+
+    Args:
+        boxes: (B, G, 4) xyxy, clean; what is no object lies far away.
+        priors: (L, 4) or (B, L, 4) xyxy.
+        hidden: (B, L) bool, priors that overlap nothing.
+        levels: the grids of the priors, where they are on grids.
+        claim_from: IoU from which an object claims the priors that tie its own best IoU; None: no claims.
+        offset: 1 where boxes end at their last pixel.
+
+    Returns:
+        Largest IoU, its object (0 where the IoU is 0), and the last object that claims the prior or -1; each (B, L).
+    """
+    overlaps = _Overlaps.of(boxes, priors, hidden, levels, offset)
+    best = boxes.new_zeros(len(boxes), priors.shape[-2])
+    owner, claimant = (torch.zeros_like(best) for _ in range(2))  # counted from 1; 0: nobody
+    number = torch.arange(1, boxes.shape[1] + 1, device=best.device, dtype=best.dtype).unsqueeze(-1)
+    for images, objects in blocks(boxes, best.shape[1]):
+        iou = overlaps.block(images, objects)
+        most = over_objects(iou)
+        better = torch.gt(most, best[images], out=torch.empty_like(most))
+        # numbers rise from block to block: the largest is that of the last object that was better than all before it
+        owner[images].clamp_(min=better.mul_(_first(iou, most, number[objects])))
+        best[images].clamp_(min=most)
+        if claim_from is not None:
+            top = iou.amax(2, keepdim=True)
+            claim = number[objects] * ((top > 0) & (top >= claim_from))
+            tied = torch.eq(iou, top, out=torch.empty_like(iou)).mul_(claim)
+            claimant[images].clamp_(min=over_objects(tied))
+    own, claimant = owner.sub_(1).clamp_(min=0), claimant.sub_(1)
+    return overlaps.unsort(best), overlaps.unsort(own).to(torch.int64), overlaps.unsort(claimant).to(torch.int64)
+
+
+def best_priors(
+    boxes: Tensor,
+    priors: Tensor,
+    hidden: Tensor | None = None,
+    *,
+    offset: float = 0.0,
+) -> tuple[Tensor, Tensor]:
+    """Find for every object the lowest prior that overlaps it most: IoU and index, both (B, G). As `best_objects`."""
+    overlaps = _Overlaps.of(boxes, priors, hidden, (), offset)
+    best = torch.zeros(boxes.shape[:2], dtype=boxes.dtype, device=boxes.device)
+    index = torch.zeros(boxes.shape[:2], dtype=torch.int64, device=boxes.device)
+    for images, objects in blocks(boxes, priors.shape[-2]):
+        best[images, objects], index[images, objects] = overlaps.block(images, objects).max(2)
+    return best, index
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Overlaps:
+    """IoUs of objects and priors, 0 where a prior is hidden; on grids in the order of the lattice."""
+
+    boxes: Tensor
+    priors: Tensor
+    hidden: Tensor | None
+    area: Tensor  # of the objects (B, G, 1)
+    lattice: Lattice | None
+    prior_area: Tensor  # (1 or B, 1, L) on a lattice
+    offset: float
+
+    @classmethod
+    def of(cls, boxes: Tensor, priors: Tensor, hidden: Tensor | None, levels: tuple[Level, ...], offset: float) -> Self:
+        area = _area(boxes, offset).unsqueeze(-1)
+        if not levels or priors.ndim == 3:
+            return cls(boxes, clean_boxes(priors), hidden, area, None, area, offset)
+        lattice = Lattice.of(priors, levels)
+        prior_area = lattice.areas(offset)
+        if hidden is not None:
+            visible = lattice.sort((~hidden).to(area.dtype)).unsqueeze(1)
+            prior_area = prior_area.clamp_(min=_TINY) / visible  # infinite where hidden, so that the IoU is 0
+        return cls(boxes, priors, hidden, area, lattice, prior_area, offset)
+
+    def block(self, images: slice, objects: slice) -> Tensor:
+        """IoU of a block, (b, g, L)."""
+        some = self.boxes[images, objects]
+        if self.lattice is None:
+            iou = box_iou(some, of_images(self.priors, images), eps=EPS, offset=self.offset)
+            return iou if self.hidden is None else iou.mul_((~self.hidden[images, None]).to(iou.dtype))
+        shared = self.lattice.products(*self.lattice.extents(some, self.offset))
+        prior_area = self.prior_area if len(self.prior_area) == 1 else self.prior_area[images]
+        return shared.div_((self.area[images, objects] + prior_area).sub_(shared).clamp_(min=EPS))
+
+    def unsort(self, per_prior: Tensor) -> Tensor:
+        """Bring (B, L) into the order of the priors."""
+        return per_prior if self.lattice is None else self.lattice.unsort(per_prior)
+
+
+def _first(iou: Tensor, most: Tensor, number: Tensor) -> Tensor:
+    """Lowest number (g, 1) of the objects of a block (b, g, L) that reach the largest IoU (b, L) of a prior."""
+    if len(number) == 1:
+        return number
+    last = number[-1]
+    tied = torch.eq(iou, most.unsqueeze(1), out=torch.empty_like(iou)).mul_(last + 1 - number)
+    return last + 1 - over_objects(tied)
+
+
+def _area(boxes: Tensor, offset: float) -> Tensor:
+    width, height = (boxes[..., 2:] - boxes[..., :2] + offset).clamp_(min=0).unbind(-1)
+    return width * height

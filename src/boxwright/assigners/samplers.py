@@ -1,0 +1,123 @@
+"""Samplers thin an assignment out: priors that were not chosen become ignored and cost nothing."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from boxwright.structures import IGNORED, Assignment
+
+__all__ = ["HardExampleSampler", "HardNegativeSampler", "LossSampler", "RandomSampler"]
+
+
+class LossSampler(Protocol):
+    """Chooses priors by what they cost at the moment."""
+
+    def __call__(self, assignment: Assignment, loss: Tensor) -> Assignment:
+        """Return the assignment with the priors that were not chosen ignored; `loss` (B, L) is without gradient."""
+
+
+@dataclass(frozen=True, slots=True)
+class RandomSampler:
+    """Keep up to `count` priors per image at random, at most a fraction of them positive. Ren et al. 2015, 1506.01497.
+
+    Attributes:
+        count: priors per image, positive and background together.
+        positive_fraction: largest share of positives; background fills what positives leave free.
+        negative_ratio: at most this many background priors per positive (of at least one); None for no bound.
+    """
+
+    count: int = 256
+    positive_fraction: float = 0.5
+    negative_ratio: float | None = None
+
+    @torch.no_grad()
+    def __call__(self, assignment: Assignment, generator: torch.Generator | None = None) -> Assignment:
+        """Sample every image of the batch; reproducible by the seed of `generator` (default: torch's global one)."""
+        draw = torch.rand(assignment.score.shape, generator=generator, device=assignment.score.device)
+        positive = _largest(draw, assignment.positive, int(self.count * self.positive_fraction))
+        taken = positive.sum(dim=1)
+        room = self.count - taken
+        if self.negative_ratio is not None:
+            room = room.minimum((self.negative_ratio * taken.clamp(min=1)).long())
+        negative = _largest(draw, _background(assignment), self.count, room)
+        return _keep(assignment, positive | negative)
+
+
+@dataclass(frozen=True, slots=True)
+class HardNegativeSampler:
+    """Keep all positives and, per image, the background priors that cost most. Liu et al. 2016, arXiv 1512.02325.
+
+    Attributes:
+        ratio: background priors per positive.
+        minimum: background priors of an image with few positives; 0 as published, where an image without objects
+            teaches nothing.
+    """
+
+    ratio: float = 3.0
+    minimum: int = 0
+
+    @torch.no_grad()
+    def __call__(self, assignment: Assignment, loss: Tensor) -> Assignment:
+        """Choose by `loss` (B, L), the class loss of every prior; the lowest index among equals."""
+        room = (self.ratio * assignment.positive.sum(dim=1)).long().clamp(min=self.minimum)
+        background = _background(assignment)
+        cost = loss.masked_fill(~background, -torch.inf)
+        rank = cost.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+        return _keep(assignment, assignment.positive | (background & (rank < room.unsqueeze(1))))
+
+
+@dataclass(frozen=True, slots=True)
+class HardExampleSampler:
+    """Keep the priors that cost most, positive or not. Online hard example mining, Shrivastava et al. 2016, 1604.03540.
+
+    Attributes:
+        count: priors kept per image.
+        iou_threshold: of priors that overlap more than this only the costliest takes part, so that one hard region
+            does not fill the batch; needs `boxes`, torchvision's NMS and a host synchronisation. None: all take part.
+    """
+
+    count: int = 128
+    iou_threshold: float | None = None
+
+    @torch.no_grad()
+    def __call__(self, assignment: Assignment, loss: Tensor, boxes: Tensor | None = None) -> Assignment:
+        """Choose by `loss` (B, L), the whole loss of every prior at `boxes` (B, L, 4) or (L, 4)."""
+        eligible = ~assignment.ignored
+        if self.iou_threshold is not None:
+            if boxes is None:
+                raise ValueError(f"iou_threshold={self.iou_threshold} needs the boxes of the priors")
+            eligible = eligible & _unsuppressed(boxes, loss, eligible, self.iou_threshold)
+        return _keep(assignment, _largest(loss, eligible, self.count))
+
+
+def _background(assignment: Assignment) -> Tensor:
+    return ~assignment.positive & ~assignment.ignored
+
+
+def _keep(assignment: Assignment, chosen: Tensor) -> Assignment:
+    index = torch.where(chosen, assignment.gt_index, IGNORED)
+    return Assignment(index, assignment.score * chosen)
+
+
+def _largest(value: Tensor, eligible: Tensor, most: int, room: Tensor | None = None) -> Tensor:
+    """Mark (B, L) the largest eligible values of each image: at most `most`, and at most `room` (B,)."""
+    most = min(most, value.shape[1])
+    top = value.masked_fill(~eligible, -torch.inf).topk(most, dim=1).indices
+    inside = eligible.gather(1, top)
+    if room is not None:
+        inside = inside & (torch.arange(most, device=value.device) < room.unsqueeze(1))
+    return torch.zeros_like(eligible).scatter(1, top, inside)
+
+
+def _unsuppressed(boxes: Tensor, loss: Tensor, eligible: Tensor, threshold: float) -> Tensor:
+    """Mark (B, L) the priors that survive NMS by loss within their image."""
+    from torchvision.ops import batched_nms  # lazy: assigners import with torch alone
+
+    images, priors = loss.shape
+    image = torch.arange(images, device=loss.device).repeat_interleave(priors)
+    rows = eligible.flatten().nonzero().squeeze(1)
+    flat = boxes.expand(images, priors, 4).reshape(-1, 4)[rows].double()
+    kept = rows[batched_nms(flat, loss.flatten()[rows].double(), image[rows], threshold)]
+    return torch.zeros_like(eligible).flatten().index_fill(0, kept, True).view(images, priors)

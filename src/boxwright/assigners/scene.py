@@ -1,0 +1,72 @@
+"""What an assigner that looks at predictions needs, made safe once per call."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from boxwright.assigners.blocks import clean_boxes
+from boxwright.assigners.regions import covered_by_crowd
+from boxwright.structures import Predictions, Priors, Targets
+
+__all__ = ["Scene"]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Scene:
+    """B images with G objects, L priors and what was predicted at them.
+
+    Attributes:
+        targets: as given.
+        boxes: (B, G, 4) clean boxes of the objects, far away where there is none.
+        logits: (B, L, C) as predicted.
+        predicted: (B, L, 4) clean predicted boxes, far away at covered priors.
+        priors: as given.
+        covered: (B, L) bool, priors in a region to ignore.
+    """
+
+    targets: Targets
+    boxes: Tensor
+    logits: Tensor
+    predicted: Tensor
+    priors: Priors
+    covered: Tensor
+
+    @classmethod
+    def of(
+        cls,
+        priors: Priors,
+        targets: Targets,
+        predictions: Predictions | None,
+        ignore_threshold: float | None,
+    ) -> Self:
+        """Prepare a call.
+
+        Raises:
+            ValueError: no decoded predictions.
+        """
+        if predictions is None or predictions.boxes is None:
+            raise ValueError("this assigner looks at predictions: pass predictions with decoded boxes")
+        covered = covered_by_crowd(priors, targets, ignore_threshold)
+        boxes = clean_boxes(targets.boxes.to(torch.float32), targets.objects)
+        keep = None if ignore_threshold is None else ~covered
+        predicted = clean_boxes(predictions.boxes.to(torch.float32), keep)
+        return cls(targets, boxes, predictions.logits, predicted, priors, covered)
+
+    def class_logits(self, images: slice, objects: slice) -> Tensor:
+        """Logits of the classes of a block of objects at all priors: (b, g, L) float32."""
+        labels, logits = self.targets.labels[images, objects], self.logits[images]
+        if len(labels) == 1:  # whole columns, which is several times faster than single elements
+            return logits[0].t().index_select(0, labels[0]).to(torch.float32).unsqueeze(0)
+        logits = logits.gather(2, labels.unsqueeze(1).expand(-1, logits.shape[1], -1))  # (b, L, g)
+        return logits.to(torch.float32).transpose(1, 2).contiguous()
+
+    def matched_logits(self, index: Tensor) -> Tensor:
+        """Logit of each prior's matched class; index (B, L), meaningless where negative: (B, L) float32."""
+        labels = self.targets.labels.gather(1, index.clamp(min=0))
+        return self.logits.gather(2, labels.unsqueeze(-1)).squeeze(-1).to(torch.float32)
+
+    def matched_boxes(self, index: Tensor) -> Tensor:
+        """Box of each prior's object: (B, L, 4)."""
+        return self.boxes.gather(1, index.clamp(min=0).unsqueeze(-1).expand(-1, -1, 4))

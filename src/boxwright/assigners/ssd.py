@@ -1,0 +1,80 @@
+"""SSD's multibox matching: every object gets a box of its own, then every box that fits well enough is positive."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+import torch
+from torch import Tensor
+
+from boxwright.assigners.blocks import blocks, clean_boxes, of_images, over_objects
+from boxwright.assigners.regions import covered_by_crowd
+from boxwright.assigners.select import falling, match, top_k, unpack_falling
+from boxwright.boxes import box_iou
+from boxwright.structures import BACKGROUND, IGNORED, Assignment, Predictions, Priors, Targets
+
+__all__ = ["SSDAssigner"]
+
+_CHOICES: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class SSDAssigner:
+    """Give every object its best prior, then match the other priors with the object they overlap at least so much.
+
+    Liu et al. 2016, arXiv 1512.02325. Where two objects have the same best prior, the better overlap has it (the lowest
+    index on ties) and the other object moves on to its next best, up to its eighth; the original leaves the earlier
+    object without. An object that overlaps no prior gets none. Scores are 1; nothing but crowd is ignored.
+
+    Attributes:
+        positive_iou: IoU from which a prior is positive.
+        ignore_threshold: share of a prior's area inside a crowd region above which it is ignored; None: never.
+    """
+
+    positive_iou: float = 0.5
+    ignore_threshold: float | None = 0.5
+
+    needs_predictions: ClassVar[bool] = False
+
+    @torch.no_grad()
+    def __call__(self, priors: Priors, targets: Targets, predictions: Predictions | None = None) -> Assignment:
+        """Assign B images at once; predictions are not looked at."""
+        boxes, anchors = clean_boxes(targets.boxes, targets.objects), clean_boxes(priors.boxes)
+        covered = covered_by_crowd(priors, targets, self.ignore_threshold)
+        key, overlap, choices = _search(boxes, anchors, covered)
+        best, own = unpack_falling(key)
+        forced = _own_priors(overlap, choices, len(priors))
+        index = torch.where((best > 0) & (best >= self.positive_iou), own, BACKGROUND)
+        index = torch.where(forced >= 0, forced, index).masked_fill(covered, IGNORED)
+        return Assignment(index, (index >= 0).to(torch.float32))
+
+
+def _search(boxes: Tensor, anchors: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Best object of every prior, packed by `falling` (B, L); IoU and index (B, G, K) of every object's best priors."""
+    count = min(_CHOICES, anchors.shape[-2])
+    key = torch.zeros(hidden.shape, dtype=torch.int64, device=boxes.device)
+    overlap = boxes.new_zeros(*boxes.shape[:2], count)
+    index = key.new_zeros(overlap.shape)
+    number = torch.arange(boxes.shape[1], device=boxes.device).unsqueeze(-1)
+    for images, objects in blocks(boxes, anchors.shape[-2]):
+        iou = box_iou(boxes[images, objects], of_images(anchors, images)).mul_(~hidden[images, None])
+        key[images] = torch.maximum(key[images], over_objects(falling(iou, number[objects])))
+        overlap[images, objects], index[images, objects] = top_k(iou, count)
+    return key, overlap, index
+
+
+def _own_priors(overlap: Tensor, index: Tensor, priors: int) -> Tensor:
+    """Let objects propose to their choices in order, each prior keeping the best proposal: (B, L) object or -1.
+
+    Deferred acceptance (Gale & Shapley 1962); as both sides rank by IoU, the result is that of taking the best pair of
+    all again and again.
+    """
+    images, objects, choices = overlap.shape
+    number = torch.arange(objects, device=overlap.device)
+    turn = number.new_zeros(images, objects, 1)
+    owner = number.new_full((images, priors), -1)
+    for _ in range(choices):
+        choice = turn.clamp(max=choices - 1)
+        prior, value = index.gather(2, choice), overlap.gather(2, choice)
+        owner = match(prior, value, (value > 0) & (turn < choices), priors)
+        turn = turn + (owner.gather(1, prior.squeeze(2)) != number).unsqueeze(2)
+    return owner

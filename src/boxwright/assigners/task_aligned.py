@@ -1,0 +1,189 @@
+"""Task-aligned assignment: an object takes the priors that are good at its class and at its box at once."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Self
+
+import torch
+from torch import Tensor
+
+from boxwright.assigners.blocks import blocks, no_objects, of_images, over_objects
+from boxwright.assigners.dynamic_k import probability
+from boxwright.assigners.grid import inside_margin
+from boxwright.assigners.overlaps import EPS
+from boxwright.assigners.scene import Scene
+from boxwright.assigners.select import falling, keep_best, match, take, top_k, unpack_falling
+from boxwright.boxes.iou import aligned_iou
+from boxwright.structures import BACKGROUND, IGNORED, Assignment, Predictions, Priors, Targets
+
+__all__ = ["TaskAlignedAssigner"]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskAlignedAssigner:
+    """Feng et al. 2021 (TOOD), arXiv:2108.07755, by default as the authors compute it.
+
+    With s the predicted probability of an object's class and u the overlap of the predicted box with it, the alignment
+    is t = s^alpha · u^beta. An object chooses the `topk` priors with the largest t (the lowest index on ties), of all
+    levels; those with t = 0 and those whose centre is not inside the object are dropped. A prior that several objects
+    choose goes to the one with the largest u, on ties to the lowest index. The score of a positive is t, scaled so that
+    the best of an object gets the object's largest u. Priors covered by a crowd region are ignored.
+
+    Attributes:
+        topk: priors that an object chooses.
+        alpha: exponent of the class probability.
+        beta: exponent of the overlap.
+        inside: whether a centre must be inside "after" being chosen (TOOD) or already "before".
+        overlap: "ciou" is clamped at 0.
+        conflicts: which objects a prior chosen by several compares: those that chose it ("selected"), all around it
+            ("inside", ultralytics) or all of the image ("all", PaddleDetection).
+        margin: pixels by which a centre must lie inside; 1e-9 in PaddleDetection and ultralytics.
+        eps: added to the largest t of an object before t is divided by it.
+        small_level: for the inside test, an object's sides are at least the stride of this level; None: as they are.
+        final_topk: keep at most so many positives per object after conflicts, by t; None: all.
+        ignore_threshold: share of a prior's area inside a crowd region above which it is ignored; None: never.
+    """
+
+    topk: int = 13
+    alpha: float = 1.0
+    beta: float = 6.0
+    inside: Literal["after", "before"] = "after"
+    overlap: Literal["iou", "ciou"] = "iou"
+    conflicts: Literal["selected", "inside", "all"] = "selected"
+    margin: float = 0.01
+    eps: float = 1e-7
+    small_level: int | None = None
+    final_topk: int | None = None
+    ignore_threshold: float | None = 0.5
+
+    needs_predictions: ClassVar[bool] = True
+
+    @classmethod
+    def paddle(cls, topk: int = 13, alpha: float = 1.0, beta: float = 6.0) -> Self:
+        """Return the form of PaddleDetection."""
+        return cls(topk, alpha, beta, inside="before", conflicts="all", margin=1e-9, eps=1e-9)
+
+    @classmethod
+    def ultralytics(cls, topk: int = 10, alpha: float = 0.5, beta: float = 6.0, final_topk: int | None = None) -> Self:
+        """Return the form of ultralytics 8.4: CIoU, and objects enlarged to the stride of the second level."""
+        return cls(topk, alpha, beta, "before", "ciou", "inside", 1e-9, 1e-9, small_level=1, final_topk=final_topk)
+
+    @torch.no_grad()
+    def __call__(self, priors: Priors, targets: Targets, predictions: Predictions | None = None) -> Assignment:
+        """Assign B images at once.
+
+        Raises:
+            ValueError: no decoded predictions, or `small_level` with priors that have no such level.
+        """
+        return self.assign_by_rank(priors, targets, predictions, (self.topk,))[0]
+
+    @torch.no_grad()
+    def assign_by_rank(
+        self,
+        priors: Priors,
+        targets: Targets,
+        predictions: Predictions | None,
+        ranks: tuple[int, ...],
+    ) -> list[Assignment]:
+        """Assign once for each of several `topk`, none above this one's, with one search."""
+        scene = Scene.of(priors, targets, predictions, self.ignore_threshold)
+        if scene.boxes.shape[1] == 0:
+            return [no_objects(scene.covered) for _ in ranks]
+        metric, chosen, favourite = self._choose(scene)
+        return [self._resolve(scene, metric[..., :rank], chosen[..., :rank], favourite) for rank in ranks]
+
+    def _choose(self, scene: Scene) -> tuple[Tensor, Tensor, Tensor]:
+        """Find the priors with the largest t of every object, (B, G, k) t and index, and every prior's favourite."""
+        shape = (*scene.boxes.shape[:2], min(self.topk, len(scene.priors)))
+        metric = scene.boxes.new_zeros(shape, dtype=torch.float32)
+        chosen = torch.zeros(shape, dtype=torch.int64, device=metric.device)
+        favourite = torch.zeros(scene.covered.shape, dtype=torch.int64, device=metric.device)  # packed
+        number = torch.arange(shape[1], device=metric.device).unsqueeze(-1)
+        for images, objects in blocks(scene.boxes, len(scene.priors)):
+            overlap = self._overlap(
+                scene.boxes[images, objects].unsqueeze(-2), scene.predicted[images].unsqueeze(-3)
+            )  # (b, g, L)
+            aligned = self._metric(scene.class_logits(images, objects), overlap)
+            if self.inside == "before" or self.conflicts == "inside":
+                inside = self._inside(scene, images, objects)
+                aligned = aligned.mul_(inside) if self.inside == "before" else aligned
+                overlap = overlap.mul_(inside) if self.conflicts == "inside" else overlap
+            metric[images, objects], chosen[images, objects] = top_k(aligned, self.topk)
+            if self.conflicts != "selected":
+                best = over_objects(falling(overlap, number[objects]))
+                favourite[images] = torch.maximum(favourite[images], best)
+        return metric, chosen, unpack_falling(favourite)[1]
+
+    def _resolve(self, scene: Scene, metric: Tensor, chosen: Tensor, favourite: Tensor) -> Assignment:
+        """Settle conflicts between the objects' choices, (B, G, k), and score the winners."""
+        margin = inside_margin(self._enlarge(scene).unsqueeze(2), take(scene.priors.centers, chosen))
+        wanted = (metric > 0) & (margin > self.margin)
+        overlap = self._overlap(scene.boxes.unsqueeze(2), take(scene.predicted, chosen))
+        index = match(chosen, overlap, wanted, len(scene.priors))
+        if self.conflicts != "selected":
+            count = torch.zeros_like(index).scatter_add(1, chosen.flatten(1), wanted.flatten(1).to(torch.int64))
+            index = torch.where(count > 1, favourite, index)
+        overlap = self._overlap(scene.matched_boxes(index), scene.predicted)  # (B, L)
+        metric = self._metric(scene.matched_logits(index), overlap) * (index >= 0)
+        if self.final_topk is not None:
+            index = index.where(keep_best(index, metric, self.final_topk), BACKGROUND)
+            metric = metric * (index >= 0)
+        score = self._normalise(index, metric, overlap * (index >= 0), scene.boxes.shape[1])
+        return Assignment(index.where(~scene.covered, IGNORED), score.to(torch.float32))
+
+    def _normalise(self, index: Tensor, metric: Tensor, overlap: Tensor, objects: int) -> Tensor:
+        """Scale t (B, L) so that the best of an object gets the object's largest u."""
+        owner = index.clamp(min=0)
+        nothing = metric.new_zeros(len(metric), objects)
+        best_metric = nothing.scatter_reduce(1, owner, metric, "amax").gather(1, owner)
+        best_overlap = nothing.scatter_reduce(1, owner, overlap, "amax").gather(1, owner)
+        return metric / (best_metric + self.eps) * best_overlap
+
+    def _metric(self, logits: Tensor, overlap: Tensor) -> Tensor:
+        return power(probability(logits), self.alpha).mul_(power(overlap, self.beta))
+
+    def _overlap(self, boxes: Tensor, predicted: Tensor) -> Tensor:
+        """Overlap u of boxes (…, 4) that broadcast, at least 0."""
+        iou = aligned_iou(boxes, predicted, eps=EPS)
+        if self.overlap == "iou":
+            return iou
+        aspect = (_angle(boxes) - _angle(predicted)).square_().mul_(4 / math.pi**2)
+        penalty = aspect.square() / (aspect - iou + (1 + 1e-7))
+        return aligned_iou(boxes, predicted, "diou", eps=EPS).sub_(penalty).clamp_(min=0)
+
+    def _inside(self, scene: Scene, images: slice, objects: slice) -> Tensor:
+        """1 where a prior's centre is inside an object, else 0: (b, g, L) float."""
+        centers = of_images(scene.priors.centers, images).unsqueeze(-3)
+        margin = inside_margin(self._enlarge(scene)[images, objects].unsqueeze(-2), centers)
+        return torch.gt(margin, self.margin, out=margin)
+
+    def _enlarge(self, scene: Scene) -> Tensor:
+        """Boxes (B, G, 4) for the inside test."""
+        if self.small_level is None:
+            return scene.boxes
+        levels = scene.priors.levels
+        if self.small_level >= len(levels):
+            raise ValueError(f"small_level={self.small_level} but the priors have {len(levels)} levels")
+        center = (scene.boxes[..., :2] + scene.boxes[..., 2:]) / 2
+        half = (scene.boxes[..., 2:] - scene.boxes[..., :2]).clamp(min=levels[self.small_level].stride) / 2
+        return torch.cat([center - half, center + half], dim=-1)
+
+
+def power(base: Tensor, exponent: float) -> Tensor:
+    """Raise a base >= 0 to a power; halves of whole numbers by products, which round alike anywhere in a tensor."""
+    whole, rest = divmod(exponent, 1.0)
+    if rest not in (0.0, 0.5) or not 0 < exponent <= 16:
+        return base.log().mul_(exponent).exp_()
+    root = base.sqrt() if rest else None
+    result = base
+    for bit in bin(int(whole))[3:]:
+        result = result * result  # faster than square()
+        result = result.mul_(base) if bit == "1" else result
+    if root is None:
+        return result
+    return root.mul_(result) if whole else root
+
+
+def _angle(boxes: Tensor) -> Tensor:
+    x1, y1, x2, y2 = boxes.unbind(-1)
+    return ((x2 - x1) / (y2 - y1 + 1e-7)).atan()

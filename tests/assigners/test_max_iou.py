@@ -1,0 +1,58 @@
+"""MaxIoUAssigner against the golden cases, and its own promises."""
+
+import pytest
+import torch
+
+from boxwright.assigners import MaxIoUAssigner
+from boxwright.structures import Priors, Targets
+from goldens import golden_cases, load_case
+
+FORMS = {
+    "retina": MaxIoUAssigner(),
+    "rpn": MaxIoUAssigner(0.7, 0.3, min_positive_iou=0.3),
+    "rcnn": MaxIoUAssigner(0.5, 0.5, min_positive_iou=0.5, low_quality="none"),
+    "rpn_noall": MaxIoUAssigner(0.7, 0.3, min_positive_iou=0.3, low_quality="first"),
+    "negtuple": MaxIoUAssigner(0.5, 0.5, negative_floor=0.1, low_quality="none"),
+    "ignore": MaxIoUAssigner(),
+    "ignore_gtwrt": MaxIoUAssigner(ignore_of="crowd"),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("file", golden_cases("assigners/max_iou"))
+def test_golden(file, form):
+    case = load_case(file)
+    if f"out_{form}_gt_inds" not in case:
+        pytest.skip("case without this form")
+    regions = case["in_gt_ignore"] if form.startswith("ignore") else case["in_gt_ignore"][:0]
+    boxes = torch.cat([case["in_gt_boxes"], regions])
+    crowd = torch.arange(len(boxes)) >= len(case["in_gt_boxes"])
+    labels = torch.cat([case["in_gt_labels"], torch.zeros(len(regions), dtype=torch.int64)])
+    targets = Targets.from_list([{"boxes": boxes, "labels": labels, "iscrowd": crowd}])
+    priors = Priors(case["in_boxes"], case["in_boxes"][:, :2], torch.ones(len(case["in_boxes"])))
+    assignment = FORMS[form](priors, targets)
+    assert torch.equal(assignment.gt_index[0], case[f"out_{form}_gt_inds"] - 1)  # theirs: -1 ignored, 0 background
+    positive = case[f"out_{form}_gt_inds"] > 0
+    assert torch.equal(assignment.labels(targets)[0][positive], case[f"out_{form}_labels"][positive])
+
+
+@pytest.mark.parametrize("file", golden_cases("assigners/aploss_targets"))
+def test_aploss_golden(file):
+    case = load_case(file)
+    rows = case["in_annotations"]
+    targets = Targets(
+        rows[..., :4].double(),
+        rows[..., 4].long().clamp(min=0),
+        rows[..., 4] != -1,
+        torch.zeros_like(rows[..., 4]).bool(),
+    )
+    anchors = case["in_anchors"]
+    priors = Priors(anchors, (anchors[:, :2] + anchors[:, 2:]) / 2, torch.ones(len(anchors)))
+    assignment = MaxIoUAssigner(0.5, 0.4, plus_one=True, keep_argmax=True)(priors, targets)
+    positive = case["out_positive_mask"]
+    assert torch.equal(assignment.positive, positive)
+    assert torch.equal(assignment.gt_index[positive], case["out_gt_index"][positive])
+    labels = assignment.labels(targets)
+    dense = torch.nn.functional.one_hot(labels.clamp(min=0), case.param("num_classes")) * positive[..., None]
+    assert torch.equal(torch.where(assignment.ignored[..., None], -1, dense).to(torch.int8), case["out_labels"])
+    assert assignment.positive.sum().clamp(min=1) == case["out_p_num"]

@@ -1,0 +1,43 @@
+"""SimOTAAssigner and DynamicSoftLabelAssigner against the golden cases of YOLOX, mmdetection and NanoDet-Plus."""
+
+import pytest
+import torch
+
+from boxwright.assigners import DynamicSoftLabelAssigner, SimOTAAssigner
+from boxwright.structures import Predictions, Priors, Targets
+from goldens import golden_cases, load_case
+
+FORMS = {
+    "yolox": SimOTAAssigner(),
+    "mmdet_simota": SimOTAAssigner.mmdet(),
+    "mmdet_simota_b": SimOTAAssigner.mmdet(topk=5, center_radius=1.5, class_weight=1.5, iou_weight=2.0),
+    "rtmdet": DynamicSoftLabelAssigner(),
+    "nanodet": DynamicSoftLabelAssigner(center_radius=None),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("file", golden_cases("assigners/simota"))
+def test_golden(file, form):
+    case = load_case(file)
+    if f"out_{form}_gt_inds" not in case:
+        pytest.skip("case without this form")
+    centers, strides = case["in_priors"][:, :2], case["in_priors"][:, 2]
+    half = strides[:, None] / 2
+    priors = Priors(torch.cat([centers - half, centers + half], dim=1), centers, strides)
+    targets = Targets.from_list([{"boxes": case["in_gt_boxes"], "labels": case["in_gt_labels"]}])
+    predictions = Predictions(
+        case["in_cls_logits"][None],
+        torch.empty(0),
+        {"objectness": case["in_obj_logits"][None]},
+        case["in_pred_boxes"][None],
+    )
+    assignment = FORMS[form](priors, targets, predictions)
+    expected = case[f"out_{form}_gt_inds"]
+    tied = case[f"out_{form}_tied_gt"].nonzero().flatten()
+    clear = ~torch.isin(expected - 1, tied) & ~torch.isin(assignment.gt_index[0], tied)
+    assert clear.float().mean() > 0.5
+    assert torch.equal(assignment.gt_index[0][clear], expected[clear] - 1)
+    name = f"out_{form}_matched_iou" if form == "yolox" else f"out_{form}_max_overlaps"
+    positive = clear & (expected > 0)
+    torch.testing.assert_close(assignment.score[0][positive], case[name][positive], atol=1e-5, rtol=0)

@@ -1,0 +1,98 @@
+"""TaskAlignedAssigner against the golden cases of TOOD, PaddleDetection and ultralytics."""
+
+import pytest
+import torch
+
+from boxwright.assigners import TaskAlignedAssigner
+from boxwright.structures import Assignment, Level, Predictions, Priors, Targets
+from goldens import Case, golden_cases, load_case
+
+FILES = pytest.mark.parametrize("file", golden_cases("assigners/tal"))
+
+
+def scene(case: Case) -> tuple[Priors, Targets, Predictions]:
+    levels, strides = [], []
+    for (height, width), stride in zip(case["in_feat_hw"].tolist(), case["in_strides"].tolist(), strict=True):
+        levels.append(Level(height, width, int(case["in_anchors_per_loc"]), stride))
+        strides.append(torch.full((levels[-1].size,), float(stride)))
+    priors = Priors(case["in_anchors"], case["in_anchor_points"], torch.cat(strides), tuple(levels))
+    boxes = case["in_gt_boxes"]
+    valid = torch.arange(boxes.shape[1]) < case["in_gt_num"][:, None]
+    targets = Targets(boxes, case["in_gt_labels"], valid, torch.zeros_like(valid))
+    return priors, targets, Predictions(case["in_pred_scores"].logit(), torch.empty(0), boxes=case["in_pred_boxes"])
+
+
+def assign(case: Case, assigner: TaskAlignedAssigner) -> tuple[Assignment, Targets]:
+    priors, targets, predictions = scene(case)
+    return assigner(priors, targets, predictions), targets
+
+
+def positive_boxes(assignment: Assignment, targets: Targets) -> torch.Tensor:
+    return assignment.boxes(targets) * assignment.positive[..., None]
+
+
+@FILES
+@pytest.mark.parametrize(("form", "alpha"), [("tood", 1.0), ("tood_a05", 0.5)])
+def test_tood(file, form, alpha):
+    case = load_case(file)
+    assignment, targets = assign(case, TaskAlignedAssigner(case.param("topk"), alpha))
+    assert torch.equal(assignment.gt_index, case[f"out_{form}_gt_inds"] - 1)
+    assert torch.equal(assignment.labels(targets)[assignment.positive], case[f"out_{form}_labels"][assignment.positive])
+
+
+@FILES
+def test_tood_targets(file):
+    case = load_case(file)
+    assignment, targets = assign(case, TaskAlignedAssigner(case.param("topk")))
+    torch.testing.assert_close(assignment.score, case["out_tood_aligned_norm_metrics"], atol=1e-5, rtol=0)
+    assert torch.equal(positive_boxes(assignment, targets), case["out_tood_aligned_bbox_targets"])
+    labels = torch.where(assignment.positive, assignment.labels(targets), case.param("num_classes"))
+    assert torch.equal(labels, case["out_tood_aligned_labels_bgC"])
+    assert assignment.positive.sum(1).clamp(min=1).sum() == case["out_tood_aligned_num_total_pos"]
+
+
+@FILES
+@pytest.mark.parametrize(("form", "alpha"), [("paddle", 1.0), ("paddle_a05", 0.5)])
+def test_paddle(file, form, alpha):
+    case = load_case(file)
+    assignment, targets = assign(case, TaskAlignedAssigner.paddle(case.param("topk"), alpha))
+    rows = ~case["in_paddle_ambiguous_gt"].any(1)
+    labels = torch.where(assignment.positive, assignment.labels(targets), case.param("num_classes"))
+    assert torch.equal(labels[rows], case[f"out_{form}_labels"][rows])
+    index = case[f"out_{form}_flat_gt_index"] - torch.arange(len(labels))[:, None] * targets.labels.shape[1]
+    assert torch.equal((assignment.gt_index.clamp(min=0))[rows], (index * assignment.positive)[rows])
+    torch.testing.assert_close(assignment.score[rows], case[f"out_{form}_scores"].amax(-1)[rows], atol=1e-5, rtol=0)
+
+
+@FILES
+@pytest.mark.parametrize(("form", "flag"), [("t10", "t10"), ("tk", "tk"), ("t10_7", "t10")])
+def test_ultralytics(file, form, flag):
+    case = load_case(file)
+    assigner = TaskAlignedAssigner.ultralytics(
+        topk=case.param("topk") if form == "tk" else 10,
+        alpha=1.0 if form == "tk" else 0.5,
+        final_topk=7 if form == "t10_7" else None,
+    )
+    assignment, _ = assign(case, assigner)
+    rows = ~case[f"in_ultra_{flag}_ambiguous_gt"].any(1)
+    positive = case[f"out_ultra_{form}_fg_mask"]
+    assert torch.equal(assignment.positive[rows], positive[rows])
+    index = torch.where(positive, case[f"out_ultra_{form}_gt_index"], -1)
+    assert torch.equal(assignment.gt_index[rows], index[rows])
+    expected = case[f"out_ultra_{form}_scores"].amax(-1)
+    torch.testing.assert_close(assignment.score[rows], expected[rows], atol=1e-5, rtol=0)
+
+
+@FILES
+def test_paddle_beside_ambiguous_objects(file):
+    """An object whose own choice hangs on no tie gets the same priors, also in images where others' choices do."""
+    case = load_case(file)
+    assignment, targets = assign(case, TaskAlignedAssigner.paddle(case.param("topk"), 1.0))
+    objects = targets.labels.shape[1]
+    theirs = case["out_paddle_flat_gt_index"] - torch.arange(len(targets))[:, None] * objects
+    clear = targets.objects & ~case["in_paddle_ambiguous_gt"]
+    taken = case["out_paddle_scores"].amax(-1) > 0  # choices of metric 0 are what libraries disagree on
+    for index, used in ((assignment.gt_index.clamp(min=0), assignment.positive), (theirs, taken)):
+        rows = used & clear.gather(1, index)
+        assert torch.equal(assignment.gt_index[rows], theirs[rows])
+        torch.testing.assert_close(assignment.score[rows], case["out_paddle_scores"].amax(-1)[rows], atol=1e-5, rtol=0)
