@@ -1,0 +1,7 @@
+"""Criteria: an assigner and losses, put together into named scalar losses."""
+
+from boxwright.criteria.dense import DenseCriterion, centerness
+from boxwright.criteria.phased import PhasedCriterion
+from boxwright.criteria.ranking import ALRPCriterion, BalancedCriterion
+
+__all__ = ["ALRPCriterion", "BalancedCriterion", "DenseCriterion", "PhasedCriterion", "centerness"]

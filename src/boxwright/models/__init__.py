@@ -1,0 +1,22 @@
+"""Detectors and the networks they are made of."""
+
+from boxwright.models.backbones import Backbone
+from boxwright.models.detector import DenseDetector
+from boxwright.models.heads import ATSSHead, GFLHead, NanoDetHead, PPYOLOEHead, RetinaHead, TOODHead
+from boxwright.models.necks import FPN, PAN, GhostPAN
+from boxwright.models.postprocess import Postprocess
+
+__all__ = [
+    "FPN",
+    "PAN",
+    "ATSSHead",
+    "Backbone",
+    "DenseDetector",
+    "GFLHead",
+    "GhostPAN",
+    "NanoDetHead",
+    "PPYOLOEHead",
+    "Postprocess",
+    "RetinaHead",
+    "TOODHead",
+]

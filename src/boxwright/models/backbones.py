@@ -1,0 +1,143 @@
+"""Backbones by timm name."""
+
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+from urllib.request import getproxies
+
+import timm
+import torch
+from huggingface_hub import constants
+from torch import Tensor, nn
+from torchvision.ops import FrozenBatchNorm2d
+
+from boxwright.errors import RunError
+from boxwright.models.layers import group_norm
+
+__all__ = ["Backbone"]
+
+
+class Backbone(nn.Module):
+    """A timm model that returns one feature map per level, level n having stride 2**n.
+
+    Args:
+        name: a timm model that offers `features_only`.
+        levels: the levels to return, finest first, for example (3, 4, 5).
+        pretrained: load timm's weights (from its cache or over the network).
+        weights: load this local file (.safetensors or a torch state dictionary) instead.
+        frozen_stages: how many stages, counted from the stem, do not learn; their norm layers keep their statistics.
+        norm: "bn" as the model has it, "frozen-bn" with fixed statistics and scale, "gn" for group norm.
+
+    Raises:
+        RunError: the model is unknown, lacks a level, or its weights cannot be had.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        levels: Sequence[int] = (3, 4, 5),
+        pretrained: bool = False,
+        weights: str | None = None,
+        frozen_stages: int = 0,
+        norm: str = "bn",
+    ) -> None:
+        super().__init__()
+        with torch.device("meta"):
+            stages = _create(name, features_only=True).feature_info
+        reductions = stages.reduction()
+        missing = [2**level for level in levels if 2**level not in reductions]
+        if missing:
+            raise RunError(f"backbone {name} has features at strides {reductions}, none at {missing}")
+        # Several stages may share a stride; the last of them holds the richest features.
+        indices = [max(i for i, reduction in enumerate(reductions) if reduction == 2**level) for level in levels]
+        options: dict[str, Any] = {"features_only": True, "out_indices": indices}
+        if weights is not None:
+            body = _create(name, checkpoint_path=_existing(weights), **options)
+        else:
+            body = _pretrained(name, **options) if pretrained else _create(name, **options)
+        self.channels: list[int] = [*body.feature_info.channels()]
+        self.body: nn.Module = body
+        if norm != "bn":
+            _replace_batch_norm(self.body, _frozen if norm == "frozen-bn" else lambda bn: group_norm(bn.num_features))
+        self._frozen = _until(self.body, stages.module_name()[frozen_stages]) if frozen_stages else []
+        for module in self._frozen:
+            module.requires_grad_(False)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Map normalised images (B, 3, H, W) to features, one (B, C_n, H / 2**n, W / 2**n) per level."""
+        return list(self.body(images))
+
+    def train(self, mode: bool = True) -> "Backbone":
+        """Switch to training, except for the frozen stages."""
+        super().train(mode)
+        for module in self._frozen:
+            module.eval()
+        return self
+
+
+def _create(name: str, **options: Any) -> Any:
+    if not timm.is_model(name):
+        close = timm.list_models(f"*{name.split('.')[0]}*")[:5]
+        raise RunError(f"timm has no model {name!r}" + (f"; it has {', '.join(close)}" if close else ""))
+    try:
+        return timm.create_model(name, **options)
+    except (RuntimeError, AttributeError) as error:
+        raise RunError(f"timm cannot build {name} as a backbone: {error}") from error
+
+
+def _pretrained(name: str, **options: Any) -> Any:
+    """Load timm's weights from its cache or the hub; without a network answer in seconds, not after many retries."""
+    offline = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = offline or not _hub_reachable()
+    try:
+        return timm.create_model(name, pretrained=True, **options)
+    except Exception as error:  # timm and the hub raise many kinds for "cannot reach it"
+        raise RunError(
+            f"cannot get pretrained weights of {name} ({type(error).__name__}). Give a local file with "
+            "--set detector.backbone.weights=FILE, or start from scratch with --set detector.backbone.pretrained=false"
+        ) from error
+    finally:
+        constants.HF_HUB_OFFLINE = offline
+
+
+def _hub_reachable() -> bool:
+    """Whether the hub answers; behind a proxy nothing is known, so it is tried."""
+    if getproxies():
+        return True
+    try:
+        socket.create_connection((urlparse(constants.ENDPOINT).hostname, 443), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+def _existing(weights: str) -> str:
+    if not Path(weights).is_file():
+        raise RunError(f"detector.backbone.weights: there is no file {weights}")
+    return weights
+
+
+def _until(body: nn.Module, stage: str) -> list[nn.Module]:
+    """List the modules without children up to the end of a stage; timm registers them in the order they run."""
+    leaves = [(name, module) for name, module in body.named_modules() if not list(module.children())]
+    # timm writes "stages.1" as the child "stages_1" in some models.
+    prefix = stage.replace("_", ".") + "."
+    last = max(index for index, (name, _) in enumerate(leaves) if f"{name}.".replace("_", ".").startswith(prefix))
+    return [module for _, module in leaves[: last + 1]]
+
+
+def _replace_batch_norm(module: nn.Module, make: Callable[[nn.BatchNorm2d], nn.Module]) -> None:
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            setattr(module, name, make(child))
+        else:
+            _replace_batch_norm(child, make)
+
+
+def _frozen(norm: nn.BatchNorm2d) -> FrozenBatchNorm2d:
+    frozen = FrozenBatchNorm2d(norm.num_features, eps=norm.eps)
+    frozen.load_state_dict(norm.state_dict(), strict=False)
+    return frozen

@@ -1,0 +1,129 @@
+"""The dense detector, in torchvision's contract."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from boxwright.criteria import DenseCriterion, PhasedCriterion
+from boxwright.models.images import MEAN, STD, batch_images, to_float
+from boxwright.models.postprocess import Postprocess
+from boxwright.structures import Detections, Predictions, Priors, Targets
+
+__all__ = ["DenseDetector"]
+
+
+class PriorGenerator(Protocol):
+    """Lays priors over feature maps."""
+
+    @property
+    def priors_per_cell(self) -> int:
+        """Number of priors in each cell."""
+
+    def __call__(self, sizes: Sequence[tuple[int, int]], device: torch.device) -> Priors:
+        """Return the priors of feature maps with the given (height, width), finest first."""
+
+
+class DenseDetector(nn.Module):
+    """Backbone, neck and head that predict for every prior at once; its criterion trains it.
+
+    In training `losses = detector(images, targets)` returns named scalar losses; in evaluation `detector(images)`
+    returns `Detections`, which read like torchvision's list of dictionaries.
+
+    Args:
+        backbone: images (B, 3, H, W) to features, finest first.
+        neck: features to the levels that the head sees.
+        head: levels to `Predictions`.
+        priors: levels' sizes to `Priors`.
+        criterion: `Predictions`, `Priors` and `Targets` to named losses; holds the box coder.
+        postprocess: `Predictions` and `Priors` to `Detections`.
+        size: how a list of images is resized, see `batch_images`.
+        class_names: names of the C classes.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        neck: nn.Module,
+        head: nn.Module,
+        priors: PriorGenerator,
+        criterion: DenseCriterion | PhasedCriterion,
+        postprocess: Postprocess,
+        *,
+        size: int | tuple[int, int],
+        class_names: Sequence[str],
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.neck = neck
+        self.head = head
+        self.priors = priors
+        self.criterion = criterion
+        self.postprocess = postprocess
+        self.size = size
+        self.class_names = tuple(class_names)
+        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
+
+    def forward(
+        self,
+        images: Tensor | Sequence[Tensor],
+        targets: Targets | Sequence[Mapping[str, Tensor]] | None = None,
+    ) -> dict[str, Tensor] | Detections:
+        """Return losses in training, detections in evaluation.
+
+        Args:
+            images: a list of (3, h, w), each of its own size, which are resized and padded as the recipe says; or a
+                batch (B, 3, H, W), which is used as it is. uint8 0..255 or float 0..1, RGB.
+            targets: boxes xyxy in pixels of the images given: torchvision's list of dictionaries with `boxes` (n, 4)
+                and `labels` (n,) from 0 (optional `iscrowd`), or `Targets`. Needed in training.
+
+        Raises:
+            ValueError: targets are missing in training, or do not fit the images.
+        """
+        if isinstance(images, Tensor):
+            pixels, scales = images, None
+            sizes = torch.tensor([pixels.shape[-2:]], device=pixels.device).expand(len(pixels), 2)
+        else:
+            pixels, scales, sizes = batch_images(images, self.size)
+        truth = self._targets(targets, pixels, scales) if self.training else None
+        predictions, priors = self.predict(pixels)
+        if truth is not None:
+            losses: dict[str, Tensor] = self.criterion(predictions, priors, truth)
+            return losses
+        detections = self.postprocess(predictions, priors, self.criterion.coder, sizes)
+        return detections if scales is None else _rescaled(detections, 1 / scales)
+
+    def predict(self, pixels: Tensor) -> tuple[Predictions, Priors]:
+        """Return what the head says about a batch (B, 3, H, W), undecoded, and where."""
+        features = self._features(pixels)
+        priors = self.priors([(f.shape[-2], f.shape[-1]) for f in features], pixels.device)
+        return self.head(features), priors
+
+    def _features(self, pixels: Tensor) -> list[Tensor]:
+        """Levels of the neck; the float copies of the images do not outlive this call."""
+        levels: list[Tensor] = self.neck(self.backbone((to_float(pixels) - self.mean) / self.std))
+        return levels
+
+    def _targets(
+        self, targets: Targets | Sequence[Mapping[str, Tensor]] | None, pixels: Tensor, scales: Tensor | None
+    ) -> Targets:
+        if targets is None:
+            raise ValueError("in training the detector needs targets: detector(images, targets)")
+        if not isinstance(targets, Targets):
+            targets = Targets.from_list(targets).to(pixels.device)
+        if len(targets) != len(pixels):
+            raise ValueError(f"got {len(pixels)} images but targets of {len(targets)}")
+        if scales is None:
+            return targets
+        return Targets(targets.boxes * scales.view(-1, 1, 1), targets.labels, targets.valid, targets.crowd)
+
+
+def _rescaled(detections: Detections, scales: Tensor) -> Detections:
+    """Detections with the boxes of image b multiplied by `scales[b]`."""
+    boxes = detections.boxes * scales.view(-1, 1, 1)
+    return Detections(boxes, detections.scores, detections.labels, detections.count)

@@ -1,0 +1,74 @@
+"""RetinaNet's head."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from boxwright.models.layers import Norm, conv_tower, init_conv
+from boxwright.structures import Predictions
+
+__all__ = ["RetinaHead", "flatten_level", "prior_bias"]
+
+
+class RetinaHead(nn.Module):
+    """Two towers of 3×3 convolutions shared by all levels: class logits and four box parameters per prior.
+
+    T.-Y. Lin et al., "Focal Loss for Dense Object Detection", 2017, arXiv:1708.02002.
+
+    Args:
+        in_channels: channels of each level (all equal).
+        num_classes: C, without a background class.
+        priors_per_cell: anchors per cell of a level.
+        convs: convolutions per tower.
+        channels: their width.
+        norm: "none" as published, "gn", or "bn" with weights shared by the levels but statistics of all of them.
+        prior_probability: score of every class at the start, so that the mass of background does not swamp training.
+        variance: whether to predict the logarithm of the variance of every box parameter, for a Gaussian box loss, as
+            `extras["log_variance"]` (He et al. 2019, arXiv:1809.08545).
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        num_classes: int,
+        priors_per_cell: int,
+        convs: int = 4,
+        channels: int = 256,
+        norm: Norm = "none",
+        prior_probability: float = 0.01,
+        variance: bool = False,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.class_tower = conv_tower(in_channels[0], channels, convs, norm)
+        self.box_tower = conv_tower(in_channels[0], channels, convs, norm)
+        width = channels if convs else in_channels[0]
+        self.class_logits = nn.Conv2d(width, priors_per_cell * num_classes, 3, padding=1)
+        self.box_params = nn.Conv2d(width, priors_per_cell * 4, 3, padding=1)
+        self.variance = variance
+        if variance:
+            self.log_variance = nn.Conv2d(width, priors_per_cell * 4, 3, padding=1)
+        init_conv(self)
+        nn.init.constant_(self.class_logits.bias, prior_bias(prior_probability))  # type: ignore[arg-type]
+
+    def forward(self, features: list[Tensor]) -> Predictions:
+        """Map features (B, C_in, H_n, W_n), one per level, to predictions for all L priors."""
+        logits = [flatten_level(self.class_logits(self.class_tower(f)), self.num_classes) for f in features]
+        towers = [self.box_tower(f) for f in features]
+        params = [flatten_level(self.box_params(tower), 4) for tower in towers]
+        extras = {}
+        if self.variance:
+            extras["log_variance"] = torch.cat([flatten_level(self.log_variance(tower), 4) for tower in towers], dim=1)
+        return Predictions(torch.cat(logits, dim=1), torch.cat(params, dim=1), extras)
+
+
+def flatten_level(output: Tensor, size: int) -> Tensor:
+    """Reorder a convolution's output (B, A * size, H, W) into (B, H * W * A, size), the order of the priors."""
+    return output.permute(0, 2, 3, 1).reshape(output.shape[0], -1, size)
+
+
+def prior_bias(probability: float) -> float:
+    """Bias whose sigmoid is the given probability."""
+    return -math.log((1 - probability) / probability)

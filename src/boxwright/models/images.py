@@ -1,0 +1,69 @@
+"""From a caller's images to a batch a network can take, and boxes back again."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+__all__ = ["ImageBatch", "batch_images"]
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+
+class ImageBatch(NamedTuple):
+    """Images resized and padded to one shape.
+
+    Attributes:
+        pixels: (B, 3, H, W).
+        scales: (B,) factor from the caller's pixels to these.
+        sizes: (B, 2) height and width of each image inside the padding.
+    """
+
+    pixels: Tensor
+    scales: Tensor
+    sizes: Tensor
+
+
+def batch_images(images: Sequence[Tensor], size: int | tuple[int, int], divisor: int = 32) -> ImageBatch:
+    """Resize each image (3, h, w) keeping its shape, put it in the upper left corner, pad to a multiple of `divisor`.
+
+    Args:
+        images: uint8 0..255 or float 0..1, each of its own size.
+        size: a number bounds the long side and makes the batch square; (short, long) sets the short side unless that
+            pushes the long side over its bound.
+        divisor: the network's coarsest stride.
+
+    Raises:
+        ValueError: an image is not (3, h, w).
+    """
+    scales, resized = [], []
+    for index, image in enumerate(images):
+        if image.ndim != 3 or image.shape[0] != 3:
+            raise ValueError(f"images[{index}] must have shape (3, height, width), got {tuple(image.shape)}")
+        scale = _scale(image.shape[-2], image.shape[-1], size)
+        height, width = (max(1, round(side * scale)) for side in image.shape[-2:])
+        scales.append(scale)
+        resized.append(F.interpolate(to_float(image)[None], size=(height, width), mode="bilinear", antialias=True)[0])
+    sizes = torch.tensor([image.shape[-2:] for image in resized])
+    canvas = (size, size) if isinstance(size, int) else tuple(sizes.amax(dim=0).tolist())
+    height, width = (-(-side // divisor) * divisor for side in canvas)
+    # Padding has the mean colour, which normalisation turns into zero.
+    pixels = torch.tensor(MEAN, device=resized[0].device).view(1, 3, 1, 1).repeat(len(resized), 1, height, width)
+    for canvas, image in zip(pixels, resized, strict=True):
+        canvas[:, : image.shape[-2], : image.shape[-1]] = image
+    return ImageBatch(pixels, torch.tensor(scales, device=pixels.device), sizes.to(pixels.device))
+
+
+def to_float(images: Tensor) -> Tensor:
+    """Images as float 0..1."""
+    return images.float() / 255 if images.dtype == torch.uint8 else images
+
+
+def _scale(height: int, width: int, size: int | tuple[int, int]) -> float:
+    if isinstance(size, int):
+        return size / max(height, width)
+    short, long = size
+    return min(short / min(height, width), long / max(height, width))

@@ -1,0 +1,57 @@
+"""Small layers that necks and heads share."""
+
+import math
+from typing import Literal
+
+from torch import nn
+
+__all__ = ["Norm", "conv_norm_act", "conv_tower", "group_norm", "init_conv", "separable_conv"]
+
+Norm = Literal["none", "bn", "gn"]
+
+
+def group_norm(channels: int, groups: int = 32) -> nn.GroupNorm:
+    """Group norm with 32 groups, or as many as divide the channels."""
+    return nn.GroupNorm(math.gcd(groups, channels), channels)
+
+
+def conv_norm_act(
+    in_channels: int,
+    out_channels: int,
+    kernel: int,
+    *,
+    stride: int = 1,
+    groups: int = 1,
+    norm: Norm = "none",
+    act: bool = True,
+    slope: float = 0.0,
+) -> nn.Sequential:
+    """Build a padded convolution with an optional norm and (leaky) ReLU; it has a bias where it has no norm."""
+    conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, groups=groups, bias=norm == "none")
+    layers: list[nn.Module] = [conv]
+    if norm != "none":
+        layers.append(nn.BatchNorm2d(out_channels) if norm == "bn" else group_norm(out_channels))
+    if act:
+        layers.append(nn.LeakyReLU(slope, inplace=True) if slope else nn.ReLU(inplace=True))
+    return nn.Sequential(*layers)
+
+
+def separable_conv(in_channels: int, out_channels: int, kernel: int, *, stride: int = 1) -> nn.Sequential:
+    """Build a depthwise and a 1×1 convolution, each with batch norm and a leaky ReLU."""
+    depthwise = conv_norm_act(in_channels, in_channels, kernel, stride=stride, groups=in_channels, norm="bn", slope=0.1)
+    return nn.Sequential(depthwise, conv_norm_act(in_channels, out_channels, 1, norm="bn", slope=0.1))
+
+
+def conv_tower(in_channels: int, channels: int, convs: int, norm: Norm) -> nn.Sequential:
+    """Build 3×3 convolutions with norm and ReLU, one after the other; none of them passes the input on."""
+    widths = (channels if index else in_channels for index in range(convs))
+    return nn.Sequential(*(conv_norm_act(width, channels, 3, norm=norm) for width in widths))
+
+
+def init_conv(module: nn.Module, std: float = 0.01) -> None:
+    """Draw the convolutions inside a head from a narrow normal distribution, as RetinaNet and its descendants do."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.normal_(layer.weight, std=std)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

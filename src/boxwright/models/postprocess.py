@@ -1,0 +1,59 @@
+"""From predictions to detections."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from boxwright.boxes import clip_boxes
+from boxwright.boxes.nms import multiclass_nms
+from boxwright.criteria.dense import BoxCoder
+from boxwright.structures import Detections, Predictions, Priors
+
+__all__ = ["Postprocess"]
+
+
+@dataclass(frozen=True)
+class Postprocess:
+    """Keep the best class scores of each level, decode their boxes, clip them to the image, suppress duplicates.
+
+    Args:
+        score_threshold: lowest score reported.
+        pre_nms: class scores kept per level and image before suppression.
+        iou_threshold: a box that overlaps a better one of its class by more is a duplicate.
+        max_detections: K, most detections per image.
+    """
+
+    score_threshold: float = 0.05
+    pre_nms: int = 1000
+    iou_threshold: float = 0.5
+    max_detections: int = 100
+
+    @torch.no_grad()
+    def __call__(self, predictions: Predictions, priors: Priors, coder: BoxCoder, sizes: Tensor) -> Detections:
+        """Return the detections of B images; `sizes` (B, 2) are their heights and widths in pixels."""
+        classes = predictions.logits.shape[-1]
+        scores = predictions.scores()
+        picked = self._best(scores, priors)
+        scores = scores.flatten(1).gather(1, picked)
+        rows = (picked // classes).unsqueeze(-1)
+        boxes = coder.decode(priors, predictions.params.float()).gather(1, rows.expand(-1, -1, 4))
+        boxes = clip_boxes(boxes, sizes.unsqueeze(1))
+        return multiclass_nms(
+            boxes,
+            scores,
+            picked % classes,
+            score_threshold=self.score_threshold,
+            iou_threshold=self.iou_threshold,
+            max_detections=self.max_detections,
+        )
+
+    def _best(self, scores: Tensor, priors: Priors) -> Tensor:
+        """Flat indices (B, K') into (L · C) of the best scores of every level."""
+        start, picked = 0, []
+        for level in torch.split(scores, [level.size for level in priors.levels], dim=1):
+            flat = level.flatten(1)
+            top = flat.topk(min(self.pre_nms, flat.shape[1]), dim=1).indices
+            picked.append(top + start)
+            start += flat.shape[1]
+        return torch.cat(picked, dim=1)

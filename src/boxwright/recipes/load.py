@@ -1,0 +1,119 @@
+"""Reads recipes by name or file, with overrides, and writes them back."""
+
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from boxwright.errors import RecipeError
+from boxwright.recipes.parts import nearest
+from boxwright.recipes.schema import Recipe
+
+__all__ = ["dump_recipe", "load_recipe", "recipe_names"]
+
+_FOLDER = resources.files("boxwright.recipes") / "library"
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that come with boxwright."""
+    return sorted(entry.name.removesuffix(".yaml") for entry in _FOLDER.iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_recipe(name_or_path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
+    """Read and validate a recipe.
+
+    Args:
+        name_or_path: one of `recipe_names()`, or a YAML file. A recipe with `base: NAME` says only what differs from
+            the recipe of that name, key by key; a part of another `type` replaces that of the base whole.
+        overrides: assignments such as `criterion.box.type=giou`; values are YAML. A new `type` drops the fields of the
+            old part, which need not exist in the new one.
+
+    Raises:
+        RecipeError: the recipe is unknown, not YAML, or does not validate; names the field and the nearest known one.
+    """
+    source, values = _resolved(str(name_or_path))
+    for override in sorted(overrides, key=lambda text: not text.partition("=")[0].endswith(".type")):
+        _override(values, override)
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise RecipeError(f"{source}: " + "; ".join(_sentence(problem) for problem in error.errors())) from error
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """Write the resolved recipe, with every default, as YAML."""
+    text: str = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+    return text
+
+
+def _resolved(name: str, heirs: tuple[str, ...] = ()) -> tuple[str, dict[str, Any]]:
+    """Read a recipe with what it takes from its `base`, and where it was found."""
+    source, text = _read(name)
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{source} is not valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise RecipeError(f"{source} must be a YAML mapping with the sections of a recipe")
+    base = values.pop("base", None)
+    if base is None:
+        return source, values
+    if not isinstance(base, str) or base in (*heirs, name):
+        raise RecipeError(f"{source}: base must name another recipe, which is not built on this one, got {base!r}")
+    return source, _merged(_resolved(base, (*heirs, name))[1], values)
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Lay changes over a base, section by section; a part of another `type` replaces the old one whole."""
+    merged = dict(base)
+    for key, value in changes.items():
+        old = merged.get(key)
+        merged[key] = value
+        if isinstance(old, dict) and isinstance(value, dict) and value.get("type") in (None, old.get("type")):
+            merged[key] = _merged(old, value)
+    return merged
+
+
+def _read(name: str) -> tuple[str, str]:
+    path = Path(name)
+    if path.suffix in {".yaml", ".yml"} or path.is_file():
+        try:
+            return str(path), path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(f"cannot read the recipe file {path}: {error}") from error
+    if name not in recipe_names():
+        raise RecipeError(f"there is no recipe {name!r}; {nearest(name, recipe_names())}")
+    return f"recipe {name}", (_FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise RecipeError(f"override {override!r} must read key=value, for example criterion.box.type=giou")
+    *parents, leaf = key.split(".")
+    section: Any = values
+    for depth, parent in enumerate(parents):
+        section = section.setdefault(parent, {}) if isinstance(section, dict) else section
+        if not isinstance(section, dict):
+            raise RecipeError(f"override {override!r}: {'.'.join(parents[: depth + 1])} is a value, not a section")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"override {override!r}: the value is not valid YAML: {error}") from error
+    if leaf == "type" and section.get("type") != value:
+        section.clear()
+    section[leaf] = value
+
+
+def _sentence(problem: Any) -> str:
+    """Put one pydantic problem into words."""
+    location = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "union_tag_invalid":
+        known = [tag.strip(" '") for tag in problem["ctx"]["expected_tags"].split(",")]
+        return f"{location}.type: unknown part {problem['ctx']['tag']!r}; {nearest(problem['ctx']['tag'], known)}"
+    if problem["type"] == "union_tag_not_found":
+        return f"{location}: the part needs a `type`"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{location}: {message}" if location else message

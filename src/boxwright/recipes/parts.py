@@ -1,0 +1,96 @@
+"""Turns classes into validated, typed parts of a recipe: their constructors are the only description needed.
+
+`type: giou` names `GIoULoss`; the fields are the constructor's arguments with their annotations and defaults. Adding a
+class to a package's `__all__` is all it takes to make it selectable.
+"""
+
+import difflib
+import inspect
+import re
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from functools import reduce
+from operator import or_
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, create_model, model_validator
+from pydantic_core import CoreSchema
+
+__all__ = ["Part", "PartOf", "Section", "named", "nearest", "type_name"]
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return a sentence that names the closest known word and lists them all."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    return (f"did you mean {close[0]!r}? " if close else "") + f"Known: {', '.join(known)}"
+
+
+class Section(BaseModel):
+    """A mapping in a recipe that answers unknown keys with the nearest known one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unknown_keys(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            for key in values.keys() - cls.model_fields.keys():
+                raise ValueError(f"unknown key {key!r}; {nearest(str(key), cls.model_fields)}")
+        return values
+
+
+class Part(Section):
+    """A part named by `type`; `build` calls the class that it describes."""
+
+    factory: ClassVar[Callable[..., Any]]
+    type: str
+
+    def build(self, **context: Any) -> Any:
+        """Construct the described object; `context` holds what a recipe cannot know, such as channel counts."""
+        fields = {name: getattr(self, name) for name in type(self).model_fields if name != "type"}
+        return type(self).factory(**fields, **context)
+
+
+def type_name(cls: type) -> str:
+    """Derive the recipe name of a class: `GIoULoss` is `giou`, `MaxIoUAssigner` `max-iou`."""
+    name = re.sub(r"(Loss|Assigner|Coder|Head|Generator)$", "", cls.__name__)
+    name = re.sub(r"[A-Z]*(?:IoU|YOLOE?)|KL|NanoDet", lambda word: word[0].capitalize(), name).replace("OTA", "ota")
+    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", name)
+    return name.lower()
+
+
+class PartOf:
+    """Annotation that turns a field into a choice among factories: `Annotated[Part, PartOf(named(losses))]`.
+
+    Args:
+        factories: classes, or functions that return an object, by the `type` that names them.
+        context: arguments that `build` receives from code rather than from the recipe.
+    """
+
+    def __init__(self, factories: Mapping[str, Callable[..., Any]], context: tuple[str, ...] = ()) -> None:
+        self.models = [_describe(name, factory, context) for name, factory in factories.items()]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        if len(self.models) == 1:
+            return handler.generate_schema(self.models[0])
+        union = reduce(or_, self.models)
+        return handler.generate_schema(Annotated[union, Field(discriminator="type")])
+
+
+def named(classes: Iterable[type]) -> dict[str, type]:
+    """Map classes by their `type_name`."""
+    return {type_name(cls): cls for cls in classes}
+
+
+def _describe(name: str, factory: Callable[..., Any], context: tuple[str, ...]) -> type[Part]:
+    """Make the pydantic model of a factory from its signature."""
+    hints = typing.get_type_hints(inspect.getattr_static(factory, "__init__") if isinstance(factory, type) else factory)
+    fields: dict[str, Any] = {"type": (Literal[name], ...)}
+    for parameter in inspect.signature(factory).parameters.values():
+        if parameter.name not in {*context, "reduction"}:
+            default = ... if parameter.default is inspect.Parameter.empty else parameter.default
+            fields[parameter.name] = (hints[parameter.name], default)
+    model = create_model(f"{name}-part", __base__=Part, __doc__=inspect.getdoc(factory), **fields)
+    model.factory = staticmethod(factory)
+    return model

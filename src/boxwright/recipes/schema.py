@@ -1,0 +1,204 @@
+"""What a recipe says: one validated section for each room of the house."""
+
+from types import ModuleType
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveInt, model_validator
+
+from boxwright import assigners, boxes, losses
+from boxwright.models import heads, necks
+from boxwright.recipes.parts import Part, PartOf, Section, named
+
+__all__ = [
+    "AugmentConfig",
+    "BackboneConfig",
+    "CriterionConfig",
+    "DataConfig",
+    "DetectorConfig",
+    "FirstEpochs",
+    "InferenceConfig",
+    "OptimizerConfig",
+    "PhasedCriterionConfig",
+    "Recipe",
+    "ScheduleConfig",
+    "TrainConfig",
+]
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+
+
+def _exported(package: ModuleType, suffix: str = "") -> dict[str, type]:
+    """Classes in a package's `__all__` whose names end in a suffix, by recipe name."""
+    return named(getattr(package, name) for name in package.__all__ if name.endswith(suffix))
+
+
+_losses = _exported(losses, "Loss")
+Assigner = Annotated[Part, PartOf(_exported(assigners, "Assigner"))]
+Classification = Annotated[
+    Part, PartOf({n: c for n, c in _losses.items() if not hasattr(c, "space") and c is not losses.ClassificationLoss})
+]
+Box = Annotated[
+    Part, PartOf({n: c for n, c in _losses.items() if getattr(c, "space", None) in ("boxes", "deltas", "gaussian")})
+]
+Distribution = Annotated[Part, PartOf(named([losses.DistributionFocalLoss]))]
+Coder = Annotated[Part, PartOf(_exported(boxes, "Coder"))]
+PriorGenerator = Annotated[
+    Part,
+    PartOf(
+        {
+            "octave-anchors": boxes.AnchorGenerator.retinanet,
+            "square-anchors": boxes.AnchorGenerator.square,
+            "points": boxes.PointGenerator,
+        },
+        context=("strides",),
+    ),
+]
+Neck = Annotated[Part, PartOf(_exported(necks), context=("in_channels",))]
+Head = Annotated[Part, PartOf(_exported(heads, "Head"), context=("in_channels", "num_classes", "priors_per_cell"))]
+
+
+class BackboneConfig(Section):
+    """A timm model that gives features at several strides."""
+
+    name: str = Field(description="any timm model that offers features_only")
+    pretrained: bool = Field(False, description="download timm's weights")
+    weights: str | None = Field(None, description="local weight file (.safetensors or .pth) instead of a download")
+    frozen_stages: Annotated[int, Field(ge=0)] = Field(0, description="stem and first stages that do not learn")
+    norm: Literal["bn", "frozen-bn", "gn"] = "bn"
+    levels: tuple[PositiveInt, ...] = Field((3, 4, 5), description="level n has stride 2**n")
+
+
+class InferenceConfig(Section):
+    """From predictions to detections."""
+
+    score_threshold: Probability = 0.05
+    pre_nms: PositiveInt = Field(1000, description="candidates per image and level that enter NMS")
+    iou_threshold: Probability = 0.5
+    max_detections: PositiveInt = 100
+
+
+class DetectorConfig(Section):
+    """The network, its priors and how its boxes are coded."""
+
+    backbone: BackboneConfig
+    neck: Neck
+    head: Head
+    priors: PriorGenerator
+    coder: Coder
+    inference: InferenceConfig = InferenceConfig()
+
+
+class CriterionConfig(Section):
+    """Which predictions are matched with which objects, and what each mismatch costs."""
+
+    assigner: Assigner
+    classification: Classification
+    box: Box
+    distribution: Distribution | None = Field(None, description="loss of the sides' distributions (integral coder)")
+    quality: Classification | None = Field(None, description="loss of the head's quality branch")
+    classification_weight: NonNegative = 1.0
+    box_weight: NonNegative = 1.0
+    balance: Literal["none", "value"] = Field(
+        "none", description="value: scale the box loss to the value of the classification loss (ranking losses)"
+    )
+    distribution_weight: NonNegative = 0.25
+    quality_weight: NonNegative = 1.0
+    soft_target: Literal["hard", "assignment", "iou"] = Field(
+        "hard", description="class target of a positive: 1, the assigner's score, or the IoU of its decoded box"
+    )
+    quality_target: Literal["centerness", "iou"] = "centerness"
+    weigh_boxes: Literal["target", "score", "quality"] = Field(
+        "target", description="weight of a positive's box losses: class target, highest class score, quality target"
+    )
+
+
+class FirstEpochs(CriterionConfig):
+    """A criterion for the first epochs only."""
+
+    epochs: PositiveInt
+
+
+class PhasedCriterionConfig(CriterionConfig):
+    """The criterion of a training, and optionally another one that it starts with."""
+
+    first: FirstEpochs | None = Field(None, description="a whole criterion that takes the first epochs")
+
+
+class AugmentConfig(Section):
+    """Random changes of a training image; 0 or null turns one off."""
+
+    horizontal_flip: Probability = 0.5
+    vertical_flip: Probability = 0.0
+    scale_jitter: tuple[Positive, Positive] | None = Field(None, description="zoom range; above 1 crops, below 1 pads")
+    iou_crop: Probability = Field(0.0, description="chance of SSD's crop by minimum overlap")
+    photometric: NonNegative = Field(0.0, description="strength of brightness, contrast, saturation and hue changes")
+
+
+class DataConfig(Section):
+    """How images become batches."""
+
+    size: PositiveInt | tuple[PositiveInt, PositiveInt] = Field(
+        description="side of a square to letterbox into, or (short, long): short side resized, long side bounded"
+    )
+    batch_size: PositiveInt = Field(description="images per optimiser step over all devices and accumulation")
+    workers: Annotated[int, Field(ge=0)] = 2
+    augment: AugmentConfig = AugmentConfig()
+
+
+class OptimizerConfig(Section):
+    """SGD or AdamW and its parameter groups."""
+
+    type: Literal["sgd", "adamw"]
+    lr: Positive
+    weight_decay: NonNegative = 0.0
+    momentum: Probability = 0.9
+    nesterov: bool = False
+    betas: tuple[Probability, Probability] = (0.9, 0.999)
+    decay_norm_and_bias: bool = Field(True, description="whether weight decay also acts on norm layers and biases")
+    backbone_lr_scale: NonNegative = 1.0
+
+
+class ScheduleConfig(Section):
+    """Learning rate over the epochs."""
+
+    type: Literal["step", "cosine"]
+    epochs: PositiveInt
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    warmup_start: Probability = Field(0.001, description="first factor of the learning rate")
+    milestones: tuple[PositiveInt, ...] = Field((), description="epochs after which `step` multiplies by gamma")
+    gamma: Positive = 0.1
+    final: Probability = Field(0.0, description="factor of the learning rate at the end of `cosine`")
+
+    @model_validator(mode="after")
+    def _milestones_in_range(self) -> "ScheduleConfig":
+        if any(milestone >= self.epochs for milestone in self.milestones):
+            raise ValueError(f"milestones {self.milestones} must be below epochs = {self.epochs}")
+        return self
+
+
+class TrainConfig(Section):
+    """The training loop."""
+
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = Field(
+        "auto", description="auto: bf16-mixed where the device computes it natively, else 32-true"
+    )
+    accumulate: PositiveInt = Field(1, description="micro-batches per optimiser step; batch_size is their total")
+    clip_norm: Positive | None = None
+    ema: Probability | None = Field(None, description="decay of the exponential moving average of the weights")
+    eval_every: PositiveInt = Field(1, description="epochs between evaluations")
+    seed: int = 0
+
+
+class Recipe(Section):
+    """A whole system: detector, criterion, data, optimiser, schedule, training."""
+
+    name: str
+    description: str
+    detector: DetectorConfig
+    criterion: PhasedCriterionConfig
+    data: DataConfig
+    optimizer: OptimizerConfig
+    schedule: ScheduleConfig
+    train: TrainConfig = TrainConfig()

@@ -1,0 +1,186 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from boxwright.assigners import DynamicSoftLabelAssigner, MaxIoUAssigner
+from boxwright.boxes import AnchorGenerator, DeltaCoder, IntegralCoder, aligned_iou
+from boxwright.criteria import DenseCriterion, centerness
+from boxwright.losses import (
+    DistributionFocalLoss,
+    GIoULoss,
+    QualityFocalLoss,
+    SigmoidCrossEntropyLoss,
+    SigmoidFocalLoss,
+    SmoothL1Loss,
+    distribution_focal_loss,
+    giou_loss,
+    sigmoid_cross_entropy,
+    sigmoid_focal_loss,
+    smooth_l1_loss,
+)
+from boxwright.structures import Predictions, Priors, Targets
+
+CLASSES = 3
+
+
+@pytest.fixture
+def priors():
+    return AnchorGenerator.retinanet((8, 16))([(4, 4), (2, 2)])
+
+
+def _criterion(box=None, **options):
+    return DenseCriterion(MaxIoUAssigner(), SigmoidFocalLoss(), box or GIoULoss(), DeltaCoder(), **options)
+
+
+def _predictions(priors, images=2):
+    logits = torch.randn(images, len(priors), CLASSES, requires_grad=True)
+    params = (0.3 * torch.randn(images, len(priors), 4)).requires_grad_()
+    return Predictions(logits, params)
+
+
+def _targets(*counts, crowd=False):
+    corners = [5 + 10 * torch.rand(count, 2) for count in counts]
+    return Targets.from_list(
+        [
+            {
+                "boxes": torch.cat([xy, xy + 8 + 8 * torch.rand(len(xy), 2)], dim=1),
+                "labels": torch.arange(len(xy)) % CLASSES,
+                "iscrowd": torch.full((len(xy),), crowd),
+            }
+            for xy in corners
+        ]
+    )
+
+
+@pytest.mark.parametrize(("box", "space"), [(GIoULoss(), "boxes"), (SmoothL1Loss(beta=0.1), "deltas")])
+def test_equals_the_losses_computed_prior_by_prior(priors, box, space):
+    predictions, targets = _predictions(priors), _targets(3, 2)
+    losses = _criterion(box, box_weight=2.0)(predictions, priors, targets)
+    assignment = MaxIoUAssigner()(priors, targets)
+    classification, regression, positives = 0.0, 0.0, 0
+    for image in range(2):
+        for prior in range(len(priors)):
+            match = int(assignment.gt_index[image, prior])
+            if match == -2:
+                continue
+            label = torch.tensor(int(targets.labels[image, match]) if match >= 0 else -1)
+            classification += sigmoid_focal_loss(predictions.logits[image, prior], label, reduction="sum")
+            if match >= 0:
+                positives += 1
+                one = replace(priors, boxes=priors.boxes[prior][None], centers=priors.centers[prior][None])
+                param, goal = predictions.params[image, prior][None], targets.boxes[image, match][None]
+                if space == "boxes":
+                    regression += giou_loss(DeltaCoder().decode(one, param), goal, reduction="sum")
+                else:
+                    regression += smooth_l1_loss(param, DeltaCoder().encode(one, goal), beta=0.1, reduction="sum")
+    assert positives > 2
+    torch.testing.assert_close(losses["classification"], classification / positives)
+    torch.testing.assert_close(losses["box"], 2 * regression / positives)
+
+
+@pytest.mark.parametrize("targets", [_targets(0, 0), _targets(0, 2), _targets(2, 3, crowd=True)])
+def test_without_objects_losses_stay_finite_and_connected(priors, targets):
+    predictions = _predictions(priors)
+    losses = _criterion()(predictions, priors, targets)
+    sum(losses.values()).backward()
+    assert all(loss.isfinite() for loss in losses.values())
+    assert predictions.logits.grad.isfinite().all()
+    assert predictions.params.grad.isfinite().all()
+
+
+def test_padding_changes_nothing(priors):
+    predictions, targets = _predictions(priors), _targets(3, 2)
+    padded = Targets.from_list(targets.to_list(), pad_to_multiple=16)
+    plain, more = (_criterion()(predictions, priors, batch) for batch in (targets, padded))
+    torch.testing.assert_close(plain, more, rtol=0, atol=0)
+
+
+def test_soft_targets_by_overlap_are_divided_by_the_number_of_positives(priors):
+    predictions, targets = _predictions(priors), _targets(3, 2)
+    losses = _criterion(soft_target="iou")(predictions, priors, targets)
+    assignment = MaxIoUAssigner()(priors, targets)
+    boxes = DeltaCoder().decode(priors, predictions.params)
+    overlap = assignment.positive * aligned_iou(boxes, assignment.boxes(targets)).detach()
+    classification = sigmoid_focal_loss(predictions.logits, assignment.labels(targets), scores=overlap, reduction="sum")
+    torch.testing.assert_close(losses["classification"], classification / assignment.positive.sum())
+    box = giou_loss(boxes, assignment.boxes(targets), weight=overlap, reduction="sum")
+    torch.testing.assert_close(losses["box"], box / overlap.sum().clamp(min=1))
+
+
+@pytest.mark.parametrize("quality_target", ["centerness", "iou"])
+def test_distribution_and_quality_losses(priors, quality_target):
+    predictions, targets = _predictions(priors), _targets(3, 2)
+    sides = torch.randn(2, len(priors), 4 * 5, requires_grad=True)
+    quality = torch.randn(2, len(priors), 1, requires_grad=True)
+    coder = IntegralCoder(reg_max=4)
+    criterion = DenseCriterion(
+        MaxIoUAssigner(),
+        QualityFocalLoss(),
+        GIoULoss(),
+        coder,
+        distribution=DistributionFocalLoss(),
+        quality=SigmoidCrossEntropyLoss(),
+        quality_target=quality_target,
+        weigh_boxes="quality",
+    )
+    losses = criterion(Predictions(predictions.logits, sides, {"quality": quality}), priors, targets)
+    assignment = MaxIoUAssigner()(priors, targets)
+    matched, positive = assignment.boxes(targets), assignment.positive
+    overlap = aligned_iou(coder.decode(priors, sides), matched)
+    goal = (positive * (overlap if quality_target == "iou" else centerness(priors, matched))).detach()
+    expected = sigmoid_cross_entropy(quality[positive], goal[positive][:, None], reduction="sum") / positive.sum()
+    torch.testing.assert_close(losses["quality"], expected)
+    each = distribution_focal_loss(sides.unflatten(-1, (4, -1)), coder.encode(priors, matched)).mean(-1)
+    torch.testing.assert_close(losses["distribution"], 0.25 * (each * goal).sum() / goal.sum().clamp(min=1))
+
+
+def test_centerness():
+    one = Priors(torch.zeros(2, 4), torch.tensor([[4.0, 4], [1, 4]]), torch.ones(2))
+    box = torch.tensor([0.0, 0, 8, 8]).expand(1, 2, 4)
+    torch.testing.assert_close(centerness(one, box), torch.tensor([[1.0, (1 / 7) ** 0.5]]))
+    assert (centerness(one, box + 100) == 0).all()
+
+
+def test_the_normalizer_is_that_of_the_whole_batch(priors):
+    predictions, targets = _predictions(priors), _targets(3, 0)
+    whole = _criterion()
+    losses = whole(predictions, priors, targets)
+    parts = _criterion()
+    summed = 0.0
+    for image in range(2):
+        losses_of_image = parts(predictions[image : image + 1], priors, targets[image])
+        summed = summed + losses_of_image["box"] * parts.normalizer
+    torch.testing.assert_close(losses["box"], summed / whole.normalizer)
+
+
+def test_compiles_as_one_graph_for_any_number_of_objects(priors):
+    criterion = _criterion()
+    compiled = torch.compile(criterion, fullgraph=True, backend="eager", dynamic=True)
+    for counts in ((3, 2), (5, 1), (4, 4)):
+        predictions, targets = _predictions(priors), _targets(*counts)
+        torch.testing.assert_close(compiled(predictions, priors, targets), criterion(predictions, priors, targets))
+
+
+def test_a_guide_decides_the_assignment_and_is_charged_alike(priors):
+    own, guide, targets = _predictions(priors), _predictions(priors), _targets(3, 2)
+    criterion = DenseCriterion(
+        DynamicSoftLabelAssigner(), QualityFocalLoss(), GIoULoss(), DeltaCoder(), soft_target="iou"
+    )
+    extras = {"guide_logits": guide.logits, "guide_params": guide.params}
+    losses = criterion(Predictions(own.logits, own.params, extras), priors, targets)
+    alone = criterion(guide, priors, targets)
+    torch.testing.assert_close(losses["guide_classification"], alone["classification"])
+    torch.testing.assert_close(losses["guide_box"], alone["box"])
+
+    def by_guide(priors, targets, _):
+        boxes = DeltaCoder().decode(priors, guide.params)
+        return DynamicSoftLabelAssigner()(priors, targets, guide.with_boxes(boxes).detach())
+
+    criterion.assigner = by_guide
+    expected = criterion(own, priors, targets)
+    torch.testing.assert_close(losses["classification"], expected["classification"])
+    torch.testing.assert_close(losses["box"], expected["box"])
+    sum(losses.values()).backward()
+    assert own.logits.grad.abs().sum() > 0
+    assert guide.logits.grad.abs().sum() > 0

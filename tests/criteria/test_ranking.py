@@ -1,0 +1,53 @@
+import pytest
+import torch
+
+from boxwright.assigners import ATSSAssigner
+from boxwright.boxes import AnchorGenerator, DeltaCoder
+from boxwright.criteria import ALRPCriterion, BalancedCriterion, DenseCriterion
+from boxwright.losses import ALRPLoss, GIoULoss, RankSortLoss, SmoothL1Loss, alrp_loss, giou_loss
+from boxwright.structures import Predictions, Priors, Targets
+
+
+def scene(objects: int = 2) -> tuple[Predictions, Priors, Targets]:
+    priors = AnchorGenerator.square((8, 16), scale=2, offset=0.5)([(6, 6), (3, 3)])
+    corners = 4 + 16 * torch.rand(2, objects, 2)
+    boxes = torch.cat([corners, corners + 14], dim=-1)
+    targets = Targets.from_list([{"boxes": own, "labels": torch.arange(objects) % 3} for own in boxes])
+    logits = torch.randn(2, len(priors), 3, requires_grad=True)
+    return Predictions(logits, (0.1 * torch.randn(2, len(priors), 4)).requires_grad_()), priors, targets
+
+
+def test_rank_sort_balances_its_boxes_by_value() -> None:
+    predictions, priors, targets = scene()
+    parts = ATSSAssigner(), RankSortLoss(), GIoULoss(), DeltaCoder()
+    options = {"soft_target": "iou", "weigh_boxes": "score"}
+    losses = BalancedCriterion(*parts, **options)(predictions, priors, targets)
+    torch.testing.assert_close(losses["box"], losses["classification"])
+    (change,) = torch.autograd.grad(losses["box"], predictions.params)
+    plain = DenseCriterion(*parts, **options)(predictions, priors, targets)
+    (without,) = torch.autograd.grad(plain["box"], predictions.params)
+    torch.testing.assert_close(change, without * (plain["classification"] / plain["box"]).detach())
+
+
+@pytest.mark.parametrize("objects", [0, 2])
+def test_alrp_ranks_the_boxes_of_the_batch(objects: int) -> None:
+    predictions, priors, targets = scene(objects)
+    criterion = ALRPCriterion(ATSSAssigner(), ALRPLoss(balance=3.0, period=2), GIoULoss(), DeltaCoder())
+    losses = criterion(predictions, priors, targets)
+    assignment = ATSSAssigner()(priors, targets)
+    matched = torch.where(assignment.positive[..., None], assignment.boxes(targets), priors.boxes)
+    boxes = giou_loss(DeltaCoder().decode(priors, predictions.params), matched)
+    classification, localization = alrp_loss(predictions.logits, assignment.labels(targets), boxes)
+    torch.testing.assert_close(losses["classification"], classification)
+    torch.testing.assert_close(losses["box"], 3 * localization)
+    sum(losses.values()).backward()
+    assert predictions.params.grad.any() == (objects > 0)
+    criterion(predictions, priors, targets)
+    ratio = (classification + localization) / localization if objects else torch.tensor(3.0)
+    torch.testing.assert_close(criterion.classification.balance, ratio.detach())
+    assert not criterion.classification.history.any()
+
+
+def test_alrp_refuses_losses_of_deltas() -> None:
+    with pytest.raises(ValueError, match="decoded boxes"):
+        ALRPCriterion(ATSSAssigner(), ALRPLoss(), SmoothL1Loss(), DeltaCoder())

@@ -1,0 +1,58 @@
+import pytest
+import torch
+from safetensors.torch import save_file
+from torchvision.ops import FrozenBatchNorm2d
+
+from boxwright.errors import RunError
+from boxwright.models import Backbone
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "lcnet_050", "convnext_atto"])
+def test_levels_have_their_strides(name):
+    backbone = Backbone(name, levels=(3, 5)).eval()
+    features = backbone(torch.zeros(1, 3, 64, 64))
+    assert [feature.shape[-1] for feature in features] == [8, 2]
+    assert [feature.shape[1] for feature in features] == backbone.channels
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "lcnet_050", "convnext_atto"])
+def test_frozen_stages_neither_learn_nor_update_their_statistics(name):
+    backbone = Backbone(name, frozen_stages=1).train()
+    before = {key: value.clone() for key, value in backbone.state_dict().items()}
+    sum(feature.sum() for feature in backbone(torch.rand(2, 3, 64, 64))).backward()
+    frozen = {key for key, parameter in backbone.named_parameters() if not parameter.requires_grad}
+    assert frozen
+    assert len(frozen) < len([*backbone.parameters()])
+    first = next(iter(backbone.named_parameters()))[0]
+    assert first in frozen
+    changed = {key for key, value in backbone.state_dict().items() if not torch.equal(value, before[key])}
+    assert not any(key.rsplit(".", 1)[0] == frozen_key.rsplit(".", 1)[0] for key in changed for frozen_key in frozen)
+
+
+def test_norms():
+    frozen = Backbone("resnet10t", norm="frozen-bn")
+    assert any(isinstance(module, FrozenBatchNorm2d) for module in frozen.modules())
+    group = Backbone("resnet10t", norm="gn")
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in group.modules())
+
+
+def test_weights_from_a_local_file(tmp_path):
+    source = Backbone("resnet10t")
+    file = tmp_path / "weights.safetensors"
+    save_file(source.body.state_dict(), file)
+    loaded = Backbone("resnet10t", weights=str(file))
+    assert all(torch.equal(a, b) for a, b in zip(source.parameters(), loaded.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"name": "resnet10x"}, "timm has no model 'resnet10x'"),
+        ({"name": "resnet10t", "levels": (3, 6)}, r"none at \[64\]"),
+        ({"name": "resnet10t", "weights": "missing.safetensors"}, "there is no file missing.safetensors"),
+        ({"name": "vit_tiny_patch16_224", "levels": (3,)}, "vit_tiny_patch16_224"),
+    ],
+)
+def test_what_cannot_be_built_is_named(options, words):
+    with pytest.raises(RunError, match=words):
+        Backbone(**options)

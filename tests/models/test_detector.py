@@ -1,0 +1,78 @@
+import pytest
+import torch
+
+from boxwright.recipes import build_detector, load_recipe
+from boxwright.structures import Detections, Targets
+
+
+@pytest.fixture(scope="module")
+def detector():
+    torch.manual_seed(0)
+    return build_detector(load_recipe("retinanet-tiny", ["data.size=64"]), ["cat", "dog"])
+
+
+def _images():
+    return [torch.rand(3, 48, 96), torch.randint(0, 256, (3, 40, 20), dtype=torch.uint8)]
+
+
+def _targets():
+    return [
+        {"boxes": torch.tensor([[10.0, 8, 60, 40]]), "labels": torch.tensor([1])},
+        {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)},
+    ]
+
+
+def test_training_returns_finite_losses_that_reach_every_parameter(detector):
+    losses = detector.train()(_images(), _targets())
+    assert losses.keys() == {"classification", "box"}
+    sum(losses.values()).backward()
+    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in detector.parameters())
+    detector.zero_grad()
+
+
+def test_training_torchvision_style_lowers_the_loss(detector):
+    optimizer = torch.optim.AdamW(detector.parameters(), lr=1e-3)
+    totals = []
+    for _ in range(8):
+        losses = detector.train()(_images(), _targets())
+        total = sum(losses.values())
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+        totals.append(total.item())
+    assert totals[-1] < 0.7 * totals[0]
+
+
+def test_evaluation_returns_boxes_in_the_pixels_of_each_image(detector):
+    with torch.no_grad():
+        detections = detector.eval()(_images())
+    assert isinstance(detections, Detections)
+    for image, output in zip(_images(), detections, strict=True):
+        height, width = image.shape[-2:]
+        assert (output["boxes"] >= 0).all()
+        assert (output["boxes"][:, 0::2] <= width + 1e-3).all()
+        assert (output["boxes"][:, 1::2] <= height + 1e-3).all()
+
+
+def test_a_batch_is_used_as_it_is_and_a_list_gives_the_same_losses(detector):
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    detector.train()
+    for module in detector.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.eval()
+    as_list = detector(list(images), _targets())
+    as_batch = detector(images, Targets.from_list(_targets()))
+    torch.testing.assert_close(as_list, as_batch)
+
+
+@pytest.mark.parametrize(
+    ("images", "targets", "words"),
+    [
+        ([torch.rand(3, 8, 8)], None, "needs targets"),
+        ([torch.rand(1, 8, 8)], [], r"images\[0\] must have shape \(3, height, width\), got \(1, 8, 8\)"),
+        ([torch.rand(3, 8, 8)], [], "got 1 images but targets of 0"),
+    ],
+)
+def test_wrong_calls_are_named(detector, images, targets, words):
+    with pytest.raises(ValueError, match=words):
+        detector.train()(images, targets)

@@ -1,0 +1,38 @@
+import pytest
+
+from boxwright.errors import RecipeError
+from boxwright.recipes import build_criterion, build_detector, load_recipe
+
+
+@pytest.mark.parametrize(
+    ("recipe", "overrides", "words"),
+    [
+        ("retinanet-tiny", ["criterion.distribution.type=distribution-focal"], "distribution: needs distributions"),
+        ("retinanet-tiny", ["criterion.quality.type=sigmoid-cross-entropy"], "the retina head has no quality branch"),
+        ("retinanet-tiny", ["detector.coder.type=integral"], "integral does not fit the retina head"),
+        ("retinanet-tiny", ["criterion.classification.type=softmax-focal"], "needs a column for background"),
+        ("retinanet-tiny", ["criterion.assigner.type=dual"], "assigner: dual does not fit"),
+        (
+            "retinanet-tiny",
+            ["criterion.classification.class_weight=equal"],
+            r"criterion\.classification: class_weight must",
+        ),
+        ("gfl-tiny", ["detector.coder.type=delta"], "delta does not fit the gfl head"),
+        ("gfl-tiny", ["detector.head.reg_max=8"], r"detector\.coder\.reg_max is 16 but detector\.head\.reg_max is 8"),
+        ("gfl-tiny", ["criterion.box.type=smooth-l1"], "box: smooth-l1 compares 4 encoded parameters"),
+        ("gfl-tiny", ["criterion.classification.from_logits=false"], "gives logits, not probabilities"),
+        ("atss-tiny", ["criterion.quality=null"], "has a quality branch, which needs a loss"),
+        ("tood-tiny", ["detector.coder.type=delta"], "the tood head predicts distances"),
+        ("tood-tiny", ["detector.priors.offset=0.0"], r"head\.offset is 0\.5 but detector\.priors\.offset is 0\.0"),
+        ("tood-tiny", ["criterion.first.assigner.type=proposal"], r"criterion\.first\.assigner: proposal does not fit"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused_with_the_reason(recipe, overrides, words):
+    with pytest.raises(RecipeError, match=words):
+        build_criterion(load_recipe(recipe, overrides))
+
+
+def test_the_network_refuses_too():
+    priors = "detector.priors.type=octave-anchors"
+    with pytest.raises(RecipeError, match=r"detector\.head: .*priors_per_cell=9"):
+        build_detector(load_recipe("gfl-tiny", [priors]), ["a"])

@@ -1,0 +1,75 @@
+import pytest
+
+from boxwright.errors import RecipeError
+from boxwright.losses import GIoULoss
+from boxwright.recipes import build_criterion, build_detector, dump_recipe, load_recipe, recipe_names
+from boxwright.recipes.parts import type_name
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_builds_and_survives_being_written(name, tmp_path):
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    file = tmp_path / "recipe.yaml"
+    file.write_text(dump_recipe(recipe))
+    assert load_recipe(file) == recipe
+    detector = build_detector(recipe, ["a", "b"], pretrained=False)
+    assert detector.class_names == ("a", "b")
+
+
+def test_an_override_swaps_a_part_and_drops_its_old_fields():
+    recipe = load_recipe("retinanet", ["criterion.box.eps=1e-6", "criterion.box.type=giou", "data.batch_size=4"])
+    assert recipe.data.batch_size == 4
+    assert isinstance(build_criterion(recipe).box, GIoULoss)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("criterion.box.type=gio", "criterion.box.type: unknown part 'gio'; did you mean 'giou'"),
+        ("criterion.classification.gama=1", "unknown key 'gama'; did you mean 'gamma'"),
+        ("data.batchsize=3", "unknown key 'batchsize'; did you mean 'batch_size'"),
+        ("data.batch_size=0", "data.batch_size: Input should be greater than 0"),
+        ("schedule.milestones=[90]", r"milestones \(90,\) must be below epochs = 12"),
+        ("data.batch_size.x=3", "data.batch_size is a value, not a section"),
+        ("nonsense", "must read key=value"),
+    ],
+)
+def test_a_wrong_override_is_answered_with_the_nearest_known(override, words):
+    with pytest.raises(RecipeError, match=words):
+        load_recipe("retinanet", [override])
+
+
+def test_an_unknown_recipe_is_answered_with_the_nearest_known():
+    with pytest.raises(RecipeError, match="there is no recipe 'retinnet'; did you mean 'retinanet'"):
+        load_recipe("retinnet")
+
+
+@pytest.mark.parametrize("text", ["a: [", "just words", "- 1"])
+def test_a_file_that_is_no_recipe(text, tmp_path):
+    file = tmp_path / "broken.yaml"
+    file.write_text(text)
+    with pytest.raises(RecipeError, match=r"broken\.yaml"):
+        load_recipe(file)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("GIoULoss", "giou"),
+        ("SmoothL1Loss", "smooth-l1"),
+        ("MaxIoUAssigner", "max-iou"),
+        ("ATSSAssigner", "atss"),
+        ("SimOTAAssigner", "simota"),
+        ("TaskAlignedFocalLoss", "task-aligned-focal"),
+        ("SSDAssigner", "ssd"),
+        ("MPDIoULoss", "mpdiou"),
+        ("APLoss", "ap"),
+        ("GHMCLoss", "ghmc"),
+        ("RankSortLoss", "rank-sort"),
+        ("PPYOLOEHead", "ppyoloe"),
+        ("YOLOv5Coder", "yolov5"),
+    ],
+)
+def test_names_of_parts(name, expected):
+    assert type_name(type(name, (), {})) == expected
