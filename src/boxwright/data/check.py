@@ -1,0 +1,153 @@
+"""Look for everything that is wrong with a data set before it costs a training run."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import torch
+
+from boxwright.boxes import box_iou
+from boxwright.data.annotations import Annotations, BoxTable, Request
+from boxwright.data.check_images import check_images
+from boxwright.data.findings import SEVERITIES, Finding, FindingError
+from boxwright.data.readers import describe, find_reader
+from boxwright.data.rules import judge
+from boxwright.data.splits import by_split
+from boxwright.data.stats import SplitColumns, Statistics, statistics
+
+SAME_BOX = 0.8  # IoU from which two boxes of one class are taken for the same object
+
+
+@dataclass(frozen=True)
+class Report(Sequence[Finding]):
+    """The findings of a check, errors first, and what the data set consists of (None where it cannot be read)."""
+
+    title: str
+    findings: tuple[Finding, ...]
+    statistics: Statistics | None = None
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.findings)
+
+    @overload
+    def __getitem__(self, index: int) -> Finding: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Finding]: ...
+    def __getitem__(self, index: int | slice) -> Finding | Sequence[Finding]:
+        return self.findings[index]
+
+    @property
+    def totals(self) -> dict[str, int]:
+        """The number of findings of each kind that occurs."""
+        return dict(Counter(finding.kind for finding in self.findings))
+
+    @property
+    def severities(self) -> dict[str, int]:
+        """The number of errors, warnings and infos, by severity."""
+        return {name: sum(finding.severity == name for finding in self.findings) for name in SEVERITIES}
+
+    def exit_code(self, strict: bool = False) -> int:
+        """Return 2 when there are errors, 1 when there are warnings and `strict`, else 0."""
+        counts = self.severities
+        return 2 if counts["error"] else int(strict and counts["warning"] > 0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what `--json` prints."""
+        return {
+            "title": self.title,
+            "notes": self.notes,
+            "severities": self.severities,
+            "totals": self.totals,
+            "findings": [finding.to_dict() for finding in self.findings],
+            "statistics": self.statistics.to_dict() if self.statistics else None,
+        }
+
+
+def check_dataset(
+    path: str | Path,
+    *,
+    format: str | None = None,
+    classes: Sequence[str] | None = None,
+    splits: Mapping[str, str] | None = None,
+    images: str | Path | None = None,
+    one_based: bool | None = None,
+) -> Report:
+    """Read annotations and images of a data set, and report everything that is wrong or worth knowing.
+
+    The arguments are those of `open_dataset`. The rules are those of loading, which drops boxes without area, clips
+    slight overshoot and refuses errors; here nothing is refused and every case is listed.
+
+    Raises:
+        DataError: there is nothing at `path` that could be checked.
+    """
+    request = Request.make(path, classes, splits, images, one_based)
+    reader = find_reader(request.path, format)
+    try:
+        annotations = reader.read(request)
+    except FindingError as error:
+        return Report(f"found: {reader.TITLE}, which cannot be read", (error.finding,))
+    if not annotations.images:
+        nothing = Finding("annotation-file", "no images are listed here", request.path)
+        return Report(f"found: {reader.TITLE}, without images", (*annotations.problems, nothing))
+    findings = annotations.problems + check_images(annotations)
+    verdict = judge(annotations)
+    findings += verdict.findings + _double_boxes(annotations, verdict.boxes)
+    if reader.NAME == "coco":
+        findings += _category_gaps(annotations, request.path)
+    entries, boxes, parts = by_split(annotations.images, verdict.boxes)
+    stats = _statistics(annotations.class_names, boxes, parts)
+    findings += _empty_classes(stats, request.path)
+    counts = np.bincount(boxes.owner, minlength=len(entries))
+    findings += [
+        Finding("image-background", f"{entry.name}: no annotation", entry.source)
+        for entry, count in zip(entries, counts, strict=True)
+        if count == 0
+    ]
+    findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
+    title = describe(reader, len(entries), annotations.class_names, stats.splits)
+    return Report(title, tuple(findings), stats, tuple(annotations.notes))
+
+
+def _double_boxes(annotations: Annotations, boxes: BoxTable) -> list[Finding]:
+    """Find pairs of boxes of one class in one image that overlap so much that they are one object."""
+    findings = []
+    order = np.argsort(boxes.owner, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(boxes.owner[order])) + 1):
+        corners = torch.from_numpy(boxes.xyxy[rows])
+        same = torch.from_numpy((boxes.label[rows][:, None] == boxes.label[rows]) & ~boxes.crowd[rows])
+        overlap = box_iou(corners, corners).where(same & same.mT, 0).triu(1)
+        for i, j in (overlap >= SAME_BOX).nonzero().tolist():
+            text, other = annotations.box_text(boxes, rows[j]), int(boxes.place[rows[i]])
+            message = f"{text} repeats the box of {annotations.places} {other} (IoU {overlap[i, j]:.2f})"
+            findings.append(annotations.box_finding("box-duplicate", boxes, rows[j], message))
+    return findings
+
+
+def _category_gaps(annotations: Annotations, path: Path) -> list[Finding]:
+    ids = sorted(annotations.category_ids)
+    if not ids or ids[-1] - ids[0] + 1 == len(ids):
+        return []
+    return [Finding("category-gap", f"{len(ids)} category ids from {ids[0]} to {ids[-1]} with gaps", path)]
+
+
+def _empty_classes(stats: Statistics, path: Path) -> list[Finding]:
+    """Find classes without an object, anywhere or in the training split."""
+    train = stats.splits["train"].classes if "train" in stats.splits else stats.classes
+    return [
+        Finding("class-empty", f"class {name!r} has no object in train ({stats.classes[name]} elsewhere)", path)
+        for name, count in train.items()
+        if count == 0
+    ]
+
+
+def _statistics(class_names: tuple[str, ...], boxes: BoxTable, parts: list[tuple[str, int, int]]) -> Statistics:
+    columns = {}
+    for split, start, stop in parts:
+        inside = (boxes.owner >= start) & (boxes.owner < stop)
+        counts = np.bincount(boxes.owner[inside] - start, minlength=stop - start)
+        columns[split] = SplitColumns(counts, boxes.label[inside], boxes.crowd[inside], boxes.area[inside])
+    return statistics(class_names, columns)

@@ -1,0 +1,110 @@
+"""From an image file to uint8 RGB, whatever the file holds; what cannot be used is named."""
+
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from boxwright.errors import DataError
+
+__all__ = ["check_image", "read_image"]
+
+_ORIENTATION = 0x0112  # EXIF tag
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SWAPPING = {_UPRIGHT[code] for code in (5, 6, 7, 8)}
+_SIXTEEN_BIT = ("I", "I;16", "I;16L", "I;16B", "I;16N")
+
+
+def read_image(path: Path | str, size: tuple[int, int] | None = None, enough: int | None = None) -> Tensor:
+    """Decode an image file to (3, height, width) uint8 RGB.
+
+    Grey, palette, RGBA (alpha dropped), CMYK and 16-bit images (upper 8 bits kept) are converted. Annotations are in
+    the frame in which the pixels are stored, so with `size` the EXIF orientation is applied only where the annotated
+    size says that the boxes were drawn on the upright picture; without `size` the picture is turned upright.
+
+    Args:
+        path: the file; of several frames the first is read.
+        size: annotated (width, height) in pixels.
+        enough: a JPEG may be decoded at 1/2, 1/4 or 1/8 as long as its short side keeps this many pixels; the caller
+            scales the boxes by the ratio of the sizes. None: full size.
+
+    Raises:
+        DataError: missing, not an image, truncated, too large (`PIL.Image.MAX_IMAGE_PIXELS`), a pixel type without a
+            fixed range, or neither orientation has the annotated size; names the file.
+    """
+    with _opened(path) as image:
+        turn = _turn(image, size, path)
+        if enough is not None and image.format == "JPEG":
+            short = min(image.size)
+            width, height = (-(-side * enough // short) for side in image.size)
+            image.draft(None, (width, height))
+        pixels = _to_rgb(image, path)
+        if turn is not None:
+            pixels = pixels.transpose(turn)
+        return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)
+
+
+def check_image(path: Path | str, size: tuple[int, int] | None = None) -> None:
+    """Raise the `DataError` of `read_image` that the header alone gives away."""
+    with _opened(path) as image:
+        _turn(image, size, path)
+
+
+@contextmanager
+def _opened(path: Path | str) -> Iterator[Image.Image]:
+    """Open a file; every way in which reading can fail leaves as one DataError that names it."""
+    try:
+        with Image.open(path) as image:
+            pixels = image.width * image.height
+            if Image.MAX_IMAGE_PIXELS is not None and pixels > Image.MAX_IMAGE_PIXELS:
+                raise Image.DecompressionBombError(f"{pixels} pixels, more than {Image.MAX_IMAGE_PIXELS}")
+            yield image
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such image; check the file names in the annotations") from None
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{path}: {error}; downscale it, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it") from None
+    except UnidentifiedImageError:
+        raise DataError(f"{path}: not an image in a known format; replace or remove it") from None
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, MemoryError) as error:
+        raise DataError(f"{path}: cannot be decoded ({error}); replace or remove it") from error
+
+
+def _turn(image: Image.Image, size: tuple[int, int] | None, path: Path | str) -> Image.Transpose | None:
+    """Transposition between the stored frame and the one asked for."""
+    if size is not None and tuple(size) == image.size:
+        return None  # without a look at EXIF, for which Pillow would decode a whole PNG
+    upright = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+    if size is None:
+        return upright
+    if upright in _SWAPPING and tuple(size) == image.size[::-1]:
+        return upright
+    width, height = image.size
+    raise DataError(
+        f"{path}: is {width}x{height}, annotated as {size[0]}x{size[1]}; correct the annotation or the file"
+    )
+
+
+def _to_rgb(image: Image.Image, path: Path | str) -> Image.Image:
+    if image.mode == "F":
+        raise DataError(f"{path}: 32-bit float pixels have no fixed range; convert it to 8 or 16 bit")
+    if image.mode in _SIXTEEN_BIT:
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 0xFFFF:
+            raise DataError(f"{path}: 32-bit pixels have no fixed range; convert it to 8 or 16 bit")
+        image = Image.fromarray((values >> 8).astype(np.uint8))
+    elif image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # Pillow warns when it has to drop transparency from a palette itself
+    return image if image.mode == "RGB" else image.convert("RGB")

@@ -1,0 +1,56 @@
+"""Annotation formats. Each module tells whether a path is its format, which files it reads, and what they say.
+
+A reader is a module with `NAME`, `TITLE`, `VERSION` (raise it when the same files would give another result),
+`sniff(path)`, `sources(request)` (the files whose size and time key the cache) and `read(request)`.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Protocol, cast
+
+from boxwright.data.annotations import Annotations, Request
+from boxwright.data.readers import coco, csv, voc, yolo
+from boxwright.errors import DataError
+
+
+class Reader(Protocol):
+    """What a reader module offers."""
+
+    NAME: str
+    TITLE: str
+    VERSION: int
+
+    def sniff(self, path: Path) -> bool:
+        """Tell whether the path looks like this format."""
+
+    def sources(self, request: Request) -> Iterable[Path]:
+        """Return every file that the result depends on."""
+
+    def read(self, request: Request) -> Annotations:
+        """Return what the files say."""
+
+
+# In order of preference where a folder holds several formats: the richest first.
+READERS = {module.NAME: cast(Reader, module) for module in (coco, voc, yolo, csv)}
+
+
+def find_reader(path: Path, format: str | None = None) -> Reader:
+    """Return the reader asked for, or the first that recognises the path; `DataError` when none does."""
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder; give an annotation file or the folder of a data set")
+    if format is not None:
+        if format not in READERS:
+            raise DataError(f"format {format!r} is not known; choose one of: {', '.join(READERS)}")
+        return READERS[format]
+    reader = next((reader for reader in READERS.values() if reader.sniff(path)), None)
+    if reader is None:
+        raise DataError(
+            f"{path}: no annotations recognised; expected a COCO .json (or annotations/*.json), "
+            "Pascal VOC Annotations/, YOLO data.yaml or images/ + labels/, or a .csv; name the format with --format"
+        )
+    return reader
+
+
+def describe(reader: Reader, images: int, classes: Sequence[str], splits: Iterable[str]) -> str:
+    """Return the line that names what was found: `found: Pascal VOC, 364 images, 3 classes, splits train/val/test`."""
+    return f"found: {reader.TITLE}, {images} images, {len(classes)} classes, splits {'/'.join(splits)}"

@@ -1,0 +1,171 @@
+"""COCO JSON: one file per split, in `annotations/`, beside the images, or given itself."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from boxwright.data.annotations import Annotations, Request
+from boxwright.data.files import broken, leaves_root, read_head, read_json, split_name
+from boxwright.errors import DataError
+
+NAME = "coco"
+TITLE = "COCO"
+VERSION = 1
+
+_FIRST_KEY = re.compile(rb'\s*\{\s*"(info|licenses|images|annotations|categories|type)"')
+_MAX_ID = 2**63
+
+
+def sniff(path: Path) -> bool:
+    """Tell whether the path is a JSON file, or a folder that holds COCO files."""
+    return path.suffix.lower() == ".json" if path.is_file() else bool(_find(path))
+
+
+def sources(request: Request) -> Iterator[Path]:
+    """Return the annotation files."""
+    yield from _splits(request).values()
+
+
+def read(request: Request) -> Annotations:
+    """Return images and annotations of every split; categories are the union over the files."""
+    result = Annotations(places="id")
+    categories: dict[int, str] = {}
+    for split, file in _splits(request).items():
+        data = read_json(file)
+        if not isinstance(data, dict) or not isinstance(data.get("images"), list):
+            raise broken(file, "not a COCO file: expected an object with 'images', 'annotations' and 'categories'")
+        _read_categories(data, file, categories, result)
+        names = [image.get("file_name") for image in data["images"] if isinstance(image, dict)]
+        numbers = _read_images(data["images"], split, file, _image_folder(request, file, split, names), result)
+        _read_boxes(data.get("annotations", []), numbers, file, result)
+    _set_classes(categories, request, result)
+    return result
+
+
+def _splits(request: Request) -> dict[str, Path]:
+    """Return split → annotation file."""
+    path = request.path
+    found = {split_name(path.stem): path} if path.is_file() else _find(path)
+    chosen = request.choose(found)
+    if not chosen:
+        raise DataError(f"{path}: no COCO .json file found here, in annotations/, or in train/, valid/, test/")
+    return chosen
+
+
+def _find(root: Path) -> dict[str, Path]:
+    """Find the annotation files of a folder: `annotations/`, the folder itself, or one folder per split."""
+    for folder in (root / "annotations", root):
+        files = [file for file in sorted(folder.glob("*.json")) if _FIRST_KEY.match(read_head(file))]
+        instances = [file for file in files if file.name.startswith("instances")]
+        if files:
+            return {split_name(file.stem): file for file in instances or files}
+    files = [file for file in sorted(root.glob("*/*.json")) if _FIRST_KEY.match(read_head(file))]
+    return {split_name(file.parent.name): file for file in files}
+
+
+def _image_folder(request: Request, file: Path, split: str, names: list[Any]) -> Path:
+    """Return the folder that holds the listed images: the first of the usual places that has one of the first few."""
+    if request.images is not None:
+        return request.images
+    base = file.parent.parent if file.parent.name == "annotations" else file.parent
+    parts = (split, f"{split}2017", f"{split}2014", "valid")
+    inside = [base / "images", *(base / "images" / part for part in parts)]
+    places = [*inside, file.parent, base, *(base / part for part in parts), base.parent / "images"]
+    samples = [name for name in names if isinstance(name, str) and not leaves_root(name)][:20]
+    return next((place for place in places if any((place / name).is_file() for name in samples)), places[0])
+
+
+def _read_categories(data: dict[str, Any], file: Path, categories: dict[int, str], result: Annotations) -> None:
+    """Add the file's categories to those known, which they must not contradict."""
+    listed = data.get("categories", [])
+    for category in listed if isinstance(listed, list) else [listed]:
+        identity = category.get("id") if isinstance(category, dict) else None
+        name = category.get("name") if isinstance(category, dict) else None
+        if not _is_id(identity) or not isinstance(name, str):
+            result.problem("annotation", f"a category needs an integer id and a name, found {category!r:.80}", file)
+        elif categories.setdefault(identity, name) != name:
+            message = f"category {identity} is {name!r} here and {categories[identity]!r} elsewhere"
+            result.problem("annotation", message, file, id=identity)
+
+
+def _read_images(images: list[Any], split: str, file: Path, folder: Path, result: Annotations) -> dict[int, int]:
+    """Add the images and return image id → number."""
+    numbers: dict[int, int] = {}
+    for image in images:
+        identity = image.get("id") if isinstance(image, dict) else None
+        name = image.get("file_name") if isinstance(image, dict) else None
+        if not _is_id(identity) or not isinstance(name, str):
+            result.problem("annotation", f"an image needs an integer id and a file_name, found {image!r:.80}", file)
+        elif leaves_root(name):
+            result.problem("file-name", f"file_name {name!r} leaves the data folder", file, id=identity)
+        elif identity in numbers:
+            result.problem("annotation", f"two images have id {identity}, the second is {name!r}", file, id=identity)
+        else:
+            size = (_length(image.get("width")), _length(image.get("height")))
+            numbers[identity] = result.add_image(name, folder, identity, size, split, file)
+    return numbers
+
+
+def _read_boxes(annotations: Any, numbers: dict[int, int], file: Path, result: Annotations) -> None:
+    """Add the annotations' boxes: xywh to xyxy, `iscrowd` to crowd."""
+    if not isinstance(annotations, list):
+        raise broken(file, f"'annotations' must be a list, found {type(annotations).__name__}")
+    seen: set[int] = set()
+    for index, annotation in enumerate(annotations):
+        if not isinstance(annotation, dict):
+            result.problem("annotation", f"annotation number {index} is not an object but {annotation!r:.80}", file)
+            continue
+        identity = annotation.get("id", index)
+        if not _is_id(identity):
+            result.problem(
+                "annotation", f"annotation number {index}: id must be an integer, not {identity!r:.60}", file
+            )
+            continue
+        box, area, category = annotation.get("bbox"), annotation.get("area"), annotation.get("category_id")
+        number = numbers.get(image) if _is_id(image := annotation.get("image_id")) else None
+        if identity in seen:
+            result.problem("annotation", f"two annotations have id {identity}", file, id=identity)
+        elif number is None:
+            result.problem("unknown-image", f"image_id {image!r:.80} is not in the image list", file, id=identity)
+        elif not (isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))):
+            result.problem(
+                "annotation", f"bbox must be four numbers [x, y, w, h], found {box!r:.80}", file, id=identity
+            )
+        else:
+            x, y, w, h = box
+            key = category if _is_id(category) else repr(category)
+            crowd = bool(annotation.get("iscrowd", 0))
+            result.add_box(number, (x, y, x + w, y + h), key, identity, crowd, area if _is_number(area) else None)
+        seen.add(identity)
+
+
+def _set_classes(categories: dict[int, str], request: Request, result: Annotations) -> None:
+    """Give labels by sorted category id, or in the order of the classes asked for."""
+    ids = sorted(categories)
+    if request.classes is not None:
+        by_name = {name: identity for identity, name in categories.items()}
+        missing = [name for name in request.classes if name not in by_name]
+        if missing:
+            raise DataError(f"class {missing[0]!r} is not a category of {request.path}; it has: {', '.join(by_name)}")
+        ids = [by_name[name] for name in request.classes]
+    counts = Counter(categories[i] for i in ids)
+    for name in (name for name, count in counts.items() if count > 1):
+        result.problem("category-name", f"{counts[name]} categories are named {name!r}", request.path)
+    names = [categories[i] if counts[categories[i]] == 1 else f"{categories[i]} (id {i})" for i in ids]
+    result.set_classes(ids, names, ids)
+
+
+def _is_id(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and -_MAX_ID <= value < _MAX_ID
+
+
+def _length(value: Any) -> int:
+    """Return a width or height, or 0 (read it from the image) when it is not a sensible number."""
+    return int(value) if _is_number(value) and 0 < value < 2**31 else 0
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    """Tell whether a JSON value is a number that float64 can hold (NaN and infinity are judged later)."""
+    return isinstance(value, float) or _is_id(value)

@@ -1,0 +1,55 @@
+"""Splits: a validation set made where there is none, and images and boxes ordered by split."""
+
+import hashlib
+
+import numpy as np
+
+from boxwright.data.annotations import Annotations, BoxTable, ImageEntry
+
+_ORDER = ("train", "val", "test")
+
+
+def make_validation(annotations: Annotations, fraction: float, seed: int) -> list[str]:
+    """Give a share of the training images to `val` where there is no `val`, and return a note that says so.
+
+    The images with the smallest hashes of seed and file name are taken: the same ones on every machine, and nearly the
+    same ones when images are added. A data set with a single split of another name is taken as `train` first.
+    """
+    entries = annotations.images
+    names = {entry.split for entry in entries}
+    notes = []
+    if len(names) == 1 and not names & set(_ORDER):
+        notes.append(f"the only split, {next(iter(names))}, is taken as train")
+        entries[:] = [entry._replace(split="train") for entry in entries]
+        names = {"train"}
+    numbers = [number for number, entry in enumerate(entries) if entry.split == "train"]
+    if "val" in names or len(numbers) < 2:
+        return notes
+
+    def digest(number: int) -> bytes:
+        return hashlib.sha256(f"{seed} {entries[number].name}".encode(errors="surrogateescape")).digest()
+
+    count = min(max(round(fraction * len(numbers)), 1), len(numbers) - 1)
+    for number in sorted(numbers, key=digest)[:count]:
+        entries[number] = entries[number]._replace(split="val")
+    notes.append(f"no val split: {count} of {len(numbers)} train images became val, by file name and seed {seed}")
+    return notes
+
+
+def by_split(
+    entries: list[ImageEntry], boxes: BoxTable
+) -> tuple[list[ImageEntry], BoxTable, list[tuple[str, int, int]]]:
+    """Return images and boxes with every split in one piece, and (split, start, stop): train, val, test, others."""
+    names = sorted({entry.split for entry in entries}, key=_position)
+    rank = {name: i for i, name in enumerate(names)}
+    owner_rank = np.array([rank[entry.split] for entry in entries], np.int64)
+    order = np.argsort(owner_rank, kind="stable")
+    position = np.empty_like(order)
+    position[order] = np.arange(len(order))
+    ends = np.cumsum(np.bincount(owner_rank, minlength=len(names))).tolist()
+    splits = list(zip(names, [0, *ends[:-1]], ends, strict=True))
+    return [entries[i] for i in order], boxes._replace(owner=position[boxes.owner]), splits
+
+
+def _position(name: str) -> tuple[int, str]:
+    return (_ORDER.index(name) if name in _ORDER else len(_ORDER), name)

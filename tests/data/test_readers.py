@@ -1,0 +1,353 @@
+import json
+
+import pytest
+import torch
+import yaml
+
+from boxwright.data import open_dataset
+from boxwright.errors import DataError
+from datasets import (
+    BOXES,
+    coco_content,
+    voc_object,
+    voc_xml,
+    write_coco,
+    write_csv,
+    write_images,
+    write_voc,
+    write_yolo,
+)
+
+WRITERS = {"coco": write_coco, "voc": write_voc, "yolo": write_yolo, "csv": write_csv}
+
+
+def contents(index):
+    """Return split → image name → sorted (class, box, crowd)."""
+    result = {}
+    for split in index.splits:
+        for record in index.split(split):
+            objects = zip(record.labels.tolist(), record.boxes.tolist(), record.crowd.tolist(), strict=True)
+            named = sorted((index.class_names[label], tuple(box), crowd) for label, box, crowd in objects)
+            result.setdefault(split, {})[record.path.name] = named
+    return result
+
+
+@pytest.mark.parametrize("format", WRITERS)
+def test_every_format_says_the_same(tmp_path, format):
+    index = open_dataset(WRITERS[format](tmp_path), splits=None, val_fraction=0.3)
+
+    assert index.format == format
+    assert index.class_names == ("cat", "dog")
+    merged = {name: objects for split in contents(index).values() for name, objects in split.items()}
+    expected = {name: sorted((c, tuple(map(float, b)), False) for c, b in objects) for name, objects in BOXES.items()}
+    assert merged.keys() == {"a.png", "b.png", "c.png"}
+    assert merged["c.png"] == []
+    for name, objects in expected.items():
+        assert [c for c, _, _ in merged[name]] == [c for c, _, _ in objects]
+        for (_, box, _), (_, want, _) in zip(merged[name], objects, strict=True):
+            torch.testing.assert_close(torch.tensor(box), torch.tensor(want))
+    assert index.splits == ("train", "val")
+    assert any("no val split: 1 of 3" in note for note in index.notes)
+
+
+@pytest.mark.parametrize("format", WRITERS)
+def test_format_asked_for_is_used(tmp_path, format):
+    path = WRITERS[format](tmp_path)
+    assert open_dataset(path, format=format).format == format
+    with pytest.raises(DataError, match="format 'pascal' is not known; choose one of: coco, voc, yolo, csv"):
+        open_dataset(path, format="pascal")
+
+
+def test_nothing_there(tmp_path):
+    with pytest.raises(DataError, match="no such file or folder"):
+        open_dataset(tmp_path / "gone")
+    with pytest.raises(DataError, match="no annotations recognised"):
+        open_dataset(tmp_path)
+
+
+class TestCoco:
+    def test_labels_follow_sorted_ids_and_crowd_and_area_are_kept(self, tmp_path):
+        content = coco_content()
+        content["annotations"][0] |= {"iscrowd": 1, "area": 123.5}
+        index = open_dataset(write_coco(tmp_path, content))
+
+        assert index.category_ids == (3, 7)
+        record = next(r for split in index.splits for r in index.split(split) if r.path.name == "a.png")
+        assert record.image_id == 10
+        assert record.crowd.tolist() == [True, False]
+        assert record.area.tolist() == [123.5, 94.0 * 74]
+
+    def test_classes_give_the_order(self, tmp_path):
+        index = open_dataset(write_coco(tmp_path), classes=["dog", "cat"])
+        assert index.class_names == ("dog", "cat")
+        assert index.category_ids == (7, 3)
+        with pytest.raises(DataError, match="class 'dogs' is not a category"):
+            open_dataset(tmp_path, classes=["dogs"])
+
+    def test_categories_of_one_name_stay_apart(self, tmp_path):
+        index = open_dataset(write_coco(tmp_path, coco_content(categories=[{"id": i, "name": "x"} for i in (3, 7)])))
+        assert index.class_names == ("x (id 3)", "x (id 7)")
+        assert any(note.startswith("1 class names used for several categories") for note in index.notes)
+
+    def test_folders_and_other_json_beside(self, tmp_path):
+        write_coco(tmp_path)
+        (tmp_path / "annotations" / "folder.json").mkdir()
+        (tmp_path / "annotations" / "captions.json").write_text("[1, 2]")
+        assert open_dataset(tmp_path).splits == ("train", "val")
+
+    def test_a_folder_per_split(self, tmp_path):
+        for split in ("train", "valid"):
+            write_images(tmp_path / split)
+            (tmp_path / split / "_annotations.coco.json").write_text(json.dumps(coco_content()))
+        index = open_dataset(tmp_path)
+        assert index.splits == ("train", "val")
+        assert index.split("val")[0].path == tmp_path / "valid" / "a.png"
+
+    def test_images_beside_by_year(self, tmp_path):
+        file = write_coco(tmp_path, split="val2017")
+        (tmp_path / "images").rename(tmp_path / "val2017")
+        assert open_dataset(file).split("val")[0].path == tmp_path / "val2017" / "a.png"
+
+    def test_images_given(self, tmp_path):
+        file = write_coco(tmp_path / "set")
+        elsewhere = write_images(tmp_path / "elsewhere")
+        assert open_dataset(file, images=elsewhere).split("train")[0].path.parent == elsewhere
+
+    def test_size_is_read_from_the_image_when_missing(self, tmp_path):
+        content = coco_content()
+        del content["images"][0]["width"]
+        content["images"][1]["height"] = None
+        index = open_dataset(write_coco(tmp_path, content))
+        assert {(r.width, r.height) for split in index.splits for r in index.split(split)} == {(100, 80)}
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"annotations": 3}, "'annotations' must be a list, found int"),
+            ({"annotations": [3]}, "annotation number 0 is not an object"),
+            ({"annotations": [{"id": "x"}]}, "id must be an integer, not 'x'"),
+            ({"annotations": [{"id": 1, "image_id": 99}]}, "id 1: image_id 99 is not in the image list"),
+            (
+                {"annotations": [{"id": 1, "image_id": 10, "bbox": [1, 2, 3]}]},
+                r"bbox must be four numbers .* found \[1, 2, 3\]",
+            ),
+            (
+                {"annotations": [{"id": 1, "image_id": 10, "bbox": [1, 2, 3, 4], "category_id": 5}]},
+                "id 1: class 5 is not one of: cat, dog",
+            ),
+            ({"images": [{"id": 1}]}, "an image needs an integer id and a file_name"),
+            ({"images": [{"id": 1, "file_name": "../a.png"}]}, "'../a.png' leaves the data folder"),
+            ({"images": [{"id": 1, "file_name": "/etc/passwd"}]}, "leaves the data folder"),
+            ({"images": [{"id": 1, "file_name": "..\\a.png"}]}, "leaves the data folder"),
+            ({"images": {}}, "not a COCO file"),
+            ({"categories": [{"id": 1}]}, "a category needs an integer id and a name"),
+        ],
+    )
+    def test_what_is_broken_is_named(self, tmp_path, change, message):
+        file = write_coco(tmp_path, coco_content(**change))
+        with pytest.raises(DataError, match=message) as error:
+            open_dataset(file)
+        assert str(error.value).startswith(str(file))
+
+    def test_broken_json_names_the_line(self, tmp_path):
+        file = write_coco(tmp_path)
+        file.write_text('{\n"images": [\n}')
+        with pytest.raises(DataError, match=r"instances_train.json, line 3: not valid JSON"):
+            open_dataset(file)
+
+    def test_categories_that_contradict_each_other(self, tmp_path):
+        write_coco(tmp_path)
+        write_coco(tmp_path, coco_content(categories=[{"id": 3, "name": "cow"}]), split="val")
+        with pytest.raises(DataError, match="category 3 is 'cow' here and 'cat' elsewhere"):
+            open_dataset(tmp_path)
+
+
+class TestVoc:
+    def test_splits_lists_and_difficult(self, tmp_path):
+        lists = {
+            f"ImageSets/Main/{s}.txt": text for s, text in {"train": "a\n", "val": "b\n", "dog_val": "b 1\n"}.items()
+        }
+        file = {"Annotations/b.xml": voc_xml("b.png", voc_object("dog", (1, 2, 3, 4), difficult=1))}
+        index = open_dataset(write_voc(tmp_path, lists | file))
+        assert index.splits == ("train", "val")
+        assert index.split("val")[0].crowd.tolist() == [True]
+        assert index.class_counts("val").tolist() == [0, 0]
+        assert "1 annotation files are in no split, for example c.xml" in index.notes
+
+    def test_trainval_is_train_where_there_is_no_train(self, tmp_path):
+        index = open_dataset(write_voc(tmp_path, {"ImageSets/Main/trainval.txt": "a\nb\n"}))
+        assert index.splits == ("train", "val")
+        assert len(index) == 2
+
+    def test_list_of_a_class_has_a_second_column(self, tmp_path):
+        write_voc(tmp_path, {"ImageSets/Main/dog_train.txt": "a  1\nb -1\n"})
+        index = open_dataset(tmp_path, splits={"test": "ImageSets/Main/dog_train.txt"})
+        assert [len(index.split(s)) for s in index.splits] == [2]
+
+    @pytest.mark.parametrize(
+        ("box", "extra", "first", "reason"),
+        [
+            ((0, 5, 9, 9), "", 0, "some boxes start below 1"),
+            ((3, 5, 9, 9), "<source><database>The VOC2007 Database</database></source>", 1, "PASCAL VOC database"),
+            ((3, 5, 9, 9), "<path>/home/x.jpg</path>", 0, "labelImg"),
+            ((1, 5, 100, 9), "", 1, "boxes at the border run from 1 to the image size"),
+            ((3, 5, 9, 9), "", 0, "nothing speaks for 1"),
+        ],
+    )
+    def test_first_pixel_is_detected(self, tmp_path, box, extra, first, reason):
+        (tmp_path / "Annotations").mkdir()
+        (tmp_path / "Annotations" / "a.xml").write_text(voc_xml("a.png", voc_object("cat", box), extra))
+        index = open_dataset(tmp_path)
+        x1, y1, x2, y2 = box
+        assert index.split("train")[0].boxes.tolist() == [[x1 - first, y1 - first, x2, y2]]
+        assert any(reason in note for note in index.notes)
+        forced = open_dataset(tmp_path, one_based=not first)
+        assert forced.split("train")[0].boxes.tolist() == [[max(x1 - 1 + first, 0), y1 - 1 + first, x2, y2]]
+
+    def test_images_are_found_by_the_name_of_the_annotation(self, tmp_path):
+        write_voc(tmp_path, {"Annotations/a.xml": voc_xml("a.wrong")})
+        assert open_dataset(tmp_path).split("train")[0].path.name in ("a.png", "b.png")
+        paths = {record.path for split in ("train", "val") for record in open_dataset(tmp_path).split(split)}
+        assert tmp_path / "JPEGImages" / "a.png" in paths
+
+    @pytest.mark.parametrize(
+        ("files", "message"),
+        [
+            ({"Annotations/a.xml": "<annotation>\n<object>\n</annotation>"}, "a.xml, line 3: not valid XML"),
+            ({"Annotations/a.xml": voc_xml("../../x.png")}, "'../../x.png' leaves the data folder"),
+            (
+                {"Annotations/a.xml": voc_xml("a.png", "<object>\n<name>cat</name></object>")},
+                "a.xml, line 4: an <object>",
+            ),
+            (
+                {"Annotations/a.xml": '<!DOCTYPE a [<!ENTITY e "x">]>\n<annotation>&e;</annotation>'},
+                "a.xml: XML that is not accepted",
+            ),
+            ({"ImageSets/Main/train.txt": "a\nzebra\n"}, "train.txt, line 2: no file Annotations/zebra.xml"),
+            ({"ImageSets/Main/train.txt": "../a\n"}, "train.txt, line 1: image id '../a' leaves"),
+        ],
+    )
+    def test_what_is_broken_is_named(self, tmp_path, files, message):
+        with pytest.raises(DataError, match=message):
+            open_dataset(write_voc(tmp_path, files))
+
+    def test_classes_given_make_others_unknown(self, tmp_path):
+        write_voc(tmp_path)
+        with pytest.raises(DataError, match=r"a.xml, line 5: class 'dog' is not one of: cat"):
+            open_dataset(tmp_path, classes=["cat"])
+        assert open_dataset(tmp_path, classes=["dog", "cow", "cat"]).class_names == ("dog", "cow", "cat")
+
+
+class TestYolo:
+    def test_data_yaml_with_the_paths_of_another_machine(self, tmp_path):
+        for split in ("train", "valid"):
+            write_yolo(tmp_path / split, names=None)
+        content = {"train": "../train/images", "val": "../valid/images", "nc": 2, "names": ["cat", "dog"]}
+        (tmp_path / "data.yaml").write_text(yaml.safe_dump(content))
+        index = open_dataset(tmp_path)
+        assert index.splits == ("train", "val")
+        assert index.class_names == ("cat", "dog")
+        assert contents(open_dataset(tmp_path / "data.yaml")) == contents(index)
+
+    def test_yaml_that_leaves_the_folder(self, tmp_path):
+        write_yolo(tmp_path / "other")
+        root = tmp_path / "set"
+        root.mkdir()
+        (root / "data.yaml").write_text(f"train: {tmp_path}/other/images\nnames: [cat, dog]\n")
+        with pytest.raises(DataError, match="data outside the data folder is not read"):
+            open_dataset(root)
+
+    def test_names_as_mapping_and_list_of_images(self, tmp_path):
+        write_yolo(tmp_path, names=None)
+        (tmp_path / "train.txt").write_text("./images/a.png\nimages/b.png\n")
+        (tmp_path / "data.yaml").write_text("train: train.txt\nnames: {0: cat, 1: dog}\n")
+        index = open_dataset(tmp_path)
+        assert len(index) == 2
+        assert index.class_names == ("cat", "dog")
+
+    def test_polygons_become_their_boxes(self, tmp_path):
+        index = open_dataset(write_yolo(tmp_path, {"a.txt": "1 0.1 0.1 0.5 0.2 0.3 0.9\n"}))
+        boxes = {r.path.name: r.boxes for split in index.splits for r in index.split(split)}
+        torch.testing.assert_close(boxes["a.png"], torch.tensor([[10.0, 8.0, 50.0, 72.0]]))
+
+    def test_a_class_listed_twice(self, tmp_path):
+        with pytest.raises(DataError, match="class 'cat' is listed twice"):
+            open_dataset(write_yolo(tmp_path, names="cat\ncat\n"))
+
+    def test_no_names(self, tmp_path):
+        index = open_dataset(write_yolo(tmp_path, names=None))
+        assert index.class_names == ("class_0", "class_1")
+        assert any("no class names found" in note for note in index.notes)
+
+    @pytest.mark.parametrize(
+        ("line", "message"),
+        [
+            ("0 0.5 0.5 0.1", "expected 'class cx cy w h'"),
+            ("cat 0.5 0.5 0.1 0.1", "expected 'class cx cy w h'"),
+            ("-1 0.5 0.5 0.1 0.1", "expected 'class cx cy w h'"),
+            ("2 0.5 0.5 0.1 0.1", "class 2 is not one of: cat, dog"),
+            ("0 nan 0.5 0.1 0.1", "is not finite"),
+            ("0 50 40 20 20", "lies outside its image"),
+        ],
+    )
+    def test_what_is_broken_is_named(self, tmp_path, line, message):
+        with pytest.raises(DataError, match=rf"a\.txt, line 2: .*{message}"):
+            open_dataset(write_yolo(tmp_path, {"a.txt": f"\n{line}\n"}))
+
+    def test_broken_yaml_names_the_line(self, tmp_path):
+        write_yolo(tmp_path, names=None)
+        (tmp_path / "data.yaml").write_text("train: images\nnames: [cat\nval: images\n")
+        with pytest.raises(DataError, match=r"data.yaml, line \d: not valid YAML"):
+            open_dataset(tmp_path)
+
+
+class TestCsv:
+    def test_header_by_any_usual_name(self, tmp_path):
+        text = "image_path;x1\n"
+        with pytest.raises(DataError, match="line 1: no column for filename, class, xmin"):
+            open_dataset(write_csv(tmp_path, text))
+        text = "Image,Label,X1,Y1,X2,Y2,img_width,img_height\na.png,cat,1,2,3,4,100,80\n"
+        record = open_dataset(write_csv(tmp_path, text)).split("train")[0]
+        assert record.boxes.tolist() == [[1, 2, 3, 4]]
+        assert (record.width, record.height) == (100, 80)
+
+    @pytest.mark.parametrize(
+        ("row", "message"),
+        [
+            ("a.png,cat,1,2,3", "5 values for 6 columns"),
+            ("a.png,cat,1,2,3,x", "must be numbers"),
+            ("a.png,,1,2,3,4", "a box without a class"),
+            ("/a.png,cat,1,2,3,4", "'/a.png' leaves the data folder"),
+            ("a.png,cat,1,2,inf,4", "is not finite"),
+        ],
+    )
+    def test_what_is_broken_is_named(self, tmp_path, row, message):
+        with pytest.raises(DataError, match=rf"train.csv, line 3: .*{message}"):
+            open_dataset(write_csv(tmp_path, f"filename,class,xmin,ymin,xmax,ymax\nb.png,dog,1,2,3,4\n{row}\n"))
+
+
+class TestRealData:
+    def test_bccd_is_the_same_in_every_format(self, shared):
+        root = shared / "data" / "bccd"
+        coco, voc = open_dataset(root), open_dataset(root / "original")
+        assert coco.describe() == "found: COCO, 364 images, 3 classes, splits train/val/test"
+        assert voc.describe() == "found: Pascal VOC, 364 images, 3 classes, splits train/val/test"
+        assert contents(voc) == contents(coco)
+        assert coco.class_counts("train").tolist() == [2381, 214, 209]
+        table = open_dataset(root / "original" / "test.csv")
+        assert table.describe() == "found: CSV, 364 images, 3 classes, splits test"
+        assert sum(map(len, contents(table)["test"].values())) == 4886
+
+    def test_one_coco_file_gets_a_validation_split(self, shared):
+        index = open_dataset(shared / "data" / "bccd" / "annotations" / "instances_train.json")
+        assert [len(index.split(s)) for s in ("train", "val")] == [164, 41]
+        assert index.split("train")[0].path.is_file()
+
+    def test_aquarium_as_coco_and_as_yolo(self, shared):
+        root = shared / "data" / "aquarium"
+        coco, yolo = open_dataset(root), open_dataset(root, format="yolo")
+        assert coco.class_names == yolo.class_names
+        for split in ("train", "val", "test"):
+            assert torch.equal(coco.class_counts(split), yolo.class_counts(split))
+            assert len(coco.split(split)) == len(yolo.split(split))
+        assert all(record.path.is_file() for record in yolo.split("val"))

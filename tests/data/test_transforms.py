@@ -1,0 +1,176 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torchvision import tv_tensors
+
+from boxwright.data.transforms import (
+    IoUCrop,
+    Photometric,
+    Resize,
+    Sanitize,
+    ZoomCrop,
+    evaluation_transform,
+    fitted,
+    training_transform,
+)
+
+
+def sample_of(height: int, width: int, boxes: torch.Tensor) -> dict:
+    """A sample whose labels and crowd flags tell which box they belong to."""
+    index = torch.arange(len(boxes))
+    return {
+        "image": tv_tensors.Image(torch.randint(256, (3, height, width), dtype=torch.uint8)),
+        "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(height, width), clamping_mode=None),
+        "labels": index,
+        "crowd": index % 3 == 1,
+    }
+
+
+@st.composite
+def samples(draw) -> dict:
+    height, width = draw(st.integers(1, 60)), draw(st.integers(1, 60))
+    share = st.floats(-0.25, 1.25, width=32)
+    corners = draw(st.lists(st.tuples(share, share, share, share), max_size=6))
+    scale = torch.tensor([width, height, width, height])
+    boxes = torch.tensor(corners, dtype=torch.float32).reshape(-1, 4) * scale
+    low, high = boxes[:, :2].minimum(boxes[:, 2:]), boxes[:, :2].maximum(boxes[:, 2:])
+    return sample_of(height, width, torch.cat([low, high], dim=1))
+
+
+options = st.fixed_dictionaries(
+    {
+        "size": st.sampled_from([16, 48, (20, 33)]),
+        "horizontal_flip": st.sampled_from([0.0, 0.5]),
+        "vertical_flip": st.sampled_from([0.0, 0.5]),
+        "scale_jitter": st.sampled_from([None, (0.3, 2.5), (1.0, 1.0)]),
+        "iou_crop": st.sampled_from([0.0, 1.0]),
+        "photometric": st.sampled_from([0.0, 1.0, 3.0]),
+    }
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(samples(), options, st.integers(0, 1000))
+def test_boxes_labels_and_crowd_flags_stay_together(sample, options, seed):
+    torch.manual_seed(seed)
+    out = training_transform(**options)(sample)
+
+    height, width = out["image"].shape[-2:]
+    boxes, labels = out["boxes"].as_subclass(torch.Tensor), out["labels"]
+    assert out["image"].dtype == torch.uint8
+    assert boxes.shape == (len(labels), 4)
+    assert torch.equal(out["crowd"], labels % 3 == 1)
+    assert labels.unique().numel() == labels.numel()
+    assert (boxes >= 0).all()
+    assert (boxes[:, 0::2] <= width).all()
+    assert (boxes[:, 1::2] <= height).all()
+    assert (boxes[:, 2:] - boxes[:, :2] >= 1).all()
+    size = options["size"]
+    short, long = size if isinstance(size, tuple) else (size, size)
+    assert min(height, width) <= short
+    assert max(height, width) <= long
+
+
+@pytest.mark.parametrize("iou_crop", [0.0, 1.0])
+def test_the_boxes_follow_the_pixels(iou_crop):
+    """Each object is a block of its own colour, which must fill its box and nothing else after every change."""
+    transform = training_transform(64, vertical_flip=0.5, scale_jitter=(0.7, 2.0), iou_crop=iou_crop)
+    boxes = torch.tensor([[10.0, 20, 50, 60], [60, 10, 110, 30], [70, 50, 90, 70]])
+    survivors = 0
+    for seed in range(30):
+        torch.manual_seed(seed)
+        sample = sample_of(80, 120, boxes)
+        sample["image"].zero_()
+        for channel, (x1, y1, x2, y2) in enumerate(boxes.int().tolist()):
+            sample["image"][channel, y1:y2, x1:x2] = 255
+        out = transform(sample)
+        for label, box in zip(out["labels"].tolist(), out["boxes"].tolist(), strict=True):
+            rows, columns = torch.where(out["image"][label] > 127)
+            extent = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+            assert torch.tensor(box).sub(torch.tensor(extent)).abs().max() <= 1.01
+            survivors += 1
+    assert survivors > 30
+
+
+def test_an_object_cut_to_a_sliver_is_dropped_and_a_crowd_region_is_kept():
+    boxes = torch.tensor([[-95.0, 0, 5, 10], [-50, 0, 50, 10], [-95, 0, 5, 10], [3, 3, 3, 9]])
+    sample = sample_of(100, 100, boxes)
+    sample["crowd"] = torch.tensor([False, False, True, False])
+
+    out = Sanitize(min_visible=0.1)(sample)
+
+    assert out["labels"].tolist() == [1, 2]
+    assert out["boxes"].tolist() == [[0, 0, 50, 10], [0, 0, 5, 10]]
+    assert out["crowd"].tolist() == [False, True]
+
+
+@pytest.mark.parametrize("size", [64, (40, 60)])
+def test_evaluation_only_resizes(size):
+    sample = sample_of(50, 100, torch.tensor([[10.0, 5, 60, 45]]))
+
+    out = evaluation_transform(size)(sample)
+
+    height, width = fitted(50, 100, size)
+    assert out["image"].shape == (3, height, width)
+    scale = torch.tensor([width / 100, height / 50]).repeat(2)
+    assert torch.allclose(out["boxes"].as_subclass(torch.Tensor), sample["boxes"].as_subclass(torch.Tensor) * scale)
+
+
+def test_fitted_bounds_both_sides():
+    assert fitted(480, 640, 320) == (240, 320)
+    assert fitted(640, 480, 320) == (320, 240)
+    assert fitted(480, 640, (800, 1333)) == (800, 1067)
+    assert fitted(400, 1000, (800, 1333)) == (533, 1333)
+    assert fitted(1, 1000, 320) == (1, 320)
+
+
+def test_zoom_of_one_is_the_plain_resize():
+    sample = sample_of(33, 70, torch.tensor([[3.0, 4, 50, 30]]))
+
+    zoomed, plain = ZoomCrop(48, (1.0, 1.0))(sample), Resize(48)(sample)
+
+    assert torch.equal(zoomed["image"], plain["image"])
+    assert torch.equal(zoomed["boxes"], plain["boxes"])
+
+
+def test_zoom_out_leaves_the_rest_to_padding_and_zoom_in_fills_the_frame():
+    sample = sample_of(60, 80, torch.zeros(0, 4))
+
+    assert ZoomCrop(40, (0.5, 0.5))(sample)["image"].shape == (3, 15, 20)
+    assert ZoomCrop(40, (2.0, 2.0))(sample)["image"].shape == (3, 40, 40)
+    assert ZoomCrop((30, 40), (2.0, 2.0))(sample)["image"].shape == (3, 30, 40)
+    with pytest.raises(ValueError, match="low <= high"):
+        ZoomCrop(40, (2.0, 0.5))
+
+
+def test_iou_crop_keeps_an_object_that_overlaps_enough():
+    torch.manual_seed(1)
+    boxes = torch.tensor([[40.0, 20, 150, 130], [150, 100, 190, 150]])
+    sample = sample_of(160, 200, boxes)
+    crop = IoUCrop(sampler_options=[0.3])
+    for _ in range(20):
+        params = crop.make_params([sample["image"], sample["boxes"]])
+        left, top = params["left"], params["top"]
+        part = torch.tensor([[left, top, left + params["width"], top + params["height"]]])
+        clipped = torch.cat([boxes[:, :2].maximum(part[:, :2]), boxes[:, 2:].minimum(part[:, 2:])], dim=1)
+        inner = (clipped[:, 2:] - clipped[:, :2]).clamp(min=0).prod(1)
+        union = params["height"] * params["width"] + (boxes[:, 2:] - boxes[:, :2]).prod(1) - inner
+        assert (inner / union).max() >= 0.3
+        assert 0.45 < params["width"] / params["height"] < 2.1
+        centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+        inside = ((centres > part[:, :2]) & (centres < part[:, 2:])).all(dim=1)
+        assert torch.equal(inside, params["is_within_crop_area"])
+
+
+def test_photometric_keeps_grey_grey_and_does_nothing_at_strength_zero():
+    grey = torch.arange(256, dtype=torch.uint8).view(1, 16, 16).expand(3, -1, -1)
+    colour = tv_tensors.Image(torch.randint(256, (3, 16, 16), dtype=torch.uint8))
+    changed = 0
+    for seed in range(20):
+        torch.manual_seed(seed)
+        out = Photometric(1.0)(tv_tensors.Image(grey))
+        assert (out.float() - out.float().mean(dim=0)).abs().max() <= 0.5
+        changed += not torch.equal(Photometric(1.0)(colour), colour)
+        assert torch.equal(Photometric(0.0)(colour), colour)
+    assert changed > 10
