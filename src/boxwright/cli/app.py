@@ -1,0 +1,78 @@
+"""The `boxwright` command and what it does with errors."""
+
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+import boxwright
+from boxwright.cli import data, demo, evaluate, export, predict, recipes, train
+from boxwright.errors import BoxwrightError
+from boxwright.extras import needs_extra
+
+__all__ = ["app"]
+
+
+class _Group(TyperGroup):
+    """Prints what is the user's to mend as one sentence, without a traceback, and exits with 2."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the command; without `standalone_mode` errors and results are the caller's."""
+        standalone = kwargs.get("standalone_mode", True)
+        kwargs["standalone_mode"] = False
+        if not standalone:
+            return super().main(*args, **kwargs)
+        try:
+            with needs_extra("train"):
+                result = super().main(*args, **kwargs)
+        except BoxwrightError as error:
+            _fail(str(error))
+        except typer.Abort:
+            sys.exit(130)
+        except Exception as error:
+            # usage errors of Typer, whose base class is not public in all its versions
+            if not hasattr(error, "format_message"):
+                raise
+            context, sentence = getattr(error, "ctx", None), error.format_message().strip()
+            if not sentence:  # a group without its command has shown its help
+                sys.exit(2)
+            _fail(sentence + (f" (see {context.command_path} --help)" if context is not None else ""))
+        sys.exit(result if isinstance(result, int) else 0)
+
+
+def _fail(sentence: str) -> None:
+    typer.secho("boxwright: ", fg=typer.colors.RED, bold=True, nl=False, err=True)
+    typer.echo(sentence, err=True)
+    sys.exit(2)
+
+
+app = typer.Typer(
+    cls=_Group,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Train, evaluate and use object detectors, with criteria that can be seen and swapped.",
+)
+app.command("demo")(demo.demo)
+app.command("train")(train.train)
+app.command("eval")(evaluate.evaluate)
+app.command("predict")(predict.predict)
+app.command("export")(export.export)
+app.add_typer(data.app, name="data")
+app.add_typer(recipes.app, name="recipes")
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"boxwright {boxwright.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None: ...

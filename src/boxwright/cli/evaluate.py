@@ -1,0 +1,49 @@
+"""`boxwright eval`: COCO's numbers for a trained detector."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from boxwright.cli.options import Classes, DataFormat, Device, Images, class_list, pick_device
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    source: Annotated[Path, typer.Argument(metavar="RUN|WEIGHTS", help="A run folder, or a .safetensors file of one.")],
+    data: Annotated[
+        Path | None, typer.Option(help="The data set; by default the one that the run was trained on.")
+    ] = None,
+    split: Annotated[str, typer.Option(metavar="NAME[=PATH]", help="The split to use, and its annotations.")] = "val",
+    format: DataFormat = None,
+    classes: Classes = None,
+    images: Images = None,
+    predictions: Annotated[
+        Path | None, typer.Option(help="Write the detections to this file, in COCO's results format.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
+    device: Device = None,
+) -> None:
+    """Evaluate a trained detector: COCO's twelve numbers, and the AP of every class."""
+    from boxwright.engine.load import find_weights
+    from boxwright.engine.score import evaluate_source, open_data
+    from boxwright.files import write_text
+
+    find_weights(source)  # told before a data set is parsed
+    name, _, path = split.partition("=")
+    index = open_data(
+        source,
+        data,
+        format=format,
+        classes=class_list(classes),
+        splits={name: path} if path else None,
+        images=images,
+    )
+    if not as_json:
+        typer.echo("\n".join([index.describe(), *index.notes]))
+    metrics = evaluate_source(source, index, split=name, device=pick_device(device))
+    if predictions is not None:
+        write_text(predictions, json.dumps(metrics.predictions))
+    typer.echo(json.dumps(metrics.to_json(), indent=1) if as_json else f"\n{metrics}")

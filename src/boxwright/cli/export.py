@@ -1,0 +1,31 @@
+"""`boxwright export`: a trained detector for other runtimes."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+__all__ = ["export"]
+
+
+def export(
+    source: Annotated[Path, typer.Argument(metavar="RUN|WEIGHTS", help="A run folder, or a .safetensors file of one.")],
+    format: Annotated[Literal["onnx"], typer.Option(help="What to write.")] = "onnx",
+    output: Annotated[Path | None, typer.Option(help="The file; by default beside the weights.")] = None,
+    batch: Annotated[int, typer.Option(min=0, help="Images per call; 0 leaves it open.")] = 1,
+    images: Annotated[
+        list[str] | None,
+        typer.Option(metavar="IMAGE|FOLDER|GLOB", help="Images to check the file on; by default the run's validation."),
+    ] = None,
+) -> None:
+    """Write a detector as ONNX, and check it with onnxruntime against PyTorch on real images."""
+    from boxwright.engine.export import check_images, compare_onnx, export_onnx
+    from boxwright.engine.load import find_weights, load
+
+    weights = find_weights(source)
+    files = check_images(source, images)  # a misspelt path is told before the network is built
+    path = output or weights.with_suffix(f".{format}")
+    detector = load(source)
+    export_onnx(detector, path, batch=batch or None)
+    typer.echo(f"written: {path}")
+    typer.echo(compare_onnx(path, detector, files, batch=batch or None))

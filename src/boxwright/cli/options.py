@@ -1,0 +1,55 @@
+"""Options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from boxwright.errors import BoxwrightError
+
+DataFormat = Annotated[
+    Literal["coco", "voc", "yolo", "csv"] | None, typer.Option(help="Where the path holds several formats.")
+]
+Classes = Annotated[str | None, typer.Option(help="Class names in label order, separated by commas.")]
+Images = Annotated[Path | None, typer.Option(help="Folder of the images, where it is not found.")]
+Splits = Annotated[list[str] | None, typer.Option("--split", metavar="NAME=PATH", help="What a split is; repeatable.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, …; by default a GPU if there is one.")]
+
+
+def class_list(names: str | None) -> list[str] | None:
+    """Split the value of `--classes`."""
+    return None if names is None else [name.strip() for name in names.split(",")]
+
+
+def split_map(arguments: list[str] | None) -> dict[str, str] | None:
+    """Read the values of `--split`, NAME=PATH.
+
+    Raises:
+        BoxwrightError: a value that does not read so.
+    """
+    if not arguments:
+        return None
+    pairs = [argument.partition("=") for argument in arguments]
+    for argument, (name, _, path) in zip(arguments, pairs, strict=True):
+        if not name or not path:
+            raise BoxwrightError(f"--split {argument!r} must read NAME=PATH, for example --split val=valid.json")
+    return {name: path for name, _, path in pairs}
+
+
+def pick_device(name: str | None) -> str:
+    """Return the device asked for, by default a GPU if there is one.
+
+    Raises:
+        RunError: there is no such device.
+    """
+    import torch
+
+    from boxwright.errors import RunError
+
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise RunError(f"--device {name} cannot be used: {str(error).splitlines()[0]}") from error
+    return name

@@ -1,0 +1,59 @@
+"""`boxwright train`."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from boxwright.cli.options import Classes, DataFormat, Images, Splits, class_list, split_map
+from boxwright.cli.recipes import Overrides
+
+__all__ = ["train"]
+
+
+def train(
+    data: Annotated[Path | None, typer.Option(help="Folder or annotation file: COCO, Pascal VOC, YOLO or CSV.")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="A recipe's name (see `boxwright recipes`), or a YAML file.")
+    ] = None,
+    overrides: Overrides = None,
+    output: Annotated[Path | None, typer.Option(help="Run folder; by default runs/RECIPE.")] = None,
+    resume: Annotated[
+        str | None, typer.Option(metavar="RUN|auto", help="Go on with a run folder, or with the newest unfinished one.")
+    ] = None,
+    devices: Annotated[int, typer.Option(min=1, help="GPUs (or CPU processes) on each machine.")] = 1,
+    nodes: Annotated[int, typer.Option(min=1, help="Machines.")] = 1,
+    precision: Annotated[
+        Literal["auto", "32-true", "bf16-mixed", "16-mixed"] | None, typer.Option(help="Instead of the recipe's.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
+    on_nonfinite: Annotated[
+        Literal["stop", "skip"], typer.Option(help="What to do when a loss is NaN or infinite.")
+    ] = "stop",
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out images that cannot be read.")] = False,
+    format: DataFormat = None,
+    classes: Classes = None,
+    split: Splits = None,
+    images: Images = None,
+) -> None:
+    """Train a detector on a folder of annotated images."""
+    from boxwright.engine import train
+
+    changes = list(overrides or ())
+    changes += [] if precision is None else [f"train.precision={precision}"]
+    changes += [] if seed is None else [f"train.seed={seed}"]
+    train(
+        recipe,
+        data,
+        overrides=changes,
+        output=output,
+        resume=resume,
+        devices=devices,
+        nodes=nodes,
+        on_nonfinite=on_nonfinite,
+        skip_bad=skip_bad,
+        format=format,
+        classes=class_list(classes),
+        splits=split_map(split),
+        images=images,
+    )

@@ -1,0 +1,248 @@
+"""The epochs of a training: steps, evaluation, checkpoints."""
+
+import errno
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import islice
+from typing import Any, Literal, Protocol
+
+from lightning_fabric import Fabric
+from rich.console import Console
+from torch import nn
+
+from boxwright.engine.checkpoint import save_state, save_weights
+from boxwright.engine.coco import Metrics
+from boxwright.engine.guard import NonFiniteGuard
+from boxwright.engine.log import LossMeter, MetricsLog
+from boxwright.engine.loop import Trainer, grouped, seed_everything
+from boxwright.engine.progress import TrainingProgress
+from boxwright.engine.run import Run
+from boxwright.engine.schedule import Schedule
+from boxwright.errors import BoxwrightError, RunError
+from boxwright.files import write_text
+from boxwright.recipes import Recipe, dump_recipe
+
+__all__ = ["EpochLoader", "Evaluate", "Session", "fit"]
+
+LOG_EVERY = 10  # steps between two looks at the losses, each of which waits for the device
+
+Evaluate = Callable[[nn.Module], Metrics]
+
+
+class EpochLoader(Protocol):
+    """What a session needs of a loader."""
+
+    def __len__(self) -> int:
+        """Return the number of batches of an epoch."""
+
+    def epoch(self, epoch: int) -> Iterator[Any]:
+        """Yield the batches of an epoch, which depend on its number alone."""
+
+
+def fit(
+    fabric: Fabric,
+    run: Run,
+    recipe: Recipe,
+    detector: nn.Module,
+    loader: EpochLoader,
+    evaluate: Evaluate | None = None,
+    *,
+    classes: Sequence[str] = (),
+    on_nonfinite: Literal["stop", "skip"] = "stop",
+    name: Callable[[int], str] = str,
+    console: Console | None = None,
+) -> nn.Module:
+    """Train from the run's last checkpoint, or from the start, to the recipe's last epoch.
+
+    Args:
+        fabric: launched.
+        run: folder that receives metrics and checkpoints.
+        recipe: optimiser, schedule and training sections are used.
+        detector: in torchvision's contract.
+        loader: micro-batches of this process.
+        evaluate: measures a detector; its `AP` chooses the best checkpoint.
+        classes: class names, which travel with the weights.
+        on_nonfinite: what to do about a loss that is not finite.
+        name: gives an image's name from its id.
+        console: where progress goes; None is silent.
+
+    Returns:
+        The detector to use: the average if the recipe keeps one.
+
+    Raises:
+        RunError: the loss is not finite, the disk is full, Ctrl-C, or a checkpoint does not fit; says how to resume.
+        DataError: an image cannot be read; says how to resume.
+    """
+    session = Session(fabric, run, recipe, detector, loader, evaluate, classes, on_nonfinite, name, console)
+    try:
+        session.run_epochs()
+    except KeyboardInterrupt:
+        raise RunError(f"interrupted. {session.how_to_resume()}") from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG):
+            raise
+        raise RunError(f"cannot write to {run.path}: {error.strerror}. {session.how_to_resume()}") from error
+    except BoxwrightError as error:
+        raise type(error)(f"{error}. {session.how_to_resume()}") from error
+    finally:
+        session.close()
+    return session.trainer.evaluated
+
+
+class Session:
+    """One process's share of a training; see `fit`."""
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        run: Run,
+        recipe: Recipe,
+        detector: nn.Module,
+        loader: EpochLoader,
+        evaluate: Evaluate | None,
+        classes: Sequence[str],
+        on_nonfinite: Literal["stop", "skip"],
+        name: Callable[[int], str],
+        console: Console | None,
+    ) -> None:
+        self.fabric, self.run, self.recipe, self.loader, self.evaluate = fabric, run, recipe, loader, evaluate
+        self.classes = list(classes)
+        self.accumulate = recipe.train.accumulate
+        # like one large loader that drops its last batch, unless there is no other
+        self.steps_per_epoch = max(len(loader) // self.accumulate, 1)
+        self.guard = NonFiniteGuard(fabric, detector.to(fabric.device), run.path / "nonfinite", on_nonfinite, name)
+        self.trainer = Trainer(
+            fabric,
+            detector,
+            recipe.optimizer,
+            Schedule.from_config(recipe.schedule, self.steps_per_epoch),
+            clip_norm=recipe.train.clip_norm,
+            ema_decay=recipe.train.ema,
+            check=self.guard.check,
+        )
+        self.epoch = 0
+        self.best: float | None = None
+        self.metrics: dict[str, Any] = {}
+        self._predictions: Sequence[Mapping[str, Any]] = ()
+        self._resume()
+        total = recipe.schedule.epochs * self.steps_per_epoch
+        self.progress = TrainingProgress(console if fabric.is_global_zero else None, total, self.trainer.step_count)
+        self.log = MetricsLog(run, self.trainer.step_count) if fabric.is_global_zero else None
+        self.meter = LossMeter()
+        self._clock = time.monotonic()
+
+    def run_epochs(self) -> None:
+        """Train, evaluate and save until the last epoch is done."""
+        with self.progress:
+            for epoch in range(self.epoch, self.recipe.schedule.epochs):
+                seed_everything(self.recipe.train.seed, epoch, self.fabric.global_rank)
+                self._train(epoch)
+                best = self._evaluate(epoch)
+                self._save(epoch + 1, best)
+                self.epoch = epoch + 1
+
+    def how_to_resume(self) -> str:
+        """Say what is safe and how to go on."""
+        if self.epoch == 0:
+            return f"No epoch has finished; start again with: boxwright train --resume {self.run.path}"
+        return f"The checkpoint of epoch {self.epoch} is safe; go on with: boxwright train --resume {self.run.path}"
+
+    def close(self) -> None:
+        """Close the log."""
+        if self.log is not None:
+            with suppress(OSError):  # on a full disk, which has been reported already
+                self.log.close()
+
+    def _train(self, epoch: int) -> None:
+        trainer = self.trainer
+        trainer.detector.train()
+        for module in trainer.detector.modules():
+            if hasattr(module, "set_epoch"):  # parts that change over the epochs, such as `PhasedCriterion`
+                module.set_epoch(epoch)
+        batches = (batch.to(self.fabric.device, non_blocking=True) for batch in self.loader.epoch(epoch))
+        for index, group in enumerate(islice(grouped(batches, self.accumulate), self.steps_per_epoch)):
+            result = trainer.step(group)
+            self.guard.observe(trainer.step_count - 1, group, result.bad)
+            self.meter.add(result)
+            if trainer.step_count % LOG_EVERY == 0 or index + 1 == self.steps_per_epoch:
+                self._report(epoch)
+        self.guard.settle()
+
+    def _report(self, epoch: int) -> None:
+        images = self.meter.images * self.fabric.world_size
+        losses = self.meter.read()
+        now = time.monotonic()
+        speed = images / max(now - self._clock, 1e-9)
+        self._clock = now
+        step, lr = self.trainer.step_count, max(group["lr"] for group in self.trainer.optimizer.param_groups)
+        self.progress.step(self._title(epoch), step, losses, lr, speed)
+        if self.log is not None:
+            total = {"loss": sum(losses.values()), **losses} if losses else {}
+            rest = {"lr": lr, "images_per_s": speed, "skipped_steps": self.guard.skipped}
+            self.log.write("train", step, {"epoch": epoch + 1, **total, **rest})
+
+    def _evaluate(self, epoch: int) -> bool:
+        """Measure the detector where it is due; return whether it is the best so far."""
+        last = epoch + 1 == self.recipe.schedule.epochs
+        if self.evaluate is None or not (last or (epoch + 1) % self.recipe.train.eval_every == 0):
+            return False
+        metrics = self.evaluate(self.trainer.evaluated)
+        self.metrics = dict(metrics.stats)
+        self.trainer.detector.train()
+        self._clock = time.monotonic()
+        score = self.metrics.get("AP")
+        best = score is not None and (self.best is None or score > self.best)
+        if best:
+            self.best = score
+            self._predictions = metrics.predictions
+        shown = "  ".join(
+            f"{name} {self.metrics[name]:.3f}" for name in ("AP", "AP50") if self.metrics.get(name) is not None
+        )
+        self.progress.line(f"{self._title(epoch)}  {shown or 'AP n/a'}" + ("  (best)" if best else ""))
+        if self.log is not None:
+            classes = {entry.name: entry.ap for entry in metrics.per_class}
+            values = {"epoch": epoch + 1, **self.metrics, "AP_of_class": classes}
+            self.log.write("eval", self.trainer.step_count, values)
+        return best
+
+    def _save(self, epoch: int, best: bool) -> None:
+        """Write the checkpoint of the epoch; `last.pt` last, since a resume goes by it and repeats what is missing."""
+        failure = ""
+        if self.fabric.is_global_zero:
+            try:
+                if best:
+                    write_text(self.run.path / "predictions.json", json.dumps([*self._predictions]))
+                weights = self.trainer.evaluated.state_dict()
+                for name in ("best", "last") if best else ("last",):
+                    save_weights(self.run.weights_file(name), weights, self._header(epoch))
+                own = {"epoch": epoch, "best": self.best, "metrics": self.metrics, "skipped": self.guard.skipped}
+                save_state(self.run.state_file, self.trainer.state() | own)
+            except (OSError, RuntimeError) as error:  # torch and safetensors wrap the system's error
+                failure = f"cannot write a checkpoint to {self.run.path}: {error}"
+        if failure := self.fabric.broadcast(failure):
+            raise RunError(failure)
+
+    def _header(self, epoch: int) -> dict[str, Any]:
+        return {
+            "recipe": dump_recipe(self.recipe),
+            "classes": self.classes,
+            "epoch": epoch,
+            "step": self.trainer.step_count,
+            "metrics": self.metrics,
+        }
+
+    def _resume(self) -> None:
+        state = self.run.state()
+        if state is None:
+            return
+        try:
+            self.trainer.load_state(state)
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise RunError(f"{self.run.state_file} does not fit the recipe or the classes: {error}") from error
+        self.epoch, self.best, self.metrics = state["epoch"], state["best"], state["metrics"]
+        self.guard.skipped = state["skipped"]
+
+    def _title(self, epoch: int) -> str:
+        return f"epoch {epoch + 1}/{self.recipe.schedule.epochs}"

@@ -1,0 +1,215 @@
+"""One optimiser step and everything it changes: what a checkpoint has to carry."""
+
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from boxwright.distributed import all_reduce_sum
+from boxwright.engine.ema import ModelEMA
+from boxwright.engine.optim import build_optimizer
+from boxwright.engine.schedule import Schedule
+from boxwright.recipes.schema import OptimizerConfig
+from boxwright.structures import Targets
+
+__all__ = ["Batch", "StepResult", "Trainer", "grouped", "seed_everything"]
+
+T = TypeVar("T")
+
+
+class Batch(Protocol):
+    """What the loop needs of a loader's batch."""
+
+    images: Tensor
+    targets: Targets
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """Outcome of one optimiser step; tensors stay on the device, so that nobody waits for them.
+
+    Attributes:
+        names: the loss terms.
+        terms: (T,) float32 values of the terms on this process, averaged as the gradients are.
+        bad: scalar, 1 if any term of any process and micro-batch was not finite.
+        images: number of images on this process.
+    """
+
+    names: tuple[str, ...]
+    terms: Tensor
+    bad: Tensor
+    images: int
+
+
+class _Part(NamedTuple):
+    """One micro-batch: its loss terms, whether any is not finite, what they were divided by, the global count behind.
+
+    A criterion that does not tell counts as dividing by the number of images of equal micro-batches.
+    """
+
+    terms: Tensor
+    bad: Tensor
+    weight: Tensor
+    positives: Tensor
+
+
+class _Opaque(nn.Module):
+    """Hands images and targets through wrappers that would otherwise cast boxes to half precision on the way."""
+
+    def __init__(self, detector: nn.Module) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, arguments: Callable[[], tuple[Tensor, Targets]]) -> dict[str, Tensor]:
+        losses: dict[str, Tensor] = self.detector(*arguments())
+        return losses
+
+
+class Trainer:
+    """A detector with its optimiser, schedule and average, ready to step.
+
+    Args:
+        fabric: launched; decides device, precision and processes.
+        detector: in torchvision's contract. Its `criterion`, if it has `positives` and `normalizer`, makes accumulated
+            micro-batches equal one large batch.
+        optimizer: the recipe's section.
+        schedule: learning-rate factors by step.
+        clip_norm: largest L2 norm of the gradient.
+        ema_decay: decay of the averaged weights; None keeps none.
+        check: called after the forward pass of every micro-batch with the step's index, its batches and a flag that
+            is 1 if the loss is not finite on any process; returns True to give the step up. None leaves it to the
+            device, without waiting, to keep the weights.
+    """
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        detector: nn.Module,
+        optimizer: OptimizerConfig,
+        schedule: Schedule,
+        *,
+        clip_norm: float | None = None,
+        ema_decay: float | None = None,
+        check: Callable[[int, Sequence[Any], Tensor], bool] | None = None,
+    ) -> None:
+        self.fabric = fabric
+        self.schedule = schedule
+        self.clip_norm = clip_norm
+        self.check = check
+        self.step_count = 0
+        self.detector = detector.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._scaler = getattr(fabric.strategy.precision, "scaler", None)
+        self.optimizer = build_optimizer(self.detector, optimizer, fused=self._scaler is None)
+        self._model, self._wrapped = fabric.setup(_Opaque(self.detector), self.optimizer)
+        self.ema = None if ema_decay is None else ModelEMA(self.detector, ema_decay)
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The detector to evaluate and to ship: the average if there is one."""
+        return self.detector if self.ema is None else self.ema.detector
+
+    def step(self, batches: Sequence[Any]) -> StepResult:
+        """Run one optimiser step over micro-batches; several give the gradient of their concatenation.
+
+        Every micro-batch's loss is a sum divided by its own normaliser. Multiplying by it gives the sum back; dividing
+        the added gradients by the normaliser of all micro-batches together gives what one batch would.
+        """
+        self.schedule.apply(self.optimizer, self.step_count)
+        parts: list[_Part] = []
+        for batch in batches:
+            last = len(parts) + 1 == len(batches)
+            with self.fabric.no_backward_sync(self._model, enabled=not last):
+                losses = self._model(lambda batch=batch: (_channels_last(batch.images), batch.targets))
+                parts.append(self._part(losses))
+                if self.check is not None and self.check(self.step_count, batches, parts[-1].bad):
+                    self._wrapped.zero_grad()
+                    break
+                total = torch.stack([*losses.values()]).sum()
+                # relative to the first micro-batch, so that float16 gradients keep their size
+                self.fabric.backward(total if len(batches) == 1 else total * (parts[-1].weight / parts[0].weight))
+        else:
+            self._update(parts)
+        self.step_count += 1
+        terms = sum(part.terms * scale for part, scale in zip(parts, self._scales(parts), strict=True))
+        bad = torch.stack([part.bad for part in parts]).amax()
+        return StepResult(tuple(losses), terms, bad, sum(len(batch.images) for batch in batches))
+
+    def _part(self, losses: dict[str, Tensor]) -> _Part:
+        terms = torch.stack([loss.detach().float() for loss in losses.values()])
+        bad = all_reduce_sum((~terms.isfinite()).any().float()).clamp(max=1)
+        criterion = getattr(self.detector, "criterion", None)
+        if hasattr(criterion, "normalizer") and hasattr(criterion, "positives"):
+            return _Part(terms, bad, criterion.normalizer.float(), criterion.positives.float())  # type: ignore[union-attr]
+        return _Part(terms, bad, terms.new_ones(()), terms.new_tensor(float(self.fabric.world_size)))
+
+    def _scales(self, parts: Sequence[_Part]) -> Tensor:
+        """Share of every micro-batch's loss in the loss of the step."""
+        if len(parts) == 1:
+            return parts[0].weight.new_ones(1)
+        normalizer = torch.stack([part.positives for part in parts]).sum().clamp(min=1) / self.fabric.world_size
+        return torch.stack([part.weight for part in parts]) / normalizer
+
+    def _update(self, parts: Sequence[_Part]) -> None:
+        if len(parts) > 1:
+            gradients = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+            torch._foreach_mul_(gradients, self._scales(parts)[0])
+        if self.clip_norm is not None:
+            self.fabric.clip_gradients(self._model, self._wrapped, max_norm=self.clip_norm, error_if_nonfinite=False)
+        if self.check is None and self._scaler is None:
+            # fused kernels leave weights alone where this is 1, so that a step that nobody has checked does no harm
+            self.optimizer.found_inf = torch.stack([part.bad for part in parts]).amax()  # type: ignore[attr-defined]
+        self._wrapped.step()
+        self._wrapped.zero_grad()
+        if self.ema is not None:
+            self.ema.update(self.detector)
+
+    def state(self) -> dict[str, Any]:
+        """Return everything that a step changes, as tensors and plain values."""
+        return {
+            "step": self.step_count,
+            "detector": self.detector.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "ema": None if self.ema is None else self.ema.detector.state_dict(),
+            "ema_updates": 0 if self.ema is None else self.ema.updates,
+            "scaler": None if self._scaler is None else self._scaler.state_dict(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Continue from what `state` returned.
+
+        Raises:
+            RuntimeError: weights of another architecture or class count.
+        """
+        self.step_count = state["step"]
+        self.detector.load_state_dict(state["detector"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.ema is not None:
+            self.ema.detector.load_state_dict(state["ema"] or state["detector"])
+            self.ema.updates = state["ema_updates"]
+        if self._scaler is not None and state["scaler"]:
+            self._scaler.load_state_dict(state["scaler"])
+
+
+def _channels_last(images: Tensor) -> Tensor:
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+def grouped(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Yield lists of `size` items; the last may be shorter."""
+    iterator = iter(items)
+    while group := list(islice(iterator, size)):
+        yield group
+
+
+def seed_everything(*entropy: int) -> None:
+    """Seed torch, numpy and random from integers (seed, epoch, rank), so that no generator's state needs saving."""
+    seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 (third-party modules draw from it)
+    torch.manual_seed(seed)

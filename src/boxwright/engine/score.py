@@ -1,0 +1,94 @@
+"""From a run or weight file and a data set to COCO's numbers."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from boxwright.data.dataset import DetectionDataset
+from boxwright.data.index import DataIndex, open_dataset
+from boxwright.data.loader import build_loader
+from boxwright.data.transforms import evaluation_transform
+from boxwright.engine.coco import Metrics
+from boxwright.engine.device import resolve_precision
+from boxwright.engine.evaluate import coco_ground_truth, evaluate
+from boxwright.engine.load import load_with_recipe
+from boxwright.engine.run import Run
+from boxwright.errors import DataError, RunError
+
+__all__ = ["evaluate_source", "match_classes", "open_data"]
+
+_BATCH = 8
+
+
+def evaluate_source(
+    source: str | Path, index: DataIndex, *, split: str = "val", device: torch.device | str = "cpu"
+) -> Metrics:
+    """Evaluate a trained detector on a split of a data set.
+
+    Args:
+        source: a run folder or weight file.
+        index: the data set; its classes are matched with the detector's by name.
+        split: which of its splits.
+        device: where to compute.
+
+    Raises:
+        RunError: the detector cannot be loaded.
+        DataError: there is no such split, an image cannot be read, or a class is unknown to the detector.
+    """
+    detector, recipe = load_with_recipe(source, device=device)
+    category_ids = match_classes(detector.class_names, index)
+    records = index.split(split)
+    size = recipe.data.size
+    loader = build_loader(
+        DetectionDataset(records, evaluation_transform(size)),
+        batch_size=min(_BATCH, recipe.data.batch_size),
+        workers=recipe.data.workers,
+        square=size if isinstance(size, int) else None,
+    )
+    return evaluate(
+        detector,
+        loader,
+        coco_ground_truth(records, index.class_names, index.category_ids),
+        category_ids=category_ids,
+        precision=resolve_precision(recipe.train.precision, torch.device(device).type),
+    )
+
+
+def open_data(source: str | Path, data: str | Path | None, **options: Any) -> DataIndex:
+    """Open a data set, by default the one that a run was trained on.
+
+    Args:
+        source: a run folder or weight file.
+        data: path of a data set; None takes the run's.
+        options: as for `open_dataset`; only with `data`.
+
+    Raises:
+        RunError: there is no `data`, and `source` is no run folder that says which it was.
+    """
+    if data is not None:
+        return open_dataset(data, **options)
+    if not Path(source).is_dir():
+        raise RunError(f"say which data set to evaluate {source} on: --data PATH")
+    arguments = Run.open(source).data
+    known = {name: arguments[name] for name in ("format", "classes", "splits", "images") if name in arguments}
+    return open_dataset(arguments["path"], **known)
+
+
+def match_classes(class_names: Sequence[str], index: DataIndex) -> list[int | None]:
+    """Return the data set's category id of every class of a detector; None for a class that the data set lacks.
+
+    Raises:
+        DataError: the data set has a class that the detector does not know.
+    """
+    if tuple(class_names) == tuple(index.class_names):
+        return list(index.category_ids)
+    ids: Mapping[str, int] = dict(zip(index.class_names, index.category_ids, strict=True))
+    unknown = [name for name in index.class_names if name not in class_names]
+    if unknown:
+        raise DataError(
+            f"the data set has classes that the detector was not trained on: {', '.join(unknown)}; it knows "
+            f"{', '.join(class_names)}. Give the data set's classes in label order with --classes if they are the same"
+        )
+    return [ids.get(name) for name in class_names]

@@ -1,0 +1,248 @@
+"""From a recipe and a data set to a run folder with a trained detector."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from lightning_fabric import Fabric
+from rich.console import Console
+
+from boxwright.data.dataset import DetectionDataset, read_record
+from boxwright.data.index import DataIndex, open_dataset
+from boxwright.data.loader import Loader, build_loader, verify_images
+from boxwright.data.records import ImageRecord
+from boxwright.data.transforms import evaluation_transform, training_transform
+from boxwright.engine.checkpoint import read_header
+from boxwright.engine.curves import write_curves
+from boxwright.engine.device import build_fabric
+from boxwright.engine.evaluate import coco_ground_truth, evaluate
+from boxwright.engine.fit import Evaluate, fit
+from boxwright.engine.loop import seed_everything
+from boxwright.engine.run import Run
+from boxwright.errors import DataError, RecipeError, RunError
+from boxwright.recipes import Recipe, build_detector, load_recipe
+
+__all__ = ["RUNS", "train"]
+
+RUNS = Path("runs")  # where new runs go, below the working directory
+
+
+def train(
+    recipe: Recipe | str | Path | None = None,
+    data: str | Path | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    output: str | Path | None = None,
+    resume: str | Path | None = None,
+    devices: int = 1,
+    nodes: int = 1,
+    on_nonfinite: Literal["stop", "skip"] = "stop",
+    skip_bad: bool = False,
+    format: str | None = None,
+    classes: Sequence[str] | None = None,
+    splits: Mapping[str, str] | None = None,
+    images: str | Path | None = None,
+    quiet: bool = False,
+) -> Run:
+    """Train a detector.
+
+    Args:
+        recipe: a recipe, its name or its file; not needed to resume.
+        data: a data set that `open_dataset` can open, with splits `train` and `val`; not needed to resume, unless it
+            has moved.
+        overrides: changes of the recipe, such as `criterion.box.type=giou`.
+        output: the run folder; by default `runs/` and the recipe's name.
+        resume: a run folder to go on with, or `auto`: the one at `output`, else the newest unfinished one of this
+            recipe and data under `runs/`, else a new one.
+        devices: processes per machine.
+        nodes: machines.
+        on_nonfinite: `stop` at a loss that is not finite, or `skip` the step and count it.
+        skip_bad: leave out images that cannot be read, instead of stopping before the first epoch.
+        format: see `open_dataset`.
+        classes: see `open_dataset`.
+        splits: see `open_dataset`.
+        images: see `open_dataset`.
+        quiet: print nothing.
+
+    Returns:
+        The run.
+
+    Raises:
+        RecipeError: the recipe does not validate or does not fit the number of processes.
+        DataError: the data set cannot be used.
+        RunError: the run had to stop; says how to resume.
+    """
+    given = {
+        "path": None if data is None else str(Path(data).absolute()),
+        "format": format,
+        "classes": None if classes is None else list(classes),
+        "splits": None if splits is None else dict(splits),
+        "images": None if images is None else str(Path(images).absolute()),
+        "skip_bad": skip_bad,
+    }
+    run = _run_to_resume(output, resume, recipe, data)
+    if run is not None:
+        _same_recipe(run, recipe)
+        recipe = load_recipe(run.path / "recipe.yaml", tuple(overrides))
+        source = run.data | {key: value for key, value in given.items() if value}
+    else:
+        if recipe is None or data is None:
+            raise RunError("a new run needs a recipe and a data set: boxwright train --recipe NAME --data PATH")
+        recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, tuple(overrides))
+        source = given
+    # looked for before the processes meet, so that none finds what another has made
+    path = run.path if run is not None else _new_folder(output, recipe)
+    fabric = build_fabric(devices, nodes, recipe.train.precision)
+    fabric.launch()
+    console = Console() if fabric.is_global_zero and not quiet else None
+    options = {key: value for key, value in source.items() if key not in ("path", "skip_bad")}
+    with fabric.rank_zero_first():  # the first parses, the others find its cache
+        index = open_dataset(source["path"], **options)
+    if run is not None and list(index.class_names) != run.classes:
+        raise RunError(f"{run.path} was trained on the classes {run.classes}, the data now has {[*index.class_names]}")
+    path = fabric.broadcast(path)
+    for line in (index.describe(), *index.notes, f"run: {path}, {fabric.strategy.precision.precision}"):
+        _print(console, line)
+    training, validation = _loaders(fabric, recipe, index, bool(source["skip_bad"]), console)
+    seed_everything(recipe.train.seed)
+    detector = build_detector(
+        recipe,
+        index.class_names,
+        class_counts=index.class_counts("train"),
+        pretrained=False if Run(path).state_file.exists() else None,
+    )
+    if fabric.is_global_zero:  # not before all else has been found in order, so that a next try finds no folder
+        Run.create(path, recipe, index.class_names, source, fabric.world_size)
+    fabric.barrier()
+    run = Run.open(path)
+    fit(
+        fabric,
+        run,
+        recipe,
+        detector,
+        training,
+        _evaluator(fabric, index, validation),
+        classes=index.class_names,
+        on_nonfinite=on_nonfinite,
+        name=partial(_image_name, training.dataset.records),
+        console=console,
+    )
+    if fabric.is_global_zero:
+        write_curves(run)
+        _print(console, _summary(run))
+    return run
+
+
+def _run_to_resume(
+    output: str | Path | None,
+    resume: str | Path | None,
+    recipe: Recipe | str | Path | None,
+    data: str | Path | None,
+) -> Run | None:
+    """Find the run to go on with, None for a new one."""
+    if resume is None:
+        return None
+    if str(resume) != "auto":
+        return Run.open(resume)
+    if output is not None:
+        return Run.open(output) if (Path(output) / "recipe.yaml").is_file() else None
+    name = _name(recipe)
+    for file in sorted(RUNS.glob("*/recipe.yaml"), key=lambda file: file.stat().st_mtime, reverse=True):
+        run = Run.open(file.parent)
+        same_recipe = name is None or run.recipe.name == name
+        same_data = data is None or run.data["path"] == str(Path(data).absolute())
+        if same_recipe and same_data and not run.finished:
+            return run
+    return None
+
+
+def _name(recipe: Recipe | str | Path | None) -> str | None:
+    return recipe.name if isinstance(recipe, Recipe) else None if recipe is None else load_recipe(recipe).name
+
+
+def _same_recipe(run: Run, recipe: Recipe | str | Path | None) -> None:
+    """Refuse to go on with a run by a recipe of another name."""
+    if (name := _name(recipe)) not in (None, run.recipe.name):
+        raise RunError(
+            f"{run.path} is a run of {run.recipe.name}, not of {name}; leave --recipe out, use --set instead"
+        )
+
+
+def _new_folder(output: str | Path | None, recipe: Recipe) -> Path:
+    """Choose the folder of a new run, which must not hold one yet."""
+    if output is not None:
+        if (Path(output) / "recipe.yaml").exists():
+            raise RunError(f"{output} holds a run already: choose another --output, or --resume {output}")
+        return Path(output)
+    names = (recipe.name if number == 1 else f"{recipe.name}-{number}" for number in itertools.count(1))
+    return next(folder for folder in map(RUNS.joinpath, names) if not folder.exists())
+
+
+def _loaders(
+    fabric: Fabric, recipe: Recipe, index: DataIndex, skip_bad: bool, console: Console | None
+) -> tuple[Loader, Loader]:
+    """Build the loaders of this process; its micro-batch is its share of the recipe's batch size."""
+    config, shares = recipe.data, recipe.train.accumulate * fabric.world_size
+    if config.batch_size % shares:
+        raise RecipeError(
+            f"data.batch_size = {config.batch_size} cannot be shared by {fabric.world_size} processes with "
+            f"train.accumulate = {recipe.train.accumulate}: choose a multiple of {shares}"
+        )
+    training: Sequence[ImageRecord] = index.split("train")
+    validation: Sequence[ImageRecord] = index.split("val")
+    bad = fabric.broadcast(verify_images(validation, decode=skip_bad) if fabric.is_global_zero else {})
+    if not skip_bad:
+        bad_training = fabric.broadcast(verify_images(training) if fabric.is_global_zero else {})
+        if problems := [*bad_training.values(), *bad.values()]:
+            more = f" (and {len(problems) - 1} more images)" if len(problems) > 1 else ""
+            raise DataError(f"{problems[0]}{more}; or leave them out with --skip-bad")
+    elif bad:
+        for problem in bad.values():
+            _print(console, f"skipped: {problem}")
+        validation = [record for position, record in enumerate(validation) if position not in bad]
+    common: dict[str, Any] = {
+        "batch_size": config.batch_size // shares,
+        "workers": config.workers,
+        "rank": fabric.global_rank,
+        "world_size": fabric.world_size,
+        "square": config.size if isinstance(config.size, int) else None,
+        "pin_memory": fabric.device.type == "cuda",
+    }
+    seed = recipe.train.seed
+    short = config.size if isinstance(config.size, int) else config.size[0]
+    augmented = DetectionDataset(
+        training,
+        training_transform(config.size, **config.augment.model_dump()),
+        read=partial(read_record, enough=2 * short),  # large photographs decode faster, and zoom keeps its detail
+        seed=seed,
+        skip_bad=skip_bad,
+    )
+    plain = DetectionDataset(validation, evaluation_transform(config.size))
+    return build_loader(augmented, shuffle=True, drop_last=True, seed=seed, **common), build_loader(plain, **common)
+
+
+def _evaluator(fabric: Fabric, index: DataIndex, loader: Loader) -> Evaluate:
+    """Return the function that measures a detector on the validation images."""
+    truth: dict[str, Any] = {}
+    if fabric.is_global_zero:
+        truth = coco_ground_truth(loader.dataset.records, index.class_names, index.category_ids)
+    precision = str(fabric.strategy.precision.precision)
+    return partial(evaluate, loader=loader, ground_truth=truth, category_ids=index.category_ids, precision=precision)
+
+
+def _image_name(records: Sequence[ImageRecord], image_id: int) -> str:
+    return next((str(record.path) for record in records if record.image_id == image_id), str(image_id))
+
+
+def _summary(run: Run) -> str:
+    header = read_header(run.weights_path)
+    score = header["metrics"].get("AP")
+    best = "" if score is None else f"best AP {score:.3f} in epoch {header['epoch']}; "
+    return f"{best}weights: {run.weights_path}, curves: {run.path / 'curves.html'}"
+
+
+def _print(console: Console | None, line: str) -> None:
+    if console is not None:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)

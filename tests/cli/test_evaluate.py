@@ -1,0 +1,80 @@
+"""`boxwright eval`."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from boxwright.cli.app import app
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["eval", *map(str, arguments)])
+
+
+def test_run_is_evaluated_on_its_own_data(run_folder):
+    result = run(run_folder)
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith("found: COCO, 6 images, 2 classes")
+    assert sum(" Average " in line for line in lines) == 12
+    assert next(line for line in lines if "area= large" in line).endswith("n/a")
+    assert next(line.split() for line in lines if line.startswith(" cell"))[:2] == ["cell", "2"]
+
+
+def test_json_and_predictions_carry_source_ids(run_folder, data, tmp_path):
+    weights = run_folder / "checkpoints" / "last.safetensors"
+    file = tmp_path / "out" / "predictions.json"
+    result = run(weights, "--data", data, "--split", "train", "--json", "--predictions", file)
+    assert result.exit_code == 0, result.output
+    content = json.loads(result.stdout)
+    assert content["images"] == 3
+    assert content["stats"]["AP_large"] is None
+    assert [entry["category_id"] for entry in content["per_class"]] == [5, 7]
+    predictions = json.loads(file.read_text())
+    assert {entry["image_id"] for entry in predictions} == {10, 11, 12}
+    assert {entry["category_id"] for entry in predictions} <= {5, 7}
+    assert all(0 <= entry["bbox"][0] <= 90 and entry["bbox"][3] <= 60 for entry in predictions)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--split", "tst"], "no split 'tst'"),
+        (["--device", "abacus"], "--device abacus cannot be used"),
+    ],
+)
+def test_what_does_not_fit_is_named(run_folder, arguments, words):
+    result = run(run_folder, *arguments)
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_class_unknown_to_the_detector_is_named(run_folder, data, tmp_path):
+    text = (data / "annotations" / "instances_val.json").read_text().replace('"platelet"', '"worm"')
+    (tmp_path / "val.json").write_text(text)
+    result = run(run_folder, "--data", tmp_path / "val.json", "--images", data / "images")
+    assert result.exit_code == 2
+    assert "classes that the detector was not trained on: worm; it knows cell, platelet" in result.stderr
+
+
+def test_classes_are_matched_by_name(run_folder, data, tmp_path):
+    """The same data with its categories renumbered the other way round gives the same numbers."""
+    content = json.loads((data / "annotations" / "instances_val.json").read_text())
+    for category in content["categories"]:
+        category["id"] = {5: 70, 7: 2}[category["id"]]
+    for annotation in content["annotations"]:
+        annotation["category_id"] = {5: 70, 7: 2}[annotation["category_id"]]
+    (tmp_path / "val.json").write_text(json.dumps(content))
+    swapped = run(
+        run_folder, "--data", tmp_path / "val.json", "--split", "val=val.json", "--images", data / "images", "--json"
+    )
+    assert swapped.exit_code == 0, swapped.output
+    assert json.loads(swapped.stdout)["stats"] == json.loads(run(run_folder, "--json").stdout)["stats"]
+
+
+def test_weights_alone_need_a_data_set(run_folder):
+    result = run(run_folder / "checkpoints" / "last.safetensors")
+    assert result.exit_code == 2
+    assert "--data PATH" in result.stderr

@@ -1,0 +1,35 @@
+"""Which precision a machine gets."""
+
+import pytest
+import torch
+
+from boxwright.engine.device import build_fabric, resolve_precision
+from boxwright.errors import RunError
+
+
+@pytest.mark.parametrize(
+    ("avx512", "amx", "expected"),
+    [(True, False, "bf16-mixed"), (False, True, "bf16-mixed"), (False, False, "32-true")],
+)
+def test_auto_on_a_cpu(monkeypatch, avx512, amx, expected):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    assert resolve_precision("auto", "cpu") == expected
+
+
+@pytest.mark.parametrize(("native", "expected"), [(True, "bf16-mixed"), (False, "32-true")])
+def test_auto_on_a_gpu(monkeypatch, native, expected):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native)
+    assert resolve_precision("auto", "cuda") == expected
+
+
+def test_what_is_asked_for_is_kept():
+    assert resolve_precision("32-true", "cpu") == "32-true"
+    assert resolve_precision("16-mixed", "cuda") == "16-mixed"
+    with pytest.raises(RunError, match="16-mixed needs a GPU"):
+        resolve_precision("16-mixed", "cpu")
+
+
+def test_more_gpus_than_there_are():
+    with pytest.raises(RunError, match="this machine has"):
+        build_fabric(devices=torch.cuda.device_count() + 1, accelerator="cuda")

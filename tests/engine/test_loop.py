@@ -1,0 +1,127 @@
+"""One optimiser step: accumulation, clipping, the average."""
+
+import copy
+from itertools import islice
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
+
+from boxwright.data.dataset import Batch
+from boxwright.engine.loop import Trainer, grouped, seed_everything
+from boxwright.engine.schedule import Schedule
+from boxwright.recipes import build_detector
+from boxwright.recipes.schema import OptimizerConfig
+from tiny_training import tiny_loader, tiny_recipe
+
+# the step is the gradient: plain SGD with rate 1
+PLAIN = OptimizerConfig(type="sgd", lr=1.0, momentum=0.0)
+CONSTANT = Schedule("step", total_steps=100)
+
+
+def gradient(fabric, detector, batches, **options):
+    """The change of all weights in one step, and the step's result."""
+    detector = copy.deepcopy(detector).train()
+    before = [parameter.detach().clone() for parameter in detector.parameters()]
+    result = Trainer(fabric, detector, PLAIN, CONSTANT, **options).step(batches)
+    return torch.cat([(b - a.detach()).flatten() for b, a in zip(before, detector.parameters(), strict=True)]), result
+
+
+@pytest.fixture(scope="module")
+def batch():
+    """Eight images, of which one half holds nearly all objects and the other some background images."""
+    images = next(iter(tiny_loader(tiny_recipe("data.batch_size=8"), images=8)))
+    images.targets.valid[4:7] = False
+    return images
+
+
+def parts(batch, size):
+    pick = lambda tensor: list(tensor.split(size))  # noqa: E731
+    columns = zip(pick(batch.images), pick(batch.sizes), pick(batch.original_sizes), strict=True)
+    return [
+        Batch(images, batch.targets[i * size : (i + 1) * size], sizes, originals, batch.image_ids[i * size :][:size])
+        for i, (images, sizes, originals) in enumerate(columns)
+    ]
+
+
+@pytest.mark.parametrize("size", [4, 1])
+def test_accumulated_micro_batches_equal_one_batch(fabric, detector, batch, size):
+    whole, one = gradient(fabric, detector, [batch])
+    accumulated, many = gradient(fabric, detector, parts(batch, size))
+    assert float((accumulated - whole).norm() / whole.norm()) < 1e-5
+    torch.testing.assert_close(many.terms, one.terms, rtol=1e-5, atol=1e-7)
+    assert many.images == one.images == 8
+
+
+@pytest.mark.parametrize("size", [4, 1])
+def test_accumulation_is_exact_for_a_real_detector(fabric, batch, size):
+    detector = build_detector(
+        tiny_recipe("detector.backbone.norm=frozen-bn", "detector.neck.norm=none"), ["a", "b", "c", "d"]
+    )
+    whole, one = gradient(fabric, detector, [batch])
+    accumulated, many = gradient(fabric, detector, parts(batch, size))
+    assert float((accumulated - whole).norm() / whole.norm()) < 1e-4
+    torch.testing.assert_close(many.terms, one.terms, rtol=1e-4, atol=1e-5)
+
+
+def test_clipping_bounds_the_norm_after_the_division(fabric, detector, batch):
+    whole, _ = gradient(fabric, detector, [batch])
+    bound = float(whole.norm()) / 3
+    clipped, _ = gradient(fabric, detector, parts(batch, 2), clip_norm=bound)
+    torch.testing.assert_close(clipped, whole / 3, rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(gradient(fabric, detector, [batch], clip_norm=bound * 6)[0], whole)
+
+
+def test_trainer_state_restores_every_part(fabric, detector):
+    recipe = tiny_recipe()
+    batches = list(islice(tiny_loader(recipe).epoch(0), 4))
+
+    def trainer():
+        schedule = Schedule("cosine", total_steps=8, warmup_steps=2)
+        return Trainer(fabric, copy.deepcopy(detector).train(), recipe.optimizer, schedule, clip_norm=1, ema_decay=0.9)
+
+    straight, stopped, resumed = trainer(), trainer(), trainer()
+    for batch in batches:
+        straight.step([batch])
+    for batch in batches[:2]:
+        stopped.step([batch])
+    resumed.load_state(copy.deepcopy(stopped.state()))
+    for batch in batches[2:]:
+        resumed.step([batch])
+    for name, value in straight.detector.state_dict().items():
+        assert torch.equal(value, resumed.detector.state_dict()[name])
+        assert torch.equal(straight.ema.detector.state_dict()[name], resumed.ema.detector.state_dict()[name])
+    assert straight.step_count == resumed.step_count == 4
+
+
+def test_the_average_is_what_is_evaluated(fabric, detector):
+    plain = Trainer(fabric, copy.deepcopy(detector), PLAIN, CONSTANT)
+    averaged = Trainer(fabric, copy.deepcopy(detector), PLAIN, CONSTANT, ema_decay=0.9)
+    assert plain.evaluated is plain.detector
+    assert averaged.evaluated is averaged.ema.detector
+
+
+def test_grouped_and_seeds():
+    assert list(grouped(range(5), 2)) == [[0, 1], [2, 3], [4]]
+    draws = []
+    for key in ((0, 1, 0), (0, 1, 0), (0, 1, 1), (1, 0, 0)):
+        seed_everything(*key)
+        draws.append(float(torch.rand(())))
+    assert draws[0] == draws[1]
+    assert len(set(draws)) == 3
+
+
+def test_float16_scales_the_loss_and_steps_as_float32_does(detector, batch):
+    precision = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=1024.0))
+    half = Fabric(accelerator="cpu", devices=1, plugins=[precision])
+    expected, _ = gradient(Fabric(accelerator="cpu", devices=1), detector, [batch], clip_norm=5.0)
+    for batches in ([batch], parts(batch, 4)):
+        found, _ = gradient(half, detector, batches, clip_norm=5.0)
+        assert float((found - expected).norm() / expected.norm()) < 0.02
+    trainer = Trainer(half, detector.train(), PLAIN, CONSTANT)
+    before = detector.head.weight.clone()
+    detector.head.register_forward_hook(lambda module, inputs, output: output * 1e30)
+    trainer.step([batch])
+    assert torch.equal(detector.head.weight, before)
+    assert trainer.state()["scaler"]["scale"] == 512.0

@@ -1,0 +1,240 @@
+"""`train` from a folder on the disk to a run folder, and what it refuses."""
+
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import boxwright
+from boxwright.data.synth import write_synthetic
+from boxwright.engine import Run, train
+from boxwright.engine.checkpoint import load_weights
+from boxwright.engine.train import RUNS
+from boxwright.errors import DataError, RecipeError, RunError
+from boxwright.recipes import load_recipe
+
+SMALL = (
+    "data.size=64", "data.batch_size=4", "data.workers=0", "schedule.epochs=2", "train.eval_every=1",
+    "train.precision=32-true",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "scenes"
+    write_synthetic(folder, train=8, val=4, size=64)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(scenes, tmp_path_factory):
+    return train("retinanet-tiny", scenes, overrides=SMALL, output=tmp_path_factory.mktemp("runs") / "run", quiet=True)
+
+
+def test_a_run_folder_is_complete(trained, scenes):
+    names = {path.name for path in trained.path.iterdir()}
+    assert names == {
+        "recipe.yaml", "classes.json", "data.json", "environment.json", "metrics.jsonl", "tensorboard", "checkpoints",
+        "predictions.json", "curves.html",
+    }  # fmt: skip
+    assert {path.name for path in (trained.path / "checkpoints").iterdir()} == {
+        "last.pt", "last.safetensors", "best.safetensors",
+    }  # fmt: skip
+    assert trained.recipe.schedule.epochs == 2
+    assert trained.classes == ["leaf", "ring", "starfish", "gear"]
+    assert trained.data["path"] == str(scenes)
+    environment = json.loads((trained.path / "environment.json").read_text())
+    assert environment["packages"]["torch"] == torch.__version__.partition("+")[0]
+    assert environment["processes"] == 1
+    results = json.loads((trained.path / "predictions.json").read_text())
+    assert all(result.keys() == {"image_id", "category_id", "bbox", "score"} for result in results)
+    page = (trained.path / "curves.html").read_text()
+    assert "validation AP" in page
+    assert 'src="http' not in page
+
+
+def test_the_run_loads_as_a_detector(trained):
+    detector = boxwright.load(trained.path)
+    detections = detector([torch.zeros(3, 50, 70, dtype=torch.uint8)])
+    assert len(detections) == 1
+    assert detector.class_names == ("leaf", "ring", "starfish", "gear")
+
+
+def test_resume_needs_only_the_run_and_takes_overrides(scenes, tmp_path):
+    straight = train(
+        "retinanet-tiny", scenes, overrides=[*SMALL, "schedule.type=step"], output=tmp_path / "a", quiet=True
+    )
+    train(
+        "retinanet-tiny", scenes, output=tmp_path / "b", quiet=True,
+        overrides=[*SMALL, "schedule.type=step", "schedule.epochs=1"],
+    )  # fmt: skip
+    resumed = train(resume=tmp_path / "b", overrides=["schedule.epochs=2"], quiet=True)
+    ours, theirs = (load_weights(run.weights_file("last")) for run in (straight, resumed))
+    assert all(torch.equal(ours[0][name], theirs[0][name]) for name in ours[0])
+    assert resumed.recipe == straight.recipe
+
+
+def test_resume_auto_takes_the_newest_unfinished_run(scenes, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = train("retinanet-tiny", scenes, overrides=[*SMALL, "schedule.epochs=1"], resume="auto", quiet=True)
+    assert first.path == RUNS / "retinanet-tiny"
+    second = train("retinanet-tiny", scenes, overrides=[*SMALL, "schedule.epochs=1"], resume="auto", quiet=True)
+    assert second.path == RUNS / "retinanet-tiny-2"
+    os.remove(second.state_file)
+    os.remove(second.weights_file("last"))
+    again = train("retinanet-tiny", scenes, resume="auto", quiet=True)
+    assert again.path == second.path
+    assert again.finished
+
+
+def test_output_that_holds_a_run_is_not_overwritten(trained, scenes):
+    with pytest.raises(RunError, match="holds a run already: choose another --output, or --resume"):
+        train("retinanet-tiny", scenes, overrides=SMALL, output=trained.path, quiet=True)
+
+
+def test_what_cannot_be_trained_is_said_before_the_first_epoch(scenes, tmp_path):
+    with pytest.raises(RunError, match="needs a recipe and a data set"):
+        train("retinanet-tiny", quiet=True)
+    with pytest.raises(
+        RecipeError, match=r"data.batch_size = 4 cannot be shared by 1 processes with train.accumulate = 3"
+    ):
+        train("retinanet-tiny", scenes, overrides=[*SMALL, "train.accumulate=3"], output=tmp_path / "x", quiet=True)
+    with pytest.raises(RunError, match="16-mixed needs a GPU"):
+        train(
+            "retinanet-tiny", scenes, overrides=[*SMALL, "train.precision=16-mixed"], output=tmp_path / "y", quiet=True
+        )
+    with pytest.raises(RunError, match="is not a run folder"):
+        train(resume=tmp_path / "nothing", quiet=True)
+
+
+def test_bad_images_stop_the_training_or_are_left_out(tmp_path, capsys):
+    folder = tmp_path / "scenes"
+    write_synthetic(folder, train=8, val=4, size=64)
+    for split in ("train", "val"):
+        image = sorted((folder / "images" / split).iterdir())[1]
+        image.write_bytes(image.read_bytes()[:20])
+    with pytest.raises(DataError, match=r"scene-000001.png.*and 1 more images\); or leave them out with --skip-bad"):
+        train("retinanet-tiny", folder, overrides=SMALL, output=tmp_path / "run", quiet=True)
+    run = train("retinanet-tiny", folder, overrides=SMALL, output=tmp_path / "run", skip_bad=True)
+    assert run.finished
+    assert "skipped: " in capsys.readouterr().out
+
+
+def test_plain_output_has_no_escape_codes(trained, scenes, tmp_path, capsys):
+    train("retinanet-tiny", scenes, overrides=[*SMALL, "schedule.epochs=1"], output=tmp_path / "run")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "found: COCO, 12 images, 4 classes, splits train/val"
+    assert any(line.startswith("epoch 1/1  AP ") for line in lines)
+    assert "curves.html" in lines[-1]
+    assert "\x1b" not in "".join(lines)
+
+
+def test_resume_auto_leaves_runs_of_other_recipes_alone(scenes, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    other = Run.create(RUNS / "other", load_recipe("retinanet"), [], {"path": str(scenes)})
+    run = train("retinanet-tiny", scenes, overrides=[*SMALL, "schedule.epochs=1"], resume="auto", quiet=True)
+    assert run.path != other.path
+
+
+def test_resume_refuses_other_classes(trained, tmp_path):
+    copied = tmp_path / "run"
+    shutil.copytree(trained.path, copied)
+    (copied / "classes.json").write_text('["leaf"]')
+    with pytest.raises(RunError, match=r"was trained on the classes \['leaf'\], the data now has \['leaf', 'ring'"):
+        train(resume=copied, quiet=True)
+
+
+def command(*arguments, **options):
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    line = [sys.executable, "-m", "boxwright", *map(str, arguments)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(line, env=environment, **pipes, **options)
+
+
+def sets(*overrides):
+    return [argument for override in overrides for argument in ("--set", override)]
+
+
+@pytest.mark.slow
+def test_ctrl_c_says_how_to_resume(scenes, tmp_path):
+    options = sets(*SMALL, "schedule.epochs=500", "data.workers=1")
+    # a job in the background is born deaf to Ctrl-C
+    hears = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), "start_new_session": True}
+    process = command("train", "--data", scenes, "--recipe", "retinanet-tiny", "--output", tmp_path, *options, **hears)
+    for line in process.stdout:
+        if re.match(r"epoch ([2-9]|\d\d+)/500", line):
+            break
+    os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to the workers as well
+    _, errors = process.communicate(timeout=600)
+    assert process.returncode == 2
+    assert "interrupted. The checkpoint of epoch " in errors
+    assert f"boxwright train --resume {tmp_path}" in errors
+    assert "Traceback" not in errors
+    assert Run.open(tmp_path).state()["epoch"] >= 1
+
+
+@pytest.mark.slow
+def test_files_that_cannot_grow_leave_the_last_checkpoint(scenes, tmp_path):
+    train("retinanet-tiny", scenes, overrides=[*SMALL, "schedule.epochs=1"], output=tmp_path / "run", quiet=True)
+    before = (tmp_path / "run" / "checkpoints" / "last.pt").read_bytes()
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000_000, 10_000_000))
+
+    process = command("train", "--resume", tmp_path / "run", *sets("schedule.epochs=2"), preexec_fn=limit)
+    _, errors = process.communicate(timeout=6000)
+    assert process.returncode == 2, errors
+    assert "cannot write a checkpoint" in errors
+    assert "The checkpoint of epoch 1 is safe; go on with: boxwright train --resume" in errors
+    assert "Traceback" not in errors
+    assert (tmp_path / "run" / "checkpoints" / "last.pt").read_bytes() == before
+    assert not [path for path in (tmp_path / "run" / "checkpoints").iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.slow
+def test_two_processes_are_launched_by_the_command(scenes, tmp_path):
+    process = command(
+        "train",
+        "--data",
+        scenes,
+        "--recipe",
+        "retinanet-tiny",
+        "--devices",
+        2,
+        "--output",
+        tmp_path / "run",
+        *sets(*SMALL),
+    )
+    output, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, errors
+    run = Run.open(tmp_path / "run")
+    assert run.finished
+    assert json.loads((run.path / "environment.json").read_text())["processes"] == 2
+    assert output.count("found: COCO") == 1
+
+
+def test_resume_follows_moved_data_and_refuses_another_recipe(trained, scenes, tmp_path):
+    shutil.copytree(trained.path, tmp_path / "run")
+    shutil.copytree(scenes, tmp_path / "moved")
+    with pytest.raises(RunError, match="is a run of retinanet-tiny, not of retinanet; leave --recipe out"):
+        train("retinanet", resume=tmp_path / "run", quiet=True)
+    run = train("retinanet-tiny", tmp_path / "moved", resume=tmp_path / "run", skip_bad=True, quiet=True)
+    assert run.data == trained.data | {"path": str(tmp_path / "moved"), "skip_bad": True}
+
+
+def test_a_bad_image_in_the_middle_says_how_to_go_on(scenes, tmp_path):
+    folder = tmp_path / "scenes"
+    shutil.copytree(scenes, folder)
+    image = sorted((folder / "images" / "train").iterdir())[3]
+    whole = image.read_bytes()
+    image.write_bytes(whole[: len(whole) // 2])  # the header is fine
+    with pytest.raises(DataError, match=r"scene-000003.*boxwright train --resume"):
+        train("retinanet-tiny", folder, overrides=SMALL, output=tmp_path / "run", quiet=True)
+    assert train(resume=tmp_path / "run", skip_bad=True, quiet=True).finished
