@@ -1,0 +1,106 @@
+"""Time and memory of the box losses and of pairwise overlaps beside torchvision's, interleaved in one process.
+
+    python benchmarks/box_losses.py            # 1,000,000 pairs forward and backward; 100 x 8,400 overlaps forward
+
+Ratios and peaks as in `benchmarks/losses.py`; the peak of overlaps is in units of their result.
+"""
+
+import argparse
+import json
+import platform
+from pathlib import Path
+
+import torch
+import torchvision
+from torch import Tensor
+from torchvision import ops
+
+from boxwright import losses
+from boxwright.boxes import box_iou
+from losses import Run, measure
+
+OURS = {
+    "IoU": losses.iou_loss,
+    "GIoU": losses.giou_loss,
+    "DIoU": losses.diou_loss,
+    "CIoU": losses.ciou_loss,
+    "EIoU": losses.eiou_loss,
+    "SIoU": losses.siou_loss,
+    "MPDIoU": losses.mpdiou_loss,
+    "Wise-IoU": losses.wise_iou_loss,
+    "normalised Wasserstein": losses.normalized_wasserstein_loss,
+    "bounded IoU": losses.bounded_iou_loss,
+    "smooth L1": losses.smooth_l1_loss,
+    "balanced L1": losses.balanced_l1_loss,
+}
+
+
+class Forward:
+    """A result whose backward pass costs nothing."""
+
+    def __init__(self, value: Tensor) -> None:
+        self.value = value
+
+    def backward(self) -> None:
+        del self.value
+
+
+def random_boxes(count: int) -> Tensor:
+    corner = torch.rand(count, 2) * 600
+    return torch.cat([corner, corner + 1 + torch.rand(count, 2) * 150], dim=1)
+
+
+def pairs(count: int) -> tuple[Tensor, dict[str, Run]]:
+    """Overlapping pairs and the calls, the baseline first."""
+    targets = random_boxes(count)
+    boxes = random_boxes(count).lerp(targets, 0.7).requires_grad_()
+    runs: dict[str, Run] = {
+        "torchvision GIoU": lambda: ops.generalized_box_iou_loss(boxes, targets, reduction="sum"),
+        "torchvision DIoU": lambda: ops.distance_box_iou_loss(boxes, targets, reduction="sum"),
+        "torchvision CIoU": lambda: ops.complete_box_iou_loss(boxes, targets, reduction="sum"),
+    }
+    for name, loss in OURS.items():
+        runs[name] = lambda loss=loss: loss(boxes, targets, reduction="sum")
+    return boxes, runs
+
+
+def overlaps(objects: int, priors: int) -> tuple[Tensor, dict[str, Run]]:
+    """A tensor of the result's size and the calls, the baseline first."""
+    a, b = random_boxes(objects), random_boxes(priors)
+    runs = {"torchvision box_iou": lambda: Forward(ops.box_iou(a, b))}
+    for mode in ("iou", "iof", "giou", "diou"):
+        runs[f"box_iou, {mode}"] = lambda mode=mode: Forward(box_iou(a, b, mode))
+    return torch.empty(objects, priors), runs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=1_000_000)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "box_losses.json")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    tables = {
+        "pairs, forward and backward": measure(*pairs(options.pairs), options.rounds),
+        "100 x 8400 overlaps, forward": measure(*overlaps(100, 8400), 4 * options.rounds),
+    }
+    for title, rows in tables.items():
+        print(f"{title:40} {'ms':>8} {'x torchvision':>14} {'best':>8} {'peak':>8}")
+        for row in rows:
+            print(f"{row['loss']:40} {row['ms']:8.1f} {row['ratio']:14.3f} {row['best']:8.3f} {row['peak']:8.2f}")
+    result = {
+        "machine": f"{platform.machine()}, {options.threads} threads",
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "pairs": options.pairs,
+        "rounds": options.rounds,
+        "tables": tables,
+    }
+    options.out.parent.mkdir(exist_ok=True)
+    options.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""Cost of the ranking losses beside a focal loss and the published loops: time, peak memory, growth, accuracy.
+
+    python benchmarks/ranking.py --rounds 5 --output benchmarks/results/ranking
+
+The losses take turns in one process, so that the ratios hold on a busy machine. The loop is a float32 transcription of
+the published formulas; it runs once, and only where it takes seconds.
+"""
+
+import argparse
+import json
+import math
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+from torchvision.ops import sigmoid_focal_loss
+
+from boxwright.losses import alrp_loss, ap_loss, rank_sort_loss
+
+ROWS = [(50, 100_000), (500, 1_000_000), (2_000, 5_000_000), (5_000, 10_000_000)]
+GOALS = {50: 1.0, 500: 0.5, 2_000: 0.4, 5_000: 0.5}
+CLASSES = 80
+LOOP_LIMIT = 1_000_000
+
+
+def problem(positives: int, negatives: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits (L, C) with N(-4, 1.5) background and N(0, 1.5) positives, labels (L,), dense targets (L, C)."""
+    random = torch.Generator().manual_seed(0)
+    rows = (positives + negatives) // CLASSES
+    logits = torch.randn(rows, CLASSES, generator=random) * 1.5 - 4
+    place = torch.randperm(rows, generator=random)[:positives]
+    labels = torch.full((rows,), -1)
+    labels[place] = torch.randint(0, CLASSES, (positives,), generator=random)
+    logits[place, labels[place]] = torch.randn(positives, generator=random) * 1.5
+    dense = torch.zeros_like(logits)
+    dense[place, labels[place]] = 1
+    return logits.requires_grad_(), labels, dense
+
+
+def ap_loop(logits: Tensor, dense: Tensor) -> Tensor:
+    """Return the update of AP-Loss, one positive after the other as published, in the logits' precision."""
+    logits, dense = logits.detach().view(-1), dense.view(-1)
+    gradient = torch.zeros_like(logits)
+    scores = logits[dense == 1]
+    relevant = ((dense == 0) & (logits >= scores.min() - 1)).nonzero().view(-1)
+    negatives, update, best = logits[relevant], torch.zeros(len(relevant), dtype=logits.dtype), torch.zeros(())
+    errors = torch.zeros_like(scores)
+    for place in scores.argsort():
+        a = (scores / 2 - scores[place] / 2 + 0.5).clamp(0, 1).sum() + 0.5
+        above = (negatives / 2 - scores[place] / 2 + 0.5).clamp_(0, 1)
+        b = above.sum()
+        precision = a / (a + b)
+        factor = 1.0
+        if precision < best:
+            factor = (1 - best) / (1 - precision)
+        best = torch.maximum(best, precision)
+        errors[place] = 1 - best
+        update += above * (factor / (a + b))
+    gradient[relevant] = update / len(scores)
+    gradient[dense == 1] = -errors / len(scores)
+    return gradient
+
+
+def seconds(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def peak(call: Callable[[], object]) -> int:
+    """High water of the allocator above its start, in bytes."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as trace:
+        call()
+    now = highest = 0
+    for event in trace.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            now += event.nbytes()
+            highest = max(highest, now)
+    return highest
+
+
+def measure(positives: int, negatives: int, rounds: int) -> dict[str, float]:
+    logits, labels, dense = problem(positives, negatives)
+    quality = torch.rand(labels.shape, generator=torch.Generator().manual_seed(1))
+
+    def of(loss: Callable[[], Tensor]) -> Callable[[], object]:
+        return lambda: torch.autograd.grad(loss(), logits)
+
+    calls = {
+        "focal": of(lambda: sigmoid_focal_loss(logits, dense, reduction="sum")),
+        "ap": of(lambda: ap_loss(logits, labels)),
+        "ap, dense targets": of(lambda: ap_loss(logits, dense)),
+        "rank-sort": of(lambda: torch.stack(rank_sort_loss(logits, labels, scores=quality)).sum()),
+        "alrp": of(lambda: alrp_loss(logits, labels, quality)[0]),
+    }
+    for call in calls.values():
+        call()
+    times = [{name: seconds(call) for name, call in calls.items()} for _ in range(rounds)]
+    row: dict[str, float] = {"positives": positives, "negatives": negatives, "goal": GOALS[positives]}
+    for name in calls:
+        row[f"{name}: ms"] = 1e3 * statistics.median(turn[name] for turn in times)
+        row[f"{name}: x focal"] = statistics.median(turn[name] / turn["focal"] for turn in times)
+        row[f"{name}: peak x logits"] = peak(calls[name]) / (4 * logits.numel())
+    if negatives <= LOOP_LIMIT:
+        row["ap loop: x focal"] = seconds(lambda: ap_loop(logits, dense)) * 1e3 / row["focal: ms"]
+        exact = ap_loop(logits.double(), dense)
+        (ours,) = torch.autograd.grad(ap_loss(logits, labels), logits)
+        row["ap: gradient's relative error"] = ((ours.view(-1) - exact).norm() / exact.norm()).item()
+    return row
+
+
+def growth(rounds: int) -> dict[str, float]:
+    """Fitted exponents: of time in N at P = 500, and in P at N = 10^6."""
+
+    def best(positives: int, negatives: int) -> float:
+        logits, labels, _ = problem(positives, negatives)
+        return min(seconds(lambda: torch.autograd.grad(ap_loss(logits, labels), logits)) for _ in range(rounds + 2))
+
+    def exponent(pairs: list[tuple[int, float]]) -> float:
+        x, y = (torch.tensor([math.log(pair[side]) for pair in pairs]) for side in (0, 1))
+        return (((x - x.mean()) * (y - y.mean())).sum() / ((x - x.mean()) ** 2).sum()).item()
+
+    return {
+        "exponent in N": exponent([(n, best(500, n)) for n in (500_000, 1_000_000, 2_000_000, 4_000_000)]),
+        "exponent in P": exponent([(p, best(p, 1_000_000)) for p in (100, 500, 2_000, 5_000)]),
+    }
+
+
+def table(rows: list[dict[str, float]], fitted: dict[str, float], threads: int) -> str:
+    names = [name.removesuffix(": x focal") for name in rows[0] if name.endswith(": x focal")]
+    lines = [
+        f"Forward + backward on {threads} CPU threads, torch {torch.__version__}; time relative to torchvision's",
+        "`sigmoid_focal_loss` in the same process, and peak memory in units of the logits.",
+        "",
+        "| positives, negatives | goal | " + " | ".join(names) + " | gradient's error |",
+        "|---" * (len(names) + 3) + "|",
+    ]
+    for row in rows:
+        cells = []
+        for name in names:
+            ratio, memory = row.get(f"{name}: x focal"), row.get(f"{name}: peak x logits")
+            cells.append("–" if ratio is None else f"{ratio:.2f} ×" + (f", {memory:.2f} N" if memory else ""))
+        error = row.get("ap: gradient's relative error")
+        cells.append("–" if error is None else f"{error:.0e}")
+        size = f"{row['positives']:.0f}, {row['negatives']:.0e}"
+        lines.append(f"| {size} | {row['goal']} × | " + " | ".join(cells) + " |")
+    lines += ["", *(f"{name} = {value:.2f}" for name, value in fitted.items())]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rows", type=int, default=len(ROWS), help="how many rows of the table, from the smallest")
+    parser.add_argument("--output", type=Path, help="write OUTPUT.json and OUTPUT.md")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    rows = [measure(*row, options.rounds) for row in ROWS[: options.rows]]
+    fitted = growth(options.rounds)
+    text = table(rows, fitted, options.threads)
+    print(text)
+    if options.output:
+        options.output.with_suffix(".json").write_text(json.dumps({"rows": rows, "growth": fitted}, indent=1) + "\n")
+        options.output.with_suffix(".md").write_text(text)
+
+
+if __name__ == "__main__":
+    main()
