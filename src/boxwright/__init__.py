@@ -1,0 +1,16 @@
+"""boxwright trains object detectors and treats the criterion (label assignment and losses) as the product."""
+
+__version__ = "0.1.0"
+
+__all__ = ["__version__", "load"]
+
+
+def __getattr__(name: str) -> object:
+    """Import the trainer only when somebody asks for it, so that the criteria import with torch alone."""
+    if name == "load":
+        from boxwright.extras import needs_extra
+
+        with needs_extra("train"):
+            from boxwright.engine.load import load
+        return load
+    raise AttributeError(f"module 'boxwright' has no attribute {name!r}")

@@ -1,0 +1,17 @@
+"""The errors that are the user's to mend: each names the file, field or argument, the value found and what to do."""
+
+
+class BoxwrightError(Exception):
+    """Base of every error that is the user's to mend; the command line prints it without a traceback."""
+
+
+class DataError(BoxwrightError):
+    """A data set, annotation file or image that cannot be used as it is."""
+
+
+class RecipeError(BoxwrightError):
+    """A recipe or an override that does not validate."""
+
+
+class RunError(BoxwrightError):
+    """A run folder, checkpoint or weight file that is missing, broken or does not fit, or a run that had to stop."""

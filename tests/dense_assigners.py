@@ -1,0 +1,154 @@
+"""The published assigners as they were published: one image at a time, over a dense matrix of objects and priors.
+
+Transcribed from the definitions in the golden data's README, in float32. Tests hold ours against them on random scenes;
+benchmarks/assigners.py times them as peers (with EXACT_TIES off, as the originals take any of equal values).
+"""
+
+import torch
+from torch import Tensor
+
+from boxwright.assigners.dynamic_k import probability
+from boxwright.assigners.task_aligned import power
+from boxwright.structures import Assignment, Predictions, Priors, Targets
+
+EXACT_TIES = True
+
+
+def iou_matrix(a: Tensor, b: Tensor) -> Tensor:
+    low, high = torch.maximum(a[:, None, :2], b[:, :2]), torch.minimum(a[:, None, 2:], b[:, 2:])
+    width, height = (high - low).clamp(min=0).unbind(-1)
+    area_a, area_b = ((x[:, 2] - x[:, 0]) * (x[:, 3] - x[:, 1]) for x in (a, b))
+    shared = width * height
+    return shared / (area_a[:, None] + area_b - shared).clamp(min=1e-6)
+
+
+def best(values: Tensor, k: int, largest: bool) -> Tensor:
+    """Indices of the k best rows of (N, G)."""
+    if EXACT_TIES:
+        return values.sort(dim=0, descending=largest, stable=True).indices[:k]
+    return values.topk(min(k, len(values)), dim=0, largest=largest).indices
+
+
+def margin_matrix(centers: Tensor, boxes: Tensor) -> Tensor:
+    x, y = centers[:, 0, None], centers[:, 1, None]
+    return torch.stack([x - boxes[:, 0], y - boxes[:, 1], boxes[:, 2] - x, boxes[:, 3] - y]).amin(0)
+
+
+def strongest(quality: Tensor, chosen: Tensor) -> Tensor:
+    """Index of the chosen object with the largest quality for every prior, -1 where none: (L, G) to (L,)."""
+    value, index = torch.where(chosen, quality, -torch.inf).max(1)
+    return torch.where(value > -torch.inf, index, -1)
+
+
+def max_iou(boxes: Tensor, priors: Priors, positive: float = 0.5, negative: float = 0.4) -> Tensor:
+    iou = iou_matrix(boxes, priors.boxes)  # (G, L)
+    overlap, owner = iou.max(0)
+    index = torch.full_like(owner, -2)
+    index[overlap < negative] = -1
+    index[overlap >= positive] = owner[overlap >= positive]
+    best_of_object = iou.amax(1)
+    for number in range(len(boxes)):
+        if best_of_object[number] > 0:
+            index[iou[number] == best_of_object[number]] = number
+    return index
+
+
+def atss(boxes: Tensor, priors: Priors, topk: int = 9) -> Tensor:
+    iou = iou_matrix(priors.boxes, boxes)  # (L, G)
+    distance = (priors.centers[:, None] - (boxes[:, :2] + boxes[:, 2:]) / 2).square().sum(-1)
+    candidates, start = [], 0
+    for level in priors.levels:
+        candidates.append(best(distance[start : start + level.size], topk, largest=False) + start)
+        start += level.size
+    candidate = torch.cat(candidates)  # (K, G)
+    near = iou.gather(0, candidate).T.contiguous()
+    threshold = near.mean(1) + near.std(1)
+    chosen = torch.zeros_like(iou, dtype=torch.bool).scatter(0, candidate, True)
+    chosen &= (iou >= threshold) & (margin_matrix(priors.centers, boxes) > 0.01)
+    return strongest(iou, chosen)
+
+
+def task_aligned(
+    boxes: Tensor, labels: Tensor, priors: Priors, logits: Tensor, predicted: Tensor, topk: int = 13
+) -> tuple[Tensor, Tensor]:
+    overlap = iou_matrix(predicted, boxes)  # (L, G)
+    metric = power(probability(logits)[:, labels], 1.0) * power(overlap, 6.0)
+    chosen = torch.zeros_like(metric, dtype=torch.bool).scatter(0, best(metric, topk, largest=True), True)
+    chosen &= (metric > 0) & (margin_matrix(priors.centers, boxes) > 0.01)
+    index = strongest(overlap, chosen)
+    score = torch.zeros_like(metric[:, 0])
+    for number in range(len(boxes)):
+        own = index == number
+        if own.any():
+            aligned = metric[own, number]
+            score[own] = aligned / (aligned.max() + 1e-7) * overlap[own, number].max()
+    return index, score
+
+
+def dynamic_k(cost: Tensor, iou: Tensor, topk: int) -> Tensor:
+    """Match (G, A) costs and IoUs of the candidates: (A,) objects or -1."""
+    counts = iou.topk(min(topk, iou.shape[1]), dim=1).values.sum(1).int().clamp(min=1)
+    matching = torch.zeros_like(cost, dtype=torch.bool)
+    for number, count in enumerate(counts.tolist()):
+        matching[number, best(cost[number, :, None], count, largest=False)[:, 0]] = True
+    several = matching.sum(0) > 1
+    matching[:, several] = False
+    matching[cost[:, several].argmin(0), several] = True
+    return torch.where(matching.any(0), matching.int().argmax(0), -1)
+
+
+def simota(
+    boxes: Tensor, labels: Tensor, priors: Priors, logits: Tensor, objectness: Tensor, predicted: Tensor, topk: int = 10
+) -> Tensor:
+    offset = (priors.centers - ((boxes[:, :2] + boxes[:, 2:]) / 2)[:, None]).abs().amax(-1)
+    window = offset < 1.5 * priors.strides  # (G, L)
+    candidate = window.any(0)
+    iou = iou_matrix(boxes, predicted[candidate])  # (G, A)
+    joint = (logits[candidate].sigmoid() * objectness[candidate].sigmoid()).sqrt()
+    one_hot = torch.nn.functional.one_hot(labels, logits.shape[1]).float()
+    shape = (len(boxes), *joint.shape)  # the published form holds this (G, A, C) tensor
+    entropy = torch.nn.functional.binary_cross_entropy(
+        joint.expand(shape), one_hot[:, None].expand(shape), reduction="none"
+    ).sum(-1)
+    cost = entropy - 3 * (iou + 1e-8).log() + 1e6 * ~window[:, candidate]
+    index = torch.full((len(logits),), -1)
+    index[candidate] = dynamic_k(cost, iou, topk)
+    return index
+
+
+def dynamic_soft_label(
+    boxes: Tensor, labels: Tensor, priors: Priors, logits: Tensor, predicted: Tensor, topk: int = 13
+) -> Tensor:
+    candidate = (margin_matrix(priors.centers, boxes) > 0).any(1)
+    iou = iou_matrix(boxes, predicted[candidate])  # (G, A)
+    distance = (priors.centers[candidate] - ((boxes[:, :2] + boxes[:, 2:]) / 2)[:, None]).square().sum(-1).sqrt()
+    one_hot = torch.nn.functional.one_hot(labels, logits.shape[1]).float()
+    soft = iou[..., None] * one_hot[:, None]  # (G, A, C)
+    some = logits[candidate].expand(soft.shape)
+    entropy = torch.nn.functional.binary_cross_entropy_with_logits(some, soft, reduction="none")
+    cost = (entropy * (soft - some.sigmoid()).abs().square()).sum(-1) - 3 * (iou + 1e-7).log()
+    cost = cost + 10.0 ** (distance / priors.strides[candidate] - 3)
+    index = torch.full((len(logits),), -1)
+    index[candidate] = dynamic_k(cost, iou, topk)
+    return index
+
+
+def per_image(name: str, priors: Priors, targets: Targets, predictions: Predictions | None = None) -> Assignment:
+    """Assign a batch image after image with the function of that name; images without objects are background."""
+    indices, scores = [], []
+    for image in range(len(targets)):
+        boxes, labels = (part[image][targets.objects[image]] for part in (targets.boxes, targets.labels))
+        numbers = torch.arange(targets.labels.shape[1])[targets.objects[image]]
+        index, score = torch.full((len(priors),), -1), None
+        if len(boxes):
+            arguments: tuple[Tensor, ...] = ()
+            if predictions is not None and predictions.boxes is not None:
+                extras = (predictions.extras["objectness"][image],) if name == "simota" else ()
+                arguments = (predictions.logits[image], *extras, predictions.boxes[image])
+            function = globals()[name]
+            index = function(boxes, labels, priors, *arguments) if arguments else function(boxes, priors)
+            index, score = index if isinstance(index, tuple) else (index, None)
+            index = torch.where(index >= 0, numbers[index.clamp(min=0)], index)
+        indices.append(index)
+        scores.append((index >= 0).float() if score is None else score)
+    return Assignment(torch.stack(indices), torch.stack(scores))

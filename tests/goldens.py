@@ -1,0 +1,42 @@
+"""Reads the golden cases: what the original implementations compute, as data (`../shared/goldens`)."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+ROOT = Path(__file__).resolve().parents[2] / "shared" / "goldens"
+
+
+class Case(dict[str, Tensor]):
+    """Arrays of one golden file as tensors by name (strings stay numpy); `param` reads a hyper-parameter."""
+
+    def param(self, name: str) -> Any:
+        """Return the Python value of `param_<name>`."""
+        return self[f"param_{name}"].item()
+
+
+def golden_cases(folder: str) -> list[Any]:
+    """List the cases of a folder such as "losses/ap_loss" for `pytest.mark.parametrize`; skipped where absent.
+
+    The coverage test looks for this call with a literal folder name, so write the name out.
+    """
+    files = sorted((ROOT / folder).rglob("*.npz"))
+    if not files:
+        absent = pytest.mark.skip(reason="../shared/goldens is not beside this checkout")
+        return [pytest.param(None, id=folder, marks=absent)]
+    return [pytest.param(file, id=f"{folder}/{file.relative_to(ROOT / folder).with_suffix('')}") for file in files]
+
+
+def load_case(file: Path) -> Case:
+    """Load one golden file."""
+    with np.load(file, allow_pickle=False) as arrays:
+        return Case(
+            {
+                name: torch.from_numpy(array) if array.dtype.kind in "biuf" else array
+                for name, array in ((name, arrays[name]) for name in arrays.files)
+            }
+        )

@@ -1,0 +1,64 @@
+"""Every part that a recipe can name, tried in every dense system on a synthetic scene."""
+
+from functools import cache
+
+import torch
+
+from assignment_scenes import CLASSES, make_priors, make_targets
+from boxwright.criteria import PhasedCriterion
+from boxwright.errors import RecipeError
+from boxwright.recipes import build_criterion, load_recipe, schema
+from boxwright.structures import Predictions
+
+SYSTEMS = ("retinanet-tiny", "atss-tiny", "gfl-tiny", "nanodet-tiny", "tood-tiny")
+PARTS = {"assigner": schema.Assigner, "classification": schema.Classification, "box": schema.Box}
+
+
+def types(kind):
+    """Names of the parts of a kind."""
+    return sorted(model.model_fields["type"].annotation.__args__[0] for model in PARTS[kind].__metadata__[0].models)
+
+
+def swapped(system, **parts):
+    """Return a system's recipe with other parts."""
+    overrides = [f"criterion.{kind}.type={name}" for kind, name in parts.items()]
+    if parts.get("classification") in ("seesaw", "equalized-v2"):
+        overrides.append(f"criterion.classification.num_classes={CLASSES}")
+    return load_recipe(system, overrides)
+
+
+@cache
+def scene(per_cell, parameters):
+    """Return priors, targets and predictions of two images with up to five objects."""
+    priors = make_priors(per_cell)
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, len(priors), CLASSES, generator=generator)
+    params = 0.3 * torch.randn(2, len(priors), parameters, generator=generator)
+    quality = torch.randn(2, len(priors), 1, generator=generator)
+    return priors, make_targets(0, 2, 5, hostile=False, crowd=True), (logits, params, quality)
+
+
+def step(recipe):
+    """Run one step; return its losses, and the gradients of logits and parameters."""
+    criterion = build_criterion(recipe)
+    if isinstance(criterion, PhasedCriterion):
+        criterion.set_epoch(criterion.epochs)
+    coder = recipe.detector.coder
+    parameters = 4 * (coder.reg_max + 1) if coder.type == "integral" else 4
+    per_cell = 3 if recipe.detector.priors.type == "octave-anchors" else 1
+    priors, targets, outputs = scene(per_cell, parameters)
+    logits, params, quality = (output.clone().requires_grad_() for output in outputs)
+    losses = criterion(Predictions(logits, params, {"quality": quality}), priors, targets)
+    sum(losses.values()).backward()
+    return losses, (logits.grad, params.grad)
+
+
+def verdict(system, **parts):
+    """Return why a system refuses parts, or "" where a step with them is finite and moves classes and boxes."""
+    try:
+        losses, gradients = step(swapped(system, **parts))
+    except RecipeError as error:
+        return str(error).removeprefix(f"recipe {system}: ")
+    assert all(torch.isfinite(loss) for loss in losses.values()), (system, parts, losses)
+    assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients), (system, parts)
+    return ""
