@@ -163,7 +163,8 @@ def sets(*overrides):
 
 
 @pytest.mark.slow
-def test_ctrl_c_says_how_to_resume(scenes, tmp_path):
+@pytest.mark.parametrize("send", [os.killpg, os.kill], ids=["terminal", "main process alone"])
+def test_ctrl_c_says_how_to_resume(scenes, tmp_path, send):
     options = sets(*SMALL, "schedule.epochs=500", "data.workers=1")
     # a job in the background is born deaf to Ctrl-C
     hears = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), "start_new_session": True}
@@ -171,9 +172,9 @@ def test_ctrl_c_says_how_to_resume(scenes, tmp_path):
     for line in process.stdout:
         if re.match(r"epoch ([2-9]|\d\d+)/500", line):
             break
-    os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to the workers as well
+    send(process.pid, signal.SIGINT)  # a terminal sends it to the workers as well
     _, errors = process.communicate(timeout=600)
-    assert process.returncode == 2
+    assert process.returncode == 2, errors
     assert "interrupted. The checkpoint of epoch " in errors
     assert f"boxwright train --resume {tmp_path}" in errors
     assert "Traceback" not in errors

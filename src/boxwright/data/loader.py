@@ -1,6 +1,7 @@
 """Batches in an order that depends on the seed and the epoch alone."""
 
 import logging
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
@@ -134,10 +135,15 @@ def build_loader(
         num_workers=workers,
         collate_fn=partial(collate, square=square),
         persistent_workers=workers > 0,
+        worker_init_fn=_leave_interrupts_to_the_main_process,
         pin_memory=pin_memory,
         generator=torch.Generator(),  # its own, so that loading leaves the training's random numbers alone
     )
     return Loader(batches, order)
+
+
+def _leave_interrupts_to_the_main_process(worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def verify_images(records: Sequence[ImageRecord], decode: bool = False) -> dict[int, str]:

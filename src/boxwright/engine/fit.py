@@ -15,6 +15,7 @@ from torch import nn
 from boxwright.engine.checkpoint import save_state, save_weights
 from boxwright.engine.coco import Metrics
 from boxwright.engine.guard import NonFiniteGuard
+from boxwright.engine.interrupt import interruptible
 from boxwright.engine.log import LossMeter, MetricsLog
 from boxwright.engine.loop import Trainer, grouped, seed_everything
 from boxwright.engine.progress import TrainingProgress
@@ -77,7 +78,8 @@ def fit(
     """
     session = Session(fabric, run, recipe, detector, loader, evaluate, classes, on_nonfinite, name, console)
     try:
-        session.run_epochs()
+        with interruptible() as session.check_interrupt:
+            session.run_epochs()
     except KeyboardInterrupt:
         raise RunError(f"interrupted. {session.how_to_resume()}") from None
     except OSError as error:
@@ -122,6 +124,7 @@ class Session:
             ema_decay=recipe.train.ema,
             check=self.guard.check,
         )
+        self.check_interrupt: Callable[[], None] = lambda: None
         self.epoch = 0
         self.best: float | None = None
         self.metrics: dict[str, Any] = {}
@@ -163,6 +166,7 @@ class Session:
                 module.set_epoch(epoch)
         batches = (batch.to(self.fabric.device, non_blocking=True) for batch in self.loader.epoch(epoch))
         for index, group in enumerate(islice(grouped(batches, self.accumulate), self.steps_per_epoch)):
+            self.check_interrupt()
             result = trainer.step(group)
             self.guard.observe(trainer.step_count - 1, group, result.bad)
             self.meter.add(result)
