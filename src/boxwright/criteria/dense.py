@@ -52,6 +52,8 @@ class DenseCriterion(nn.Module):
         quality_weight: factor of the quality loss.
         soft_target: class target of a positive: "hard" 1, "assignment" the assigner's score, or "iou" the IoU of its
             decoded box with its object.
+        sum_targets: whether the targets of `soft_target="assignment"` are summed to normalise (TOOD), or the positives are
+            counted all the same (NanoDet-Plus).
         quality_target: "centerness" of the prior in its object (Tian et al. 2019, arXiv:1904.01355), or "iou" of the
             decoded box.
         weigh_boxes: what weighs (and normalises) the box losses of a positive: "target" its class target, "score" its
@@ -59,7 +61,7 @@ class DenseCriterion(nn.Module):
 
     Attributes:
         positives: scalar, what the losses are normalised by, summed over the global batch of the last call: the class
-            targets with `soft_target="assignment"`, else the number of positive priors.
+            targets with `soft_target="assignment"` and `sum_targets`, else the number of positive priors.
         normalizer: scalar, what the last call divided by: `positives`, at least 1, per process, so that averaging the
             gradients of the processes gives those of one process with the whole batch. An engine that accumulates
             micro-batches multiplies by it and divides by that of the summed positives.
@@ -82,6 +84,7 @@ class DenseCriterion(nn.Module):
         distribution_weight: float = 0.25,
         quality_weight: float = 1.0,
         soft_target: Literal["hard", "assignment", "iou"] = "hard",
+        sum_targets: bool = True,
         quality_target: Literal["centerness", "iou"] = "centerness",
         weigh_boxes: Literal["target", "score", "quality"] = "target",
     ) -> None:
@@ -97,6 +100,7 @@ class DenseCriterion(nn.Module):
         self.distribution_weight = distribution_weight
         self.quality_weight = quality_weight
         self.soft_target = soft_target
+        self.sum_targets = sum_targets
         self.quality_target = quality_target
         self.weigh_boxes = weigh_boxes
         self.register_buffer("positives", torch.zeros(()), persistent=False)
@@ -161,7 +165,7 @@ class DenseCriterion(nn.Module):
             weight = hard * predictions.logits.detach().float().amax(-1).sigmoid()
         else:
             weight = target if self.weigh_boxes == "target" else quality
-        counted = target if self.soft_target == "assignment" else hard
+        counted = target if self.soft_target == "assignment" and self.sum_targets else hard
         return _Match(positive, boxes, target, counted, quality, weight)
 
     def _box_loss(self, predictions: Predictions, priors: Priors, match: "_Match", normalizer: Tensor) -> Tensor:

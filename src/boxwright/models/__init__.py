@@ -2,6 +2,7 @@
 
 from boxwright.models.backbones import Backbone
 from boxwright.models.detector import DenseDetector
+from boxwright.models.guide import Guide
 from boxwright.models.heads import ATSSHead, GFLHead, NanoDetHead, PPYOLOEHead, RetinaHead, TOODHead
 from boxwright.models.necks import FPN, PAN, GhostPAN
 from boxwright.models.postprocess import Postprocess
@@ -14,6 +15,7 @@ __all__ = [
     "DenseDetector",
     "GFLHead",
     "GhostPAN",
+    "Guide",
     "NanoDetHead",
     "PPYOLOEHead",
     "Postprocess",

@@ -1,12 +1,14 @@
 """The dense detector, in torchvision's contract."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from boxwright.criteria import DenseCriterion, PhasedCriterion
+from boxwright.models.guide import Guide
 from boxwright.models.images import MEAN, STD, batch_images, to_float
 from boxwright.models.postprocess import Postprocess
 from boxwright.structures import Detections, Predictions, Priors, Targets
@@ -40,6 +42,7 @@ class DenseDetector(nn.Module):
         postprocess: `Predictions` and `Priors` to `Detections`.
         size: how a list of images is resized, see `batch_images`.
         class_names: names of the C classes.
+        guide: chooses the assignment in training; nothing else sees it.
     """
 
     mean: Tensor
@@ -56,6 +59,7 @@ class DenseDetector(nn.Module):
         *,
         size: int | tuple[int, int],
         class_names: Sequence[str],
+        guide: Guide | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -66,6 +70,7 @@ class DenseDetector(nn.Module):
         self.postprocess = postprocess
         self.size = size
         self.class_names = tuple(class_names)
+        self.guide = guide
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
 
@@ -101,13 +106,19 @@ class DenseDetector(nn.Module):
     def predict(self, pixels: Tensor) -> tuple[Predictions, Priors]:
         """Return what the head says about a batch (B, 3, H, W), undecoded, and where."""
         features = self._features(pixels)
-        priors = self.priors([(f.shape[-2], f.shape[-1]) for f in features], pixels.device)
-        return self.head(features), priors
+        levels = self.neck(features)
+        priors = self.priors([(level.shape[-2], level.shape[-1]) for level in levels], pixels.device)
+        predictions: Predictions = self.head(levels)
+        if self.guide is not None and self.training:
+            guide = self.guide(features, levels)
+            extras = {"guide_logits": guide.logits, "guide_params": guide.params}
+            predictions = replace(predictions, extras=predictions.extras | extras)
+        return predictions, priors
 
     def _features(self, pixels: Tensor) -> list[Tensor]:
-        """Levels of the neck; the float copies of the images do not outlive this call."""
-        levels: list[Tensor] = self.neck(self.backbone((to_float(pixels) - self.mean) / self.std))
-        return levels
+        """What the backbone sees; the float copies of the images do not outlive this call."""
+        features: list[Tensor] = self.backbone((to_float(pixels) - self.mean) / self.std)
+        return features
 
     def _targets(
         self, targets: Targets | Sequence[Mapping[str, Tensor]] | None, pixels: Tensor, scales: Tensor | None

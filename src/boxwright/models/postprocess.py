@@ -1,6 +1,6 @@
 """From predictions to detections."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ class Postprocess:
     """Keep the best class scores of each level, decode their boxes, clip them to the image, suppress duplicates.
 
     Args:
-        score_threshold: lowest score reported.
+        score_threshold: lowest class score of a detection, before a quality branch multiplies it (Tian et al. 2019).
         pre_nms: class scores kept per level and image before suppression.
         iou_threshold: a box that overlaps a better one of its class by more is a duplicate.
         max_detections: K, most detections per image.
@@ -32,21 +32,33 @@ class Postprocess:
     @torch.no_grad()
     def __call__(self, predictions: Predictions, priors: Priors, coder: BoxCoder, sizes: Tensor) -> Detections:
         """Return the detections of B images; `sizes` (B, 2) are their heights and widths in pixels."""
+        boxes, scores, labels = self.candidates(predictions, priors, coder, sizes.unsqueeze(1))
+        return multiclass_nms(
+            boxes, scores, labels, iou_threshold=self.iou_threshold, max_detections=self.max_detections
+        )
+
+    def candidates(
+        self, predictions: Predictions, priors: Priors, coder: BoxCoder, limits: Tensor | tuple[int, int]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what suppression chooses from: boxes (B, S, 4), scores (B, S), labels (B, S); score 0 takes no part.
+
+        `limits` are heights and widths that boxes are clipped to, (height, width) or (B, 1, 2).
+        """
         classes = predictions.logits.shape[-1]
-        scores = predictions.scores()
+        scores = self._scores(predictions)
         picked = self._best(scores, priors)
         scores = scores.flatten(1).gather(1, picked)
         rows = (picked // classes).unsqueeze(-1)
         boxes = coder.decode(priors, predictions.params.float()).gather(1, rows.expand(-1, -1, 4))
-        boxes = clip_boxes(boxes, sizes.unsqueeze(1))
-        return multiclass_nms(
-            boxes,
-            scores,
-            picked % classes,
-            score_threshold=self.score_threshold,
-            iou_threshold=self.iou_threshold,
-            max_detections=self.max_detections,
-        )
+        return clip_boxes(boxes, limits), scores, picked % classes
+
+    def _scores(self, predictions: Predictions) -> Tensor:
+        """Scores (B, L, C), 0 where the class alone is below the threshold, whatever a quality branch makes of it."""
+        scores = certain = predictions.scores()
+        if "quality" in predictions.extras:
+            extras = {name: extra for name, extra in predictions.extras.items() if name != "quality"}
+            certain = replace(predictions, extras=extras).scores()
+        return scores * (certain > self.score_threshold)
 
     def _best(self, scores: Tensor, priors: Priors) -> Tensor:
         """Flat indices (B, K') into (L · C) of the best scores of every level."""

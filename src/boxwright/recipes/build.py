@@ -9,7 +9,7 @@ from boxwright.criteria import ALRPCriterion, BalancedCriterion, DenseCriterion,
 from boxwright.criteria.dense import BoxCoder
 from boxwright.errors import RecipeError
 from boxwright.losses import ALRPLoss, ClassificationLoss
-from boxwright.models import Backbone, DenseDetector, Postprocess
+from boxwright.models import Backbone, DenseDetector, Guide, Postprocess
 from boxwright.recipes.compatibility import check_parts
 from boxwright.recipes.parts import Part
 from boxwright.recipes.schema import CriterionConfig, Recipe
@@ -49,13 +49,13 @@ def build_detector(
     first = min(network.backbone.levels)
     strides = tuple(float(2 ** (first + index)) for index in range(len(neck.channels)))
     priors = network.priors.build(strides=strides)
-    head = _built(
-        "detector.head",
-        network.head,
-        in_channels=neck.channels,
-        num_classes=len(class_names),
-        priors_per_cell=_per_cell(priors.per_cell),
-    )
+    common = {"num_classes": len(class_names), "priors_per_cell": _per_cell(priors.per_cell)}
+    head = _built("detector.head", network.head, in_channels=neck.channels, **common)
+    guide = None
+    if network.guide is not None:
+        both = [2 * channels for channels in neck.channels]
+        guide_head = _built("detector.guide.head", network.guide.head, in_channels=both, **common)
+        guide = Guide(neck, guide_head, network.guide.detach_epoch)
     return DenseDetector(
         backbone,
         neck,
@@ -65,6 +65,7 @@ def build_detector(
         Postprocess(**network.inference.model_dump()),
         size=recipe.data.size,
         class_names=class_names,
+        guide=guide,
     )
 
 

@@ -24,27 +24,30 @@ def check_parts(recipe: Recipe) -> None:
     criteria: list[tuple[str, CriterionConfig]] = [("criterion", recipe.criterion)]
     if recipe.criterion.first is not None:
         criteria.append(("criterion.first", recipe.criterion.first))
-    reasons = [*_of_network(recipe.detector)]
+    network = recipe.detector
+    reasons = [*_of_head("detector.head", network.head, network)]
+    if network.guide is not None:
+        reasons += _of_head("detector.guide.head", network.guide.head, network)
     for name, criterion in criteria:
-        reasons += [f"{name}.{reason}" for reason in _of_criterion(criterion, recipe.detector)]
+        reasons += [f"{name}.{reason}" for reason in _of_criterion(criterion, network)]
     if reasons:
         raise RecipeError(f"recipe {recipe.name}: " + "; ".join(reasons))
 
 
-def _of_network(network: DetectorConfig) -> Iterator[str]:
-    parts: tuple[Any, Any, Any] = (network.head, network.coder, network.priors)
-    head, coder, priors = parts
+def _of_head(name: str, head: Any, network: DetectorConfig) -> Iterator[str]:
+    parts: tuple[Any, Any] = (network.coder, network.priors)
+    coder, priors = parts
     bins = getattr(head, "reg_max", None)
     if (coder.type == "integral") != (bins is not None):
         what = "predicts 4 parameters" if bins is None else "predicts distributions, which only `integral` reads"
         yield f"detector.coder: {coder.type} does not fit the {head.type} head, which {what}"
     elif bins is not None and bins != coder.reg_max:
-        yield f"detector.coder.reg_max is {coder.reg_max} but detector.head.reg_max is {bins}"
+        yield f"detector.coder.reg_max is {coder.reg_max} but {name}.reg_max is {bins}"
     if head.type == "tood":
         if coder.type != "distance":
             yield f"detector.coder: the tood head predicts distances (`distance`), got {coder.type}"
         if head.offset != priors.offset:
-            yield f"detector.head.offset is {head.offset} but detector.priors.offset is {priors.offset}"
+            yield f"{name}.offset is {head.offset} but detector.priors.offset is {priors.offset}"
 
 
 def _of_criterion(criterion: CriterionConfig, network: DetectorConfig) -> Iterator[str]:

@@ -16,6 +16,7 @@ __all__ = [
     "DataConfig",
     "DetectorConfig",
     "FirstEpochs",
+    "GuideConfig",
     "InferenceConfig",
     "OptimizerConfig",
     "PhasedCriterionConfig",
@@ -79,12 +80,20 @@ class InferenceConfig(Section):
     max_detections: PositiveInt = 100
 
 
+class GuideConfig(Section):
+    """A second neck and a heavier head that choose the assignment in training and are gone afterwards."""
+
+    head: Head
+    detach_epoch: Annotated[int, Field(ge=0)] = Field(10, description="first epoch in which only the guide learns from it")
+
+
 class DetectorConfig(Section):
     """The network, its priors and how its boxes are coded."""
 
     backbone: BackboneConfig
     neck: Neck
     head: Head
+    guide: GuideConfig | None = None
     priors: PriorGenerator
     coder: Coder
     inference: InferenceConfig = InferenceConfig()
@@ -108,6 +117,7 @@ class CriterionConfig(Section):
     soft_target: Literal["hard", "assignment", "iou"] = Field(
         "hard", description="class target of a positive: 1, the assigner's score, or the IoU of its decoded box"
     )
+    sum_targets: bool = Field(True, description="whether soft targets of the assigner also count as the normaliser")
     quality_target: Literal["centerness", "iou"] = "centerness"
     weigh_boxes: Literal["target", "score", "quality"] = Field(
         "target", description="weight of a positive's box losses: class target, highest class score, quality target"

@@ -20,16 +20,6 @@ def test_classes_and_boxes_come_from_one_branch():
     assert all(parameter.grad is not None for parameter in head.towers.parameters())
 
 
-def test_the_guide_exists_in_training_only_and_changes_nothing_else():
-    torch.manual_seed(0)
-    head = NanoDetHead([8, 8], num_classes=3, channels=16, guide=True)
-    assert head.train()(_features()).extras.keys() == {"guide_logits", "guide_params"}
-    with_guide = head.eval()(_features())
-    assert with_guide.extras == {}
-    head.guide = None
-    torch.testing.assert_close(head(_features()).logits, with_guide.logits)
-
-
 def test_one_prior_per_cell():
     with pytest.raises(ValueError, match="priors_per_cell=2"):
         NanoDetHead([8], 3, 2)

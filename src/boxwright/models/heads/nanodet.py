@@ -1,12 +1,10 @@
-"""NanoDet's head, and the guide that trains it in NanoDet-Plus."""
+"""NanoDet's head."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from boxwright.models.heads.gfl import GFLHead
 from boxwright.models.heads.retina import flatten_level, prior_bias
 from boxwright.models.layers import init_conv, separable_conv
 from boxwright.structures import Predictions
@@ -18,9 +16,7 @@ class NanoDetHead(nn.Module):
     """Per level one branch of depthwise separable convolutions, whose last 1×1 predicts classes and distributions.
 
     RangiLyu, "NanoDet" 2020 and "NanoDet-Plus" 2021 (no paper; github.com/RangiLyu/nanodet). Parameters are logits over
-    0, 1, …, reg_max strides per side, for `IntegralCoder`. With `guide` a heavier head (GFL's, twice as wide) reads the
-    same levels in training only: its predictions, `extras["guide_logits"]` and `extras["guide_params"]`, decide which
-    priors learn what while the light head cannot yet.
+    0, 1, …, reg_max strides per side, for `IntegralCoder`.
 
     Args:
         in_channels: channels of each level.
@@ -30,7 +26,6 @@ class NanoDetHead(nn.Module):
         channels: their width.
         kernel: 3 in NanoDet, 5 in NanoDet-Plus.
         reg_max: largest distance in strides.
-        guide: whether training adds the guide.
         prior_probability: score of every class at the start.
     """
 
@@ -43,7 +38,6 @@ class NanoDetHead(nn.Module):
         channels: int = 96,
         kernel: int = 3,
         reg_max: int = 7,
-        guide: bool = False,
         prior_probability: float = 0.01,
     ) -> None:
         super().__init__()
@@ -52,7 +46,6 @@ class NanoDetHead(nn.Module):
         self.sizes = (num_classes, 4 * (reg_max + 1))
         self.towers = nn.ModuleList(_tower(width, channels, convs, kernel) for width in in_channels)
         self.outputs = nn.ModuleList(nn.Conv2d(channels, sum(self.sizes), 1) for _ in in_channels)
-        self.guide = GFLHead(in_channels, num_classes, channels=2 * channels, reg_max=reg_max) if guide else None
         for layer in self.outputs:
             init_conv(layer)
             nn.init.constant_(layer.bias[:num_classes], prior_bias(prior_probability))  # type: ignore[index]
@@ -63,11 +56,7 @@ class NanoDetHead(nn.Module):
             flatten_level(output(tower(feature)), sum(self.sizes))
             for feature, tower, output in zip(features, self.towers, self.outputs, strict=True)
         ]
-        predictions = Predictions(*torch.cat(levels, dim=1).split(self.sizes, dim=-1))
-        if self.guide is None or not self.training:
-            return predictions
-        guide = self.guide(features)
-        return replace(predictions, extras={"guide_logits": guide.logits, "guide_params": guide.params})
+        return Predictions(*torch.cat(levels, dim=1).split(self.sizes, dim=-1))
 
 
 def _tower(in_channels: int, channels: int, convs: int, kernel: int) -> nn.Sequential:

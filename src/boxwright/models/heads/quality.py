@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from boxwright.losses.reduction import upcast
+from boxwright.models.layers import init_conv
 
 __all__ = ["DistributionQuality", "product_logit"]
 
@@ -42,6 +43,7 @@ class DistributionQuality(nn.Module):
         self.layers = nn.Sequential(
             nn.Conv2d(4 * (topk + mean), hidden, 1), nn.ReLU(inplace=True), nn.Conv2d(hidden, 1, 1)
         )
+        init_conv(self.layers)
 
     def forward(self, distribution: Tensor) -> Tensor:
         """Map the logits of the sides' distributions (B, 4 · (reg_max + 1), H, W) to quality logits (B, 1, H, W)."""

@@ -69,7 +69,9 @@ class TOODHead(nn.Module):
         init_conv(self)
         for layer in (self.class_logits, self.probability[-1]):
             nn.init.constant_(layer.bias, prior_bias(prior_probability))  # type: ignore[arg-type]
-        nn.init.normal_(self.offsets[-1].weight, std=0.001)  # type: ignore[arg-type]
+        # the published deviations: layers weigh alike at first, and boxes are read nearly where they are predicted
+        for narrow in (self.class_features.attention, self.box_features.attention, self.offsets):
+            init_conv(narrow, std=0.001)
 
     def forward(self, features: list[Tensor]) -> Predictions:
         """Map features (B, C_in, H_n, W_n), one per level, to predictions for all L priors."""

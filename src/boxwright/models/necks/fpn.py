@@ -23,6 +23,7 @@ class FPN(nn.Module):
         extra_levels: further levels, each by a 3×3 convolution of stride 2 with a ReLU between them.
         extra_from: "c5", the backbone's coarsest feature, or "p5", the pyramid's, feeds the first extra level.
         norm: "none" as published, or "bn" after every convolution (small models from scratch learn faster with it).
+        upsampling: how a coarse level is enlarged before it is added to the finer one.
     """
 
     def __init__(
@@ -32,9 +33,11 @@ class FPN(nn.Module):
         extra_levels: int = 2,
         extra_from: Literal["c5", "p5"] = "c5",
         norm: Literal["none", "bn"] = "none",
+        upsampling: Literal["nearest", "bilinear"] = "nearest",
     ) -> None:
         super().__init__()
         self.extra_from = extra_from
+        self.upsampling = upsampling
         self.lateral = nn.ModuleList(conv_norm_act(c, channels, 1, norm=norm, act=False) for c in in_channels)
         self.output = nn.ModuleList(conv_norm_act(channels, channels, 3, norm=norm, act=False) for _ in in_channels)
         first = in_channels[-1] if extra_from == "c5" else channels
@@ -43,12 +46,18 @@ class FPN(nn.Module):
             for index in range(extra_levels)
         )
         self.channels = [channels] * (len(in_channels) + extra_levels)
+        if norm == "none":  # what a norm would make up for
+            for layer in self.modules():
+                if isinstance(layer, nn.Conv2d):
+                    nn.init.xavier_uniform_(layer.weight)
+                    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
         """Map features (B, C_n, H_n, W_n), finest first, to as many plus `extra_levels`, all with `channels`."""
         merged = [lateral(feature) for lateral, feature in zip(self.lateral, features, strict=True)]
         for fine in range(len(merged) - 2, -1, -1):
-            merged[fine] = merged[fine] + F.interpolate(merged[fine + 1], size=merged[fine].shape[-2:])
+            size = merged[fine].shape[-2:]
+            merged[fine] = merged[fine] + F.interpolate(merged[fine + 1], size=size, mode=self.upsampling)
         outputs = [output(feature) for output, feature in zip(self.output, merged, strict=True)]
         coarse = features[-1] if self.extra_from == "c5" else outputs[-1]
         for index, extra in enumerate(self.extra):

@@ -16,7 +16,7 @@ class PAN(nn.Module):
     """Feature pyramid with a second, bottom-up path, so that coarse levels see fine features after few layers.
 
     Liu et al. 2018, arXiv:1803.01534. `light` is NanoDet's form (RangiLyu 2020): nothing but the lateral convolutions
-    has weights; both paths resize and add.
+    has weights; both paths resize bilinearly and add.
 
     Args:
         in_channels: channels of the backbone's features, finest first.
@@ -37,7 +37,8 @@ class PAN(nn.Module):
         super().__init__()
         if light and extra_levels:
             raise ValueError(f"a light PAN has no extra levels, got extra_levels={extra_levels}")
-        self.pyramid = FPN(in_channels, channels, extra_levels, "p5", norm)
+        upsampling: Literal["nearest", "bilinear"] = "bilinear" if light else "nearest"
+        self.pyramid = FPN(in_channels, channels, extra_levels, "p5", norm, upsampling)
         if light:
             self.pyramid.output = nn.ModuleList(nn.Identity() for _ in in_channels)
         self.channels = self.pyramid.channels
