@@ -1,7 +1,17 @@
 """Criteria: an assigner and losses, put together into named scalar losses."""
 
 from boxwright.criteria.dense import DenseCriterion, centerness
+from boxwright.criteria.grid import GridCriterion, RegionCriterion, YOLOCriterion
 from boxwright.criteria.phased import PhasedCriterion
 from boxwright.criteria.ranking import ALRPCriterion, BalancedCriterion
 
-__all__ = ["ALRPCriterion", "BalancedCriterion", "DenseCriterion", "PhasedCriterion", "centerness"]
+__all__ = [
+    "ALRPCriterion",
+    "BalancedCriterion",
+    "DenseCriterion",
+    "GridCriterion",
+    "PhasedCriterion",
+    "RegionCriterion",
+    "YOLOCriterion",
+    "centerness",
+]

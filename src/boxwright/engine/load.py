@@ -13,6 +13,7 @@ from boxwright.engine.run import Run
 from boxwright.errors import RecipeError, RunError
 from boxwright.models import DenseDetector
 from boxwright.recipes import Recipe, build_detector
+from boxwright.recipes.grid import recipe_kind
 
 __all__ = ["find_weights", "load", "load_with_recipe"]
 
@@ -61,7 +62,8 @@ def _recipe(path: Path, header: dict[str, Any]) -> Recipe:
     if "recipe" not in header or "classes" not in header:
         raise RunError(f"{path} does not say which recipe and classes it was trained with; is it of boxwright?")
     try:
-        return Recipe.model_validate(yaml.safe_load(header["recipe"]))
+        values = yaml.safe_load(header["recipe"])
+        return recipe_kind(values).model_validate(values)
     except (ValidationError, RecipeError, yaml.YAMLError) as error:
         raise RunError(f"the recipe in {path} is not one that this version of boxwright knows: {error}") from error
 

@@ -14,6 +14,7 @@ from boxwright.data.index import DataIndex, open_dataset
 from boxwright.data.loader import Loader, build_loader, verify_images
 from boxwright.data.records import ImageRecord
 from boxwright.data.transforms import evaluation_transform, training_transform
+from boxwright.engine.anchors import settle_anchors
 from boxwright.engine.checkpoint import read_header
 from boxwright.engine.curves import write_curves
 from boxwright.engine.device import build_fabric
@@ -105,6 +106,7 @@ def train(
     path = fabric.broadcast(path)
     for line in (index.describe(), *index.notes, f"run: {path}, {fabric.strategy.precision.precision}"):
         _print(console, line)
+    recipe = settle_anchors(recipe, index.split("train"))
     training, validation = _loaders(fabric, recipe, index, bool(source["skip_bad"]), console)
     seed_everything(recipe.train.seed)
     detector = build_detector(

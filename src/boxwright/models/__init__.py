@@ -1,6 +1,7 @@
 """Detectors and the networks they are made of."""
 
 from boxwright.models.backbones import Backbone
+from boxwright.models.darknet import Darknet, GridDetector
 from boxwright.models.detector import DenseDetector
 from boxwright.models.guide import Guide
 from boxwright.models.heads import ATSSHead, GFLHead, NanoDetHead, PPYOLOEHead, RetinaHead, TOODHead
@@ -12,9 +13,11 @@ __all__ = [
     "PAN",
     "ATSSHead",
     "Backbone",
+    "Darknet",
     "DenseDetector",
     "GFLHead",
     "GhostPAN",
+    "GridDetector",
     "Guide",
     "NanoDetHead",
     "PPYOLOEHead",

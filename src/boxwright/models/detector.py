@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from boxwright.criteria import DenseCriterion, PhasedCriterion
+from boxwright.criteria import DenseCriterion, GridCriterion, PhasedCriterion
 from boxwright.models.guide import Guide
 from boxwright.models.images import MEAN, STD, batch_images, to_float
 from boxwright.models.postprocess import Postprocess
@@ -54,7 +54,7 @@ class DenseDetector(nn.Module):
         neck: nn.Module,
         head: nn.Module,
         priors: PriorGenerator,
-        criterion: DenseCriterion | PhasedCriterion,
+        criterion: DenseCriterion | PhasedCriterion | GridCriterion,
         postprocess: Postprocess,
         *,
         size: int | tuple[int, int],

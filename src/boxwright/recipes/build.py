@@ -11,6 +11,7 @@ from boxwright.errors import RecipeError
 from boxwright.losses import ALRPLoss, ClassificationLoss
 from boxwright.models import Backbone, DenseDetector, Guide, Postprocess
 from boxwright.recipes.compatibility import check_parts
+from boxwright.recipes.grid import GridRecipe, build_grid_detector
 from boxwright.recipes.parts import Part
 from boxwright.recipes.schema import CriterionConfig, Recipe
 
@@ -40,6 +41,8 @@ def build_detector(
         RecipeError: parts do not fit together.
         RunError: the backbone or its weights cannot be had.
     """
+    if isinstance(recipe, GridRecipe):
+        return build_grid_detector(recipe, class_names, pretrained=pretrained)
     network = recipe.detector
     options = network.backbone.model_dump()
     if pretrained is False:

@@ -8,6 +8,7 @@ import yaml
 from pydantic import ValidationError
 
 from boxwright.errors import RecipeError
+from boxwright.recipes.grid import recipe_kind
 from boxwright.recipes.parts import nearest
 from boxwright.recipes.schema import Recipe
 
@@ -37,7 +38,7 @@ def load_recipe(name_or_path: str | Path, overrides: list[str] | tuple[str, ...]
     for override in sorted(overrides, key=lambda text: not text.partition("=")[0].endswith(".type")):
         _override(values, override)
     try:
-        return Recipe.model_validate(values)
+        return recipe_kind(values).model_validate(values)
     except ValidationError as error:
         raise RecipeError(f"{source}: " + "; ".join(_sentence(problem) for problem in error.errors())) from error
 
