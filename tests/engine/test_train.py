@@ -50,7 +50,7 @@ def test_a_run_folder_is_complete(trained, scenes):
     assert trained.recipe.schedule.epochs == 2
     assert trained.classes == ["leaf", "ring", "starfish", "gear"]
     assert trained.data["path"] == str(scenes)
-    environment = json.loads((trained.path / "environment.json").read_text())
+    [environment] = json.loads((trained.path / "environment.json").read_text())
     assert environment["packages"]["torch"] == torch.__version__.partition("+")[0]
     assert environment["processes"] == 1
     results = json.loads((trained.path / "predictions.json").read_text())
@@ -79,6 +79,7 @@ def test_resume_needs_only_the_run_and_takes_overrides(scenes, tmp_path):
     ours, theirs = (load_weights(run.weights_file("last")) for run in (straight, resumed))
     assert all(torch.equal(ours[0][name], theirs[0][name]) for name in ours[0])
     assert resumed.recipe == straight.recipe
+    assert len(json.loads((resumed.path / "environment.json").read_text())) == 2
 
 
 def test_resume_auto_takes_the_newest_unfinished_run(scenes, tmp_path, monkeypatch):
@@ -217,7 +218,7 @@ def test_two_processes_are_launched_by_the_command(scenes, tmp_path):
     assert process.returncode == 0, errors
     run = Run.open(tmp_path / "run")
     assert run.finished
-    assert json.loads((run.path / "environment.json").read_text())["processes"] == 2
+    assert json.loads((run.path / "environment.json").read_text())[0]["processes"] == 2
     assert output.count("found: COCO") == 1
 
 

@@ -28,6 +28,7 @@ def test_an_override_swaps_a_part_and_drops_its_old_fields():
     [
         ("criterion.box.type=gio", "criterion.box.type: unknown part 'gio'; did you mean 'giou'"),
         ("criterion.classification.gama=1", "unknown key 'gama'; did you mean 'gamma'"),
+        ("train.pochs=3", r"train: unknown key 'pochs'.*; there is schedule\.epochs"),
         ("data.batchsize=3", "unknown key 'batchsize'; did you mean 'batch_size'"),
         ("data.batch_size=0", "data.batch_size: Input should be greater than 0"),
         ("schedule.milestones=[90]", r"milestones \(90,\) must be below epochs = 12"),

@@ -7,7 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 import boxwright
-from boxwright.cli import data, demo, evaluate, export, predict, recipes, train
+from boxwright.cli import data, demo, evaluate, export, inspect, predict, recipes, train
 from boxwright.errors import BoxwrightError
 from boxwright.extras import needs_extra
 
@@ -34,7 +34,7 @@ class _Group(TyperGroup):
             # usage errors of Typer, whose base class is not public in all its versions
             if not hasattr(error, "format_message"):
                 raise
-            context, sentence = getattr(error, "ctx", None), error.format_message().strip()
+            context, sentence = getattr(error, "ctx", None), error.format_message().strip().replace("Value error, ", "")
             if not sentence:  # a group without its command has shown its help
                 sys.exit(2)
             _fail(sentence + (f" (see {context.command_path} --help)" if context is not None else ""))
@@ -60,6 +60,7 @@ app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("export")(export.export)
+app.command("inspect")(inspect.inspect)
 app.add_typer(data.app, name="data")
 app.add_typer(recipes.app, name="recipes")
 

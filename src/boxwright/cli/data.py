@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from boxwright.cli.options import Classes, DataFormat, Images, Splits, class_list, split_map
+from boxwright.cli.options import Classes, DataFormat, Images, OneBased, Splits, class_list, split_map
 
 if TYPE_CHECKING:
     from boxwright.data.check import Report
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Check, convert, count and draw data sets.")
 
 DataPath = Annotated[Path, typer.Argument(metavar="PATH", help="Folder or annotation file of a data set.")]
-OneBased = Annotated[
-    bool | None, typer.Option("--one-based/--zero-based", help="From what Pascal VOC counts pixels; else detected.")
-]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 _COLOURS = {"error": typer.colors.RED, "warning": typer.colors.YELLOW, "info": typer.colors.BLUE}

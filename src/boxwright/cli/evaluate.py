@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from boxwright.cli.options import Classes, DataFormat, Device, Images, class_list, pick_device
+from boxwright.cli.options import Classes, DataFormat, Device, Images, OneBased, class_list, pick_device
 
 __all__ = ["evaluate"]
 
@@ -20,6 +20,7 @@ def evaluate(
     format: DataFormat = None,
     classes: Classes = None,
     images: Images = None,
+    one_based: OneBased = None,
     predictions: Annotated[
         Path | None, typer.Option(help="Write the detections to this file, in COCO's results format.")
     ] = None,
@@ -40,6 +41,7 @@ def evaluate(
         classes=class_list(classes),
         splits={name: path} if path else None,
         images=images,
+        one_based=one_based,
     )
     if not as_json:
         typer.echo("\n".join([index.describe(), *index.notes]))

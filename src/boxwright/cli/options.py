@@ -12,6 +12,9 @@ DataFormat = Annotated[
 ]
 Classes = Annotated[str | None, typer.Option(help="Class names in label order, separated by commas.")]
 Images = Annotated[Path | None, typer.Option(help="Folder of the images, where it is not found.")]
+OneBased = Annotated[
+    bool | None, typer.Option("--one-based/--zero-based", help="From what Pascal VOC counts pixels; else detected.")
+]
 Splits = Annotated[list[str] | None, typer.Option("--split", metavar="NAME=PATH", help="What a split is; repeatable.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, …; by default a GPU if there is one.")]
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from boxwright.cli.options import Classes, DataFormat, Images, Splits, class_list, split_map
+from boxwright.cli.options import Classes, DataFormat, Images, OneBased, Splits, class_list, split_map
 from boxwright.cli.recipes import Overrides
 
 __all__ = ["train"]
@@ -35,6 +35,7 @@ def train(
     classes: Classes = None,
     split: Splits = None,
     images: Images = None,
+    one_based: OneBased = None,
 ) -> None:
     """Train a detector on a folder of annotated images."""
     from boxwright.engine import train
@@ -56,4 +57,5 @@ def train(
         classes=class_list(classes),
         splits=split_map(split),
         images=images,
+        one_based=one_based,
     )

@@ -4,16 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
-from pydantic import ValidationError
 from torch import Tensor, nn
 
 from boxwright.engine.checkpoint import load_weights
 from boxwright.engine.run import Run
 from boxwright.errors import RecipeError, RunError
 from boxwright.models import DenseDetector
-from boxwright.recipes import Recipe, build_detector
-from boxwright.recipes.grid import recipe_kind
+from boxwright.recipes import Recipe, build_detector, parse_recipe
 
 __all__ = ["find_weights", "load", "load_with_recipe"]
 
@@ -62,10 +59,9 @@ def _recipe(path: Path, header: dict[str, Any]) -> Recipe:
     if "recipe" not in header or "classes" not in header:
         raise RunError(f"{path} does not say which recipe and classes it was trained with; is it of boxwright?")
     try:
-        values = yaml.safe_load(header["recipe"])
-        return recipe_kind(values).model_validate(values)
-    except (ValidationError, RecipeError, yaml.YAMLError) as error:
-        raise RunError(f"the recipe in {path} is not one that this version of boxwright knows: {error}") from error
+        return parse_recipe(header["recipe"], str(path))
+    except RecipeError as error:
+        raise RunError(f"{error}. The file was written by another version of boxwright") from error
 
 
 def _fill(detector: nn.Module, state: dict[str, Tensor], path: Path) -> None:

@@ -28,7 +28,8 @@ _PACKAGES = ("boxwright", "torch", "torchvision", "timm", "lightning-fabric", "n
 class Run:
     """A run folder.
 
-    `recipe.yaml` (resolved), `classes.json`, `data.json` (what to open), `environment.json`, `metrics.jsonl`,
+    `recipe.yaml` (resolved), `classes.json`, `data.json` (what to open), `environment.json` (where it ran: a list, one
+    entry for the start and one for every resume), `metrics.jsonl`,
     `tensorboard/`, `checkpoints/{last,best}.safetensors` (weights to use: the average if the recipe keeps one, with
     recipe and class names in the header), `checkpoints/last.pt` (everything that a resume needs).
 
@@ -48,7 +49,9 @@ class Run:
             write_text(path / "recipe.yaml", dump_recipe(recipe))
             write_text(path / "classes.json", json.dumps(list(classes), ensure_ascii=False, indent=1))
             write_text(path / "data.json", json.dumps(dict(data), indent=1))
-            write_text(path / "environment.json", json.dumps(environment() | {"processes": world_size}, indent=1))
+            sessions = run._json("environment.json") if (path / "environment.json").exists() else []
+            sessions += [environment() | {"processes": world_size}]
+            write_text(path / "environment.json", json.dumps(sessions, indent=1))
         except OSError as error:
             raise RunError(f"cannot write to the run folder {path}: {error.strerror}") from error
         return run

@@ -45,6 +45,7 @@ def train(
     classes: Sequence[str] | None = None,
     splits: Mapping[str, str] | None = None,
     images: str | Path | None = None,
+    one_based: bool | None = None,
     quiet: bool = False,
 ) -> Run:
     """Train a detector.
@@ -65,6 +66,7 @@ def train(
         classes: see `open_dataset`.
         splits: see `open_dataset`.
         images: see `open_dataset`.
+        one_based: see `open_dataset`.
         quiet: print nothing.
 
     Returns:
@@ -81,13 +83,14 @@ def train(
         "classes": None if classes is None else list(classes),
         "splits": None if splits is None else dict(splits),
         "images": None if images is None else str(Path(images).absolute()),
-        "skip_bad": skip_bad,
+        "one_based": one_based,
+        "skip_bad": skip_bad or None,
     }
     run = _run_to_resume(output, resume, recipe, data)
     if run is not None:
         _same_recipe(run, recipe)
         recipe = load_recipe(run.path / "recipe.yaml", tuple(overrides))
-        source = run.data | {key: value for key, value in given.items() if value}
+        source = run.data | {key: value for key, value in given.items() if value is not None}
     else:
         if recipe is None or data is None:
             raise RunError("a new run needs a recipe and a data set: boxwright train --recipe NAME --data PATH")

@@ -1,5 +1,7 @@
 """Reads recipes by name or file, with overrides, and writes them back."""
 
+import difflib
+import re
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -8,11 +10,12 @@ import yaml
 from pydantic import ValidationError
 
 from boxwright.errors import RecipeError
+from boxwright.recipes.cfg import recipe_values
 from boxwright.recipes.grid import recipe_kind
 from boxwright.recipes.parts import nearest
 from boxwright.recipes.schema import Recipe
 
-__all__ = ["dump_recipe", "load_recipe", "recipe_names"]
+__all__ = ["dump_recipe", "load_recipe", "parse_recipe", "recipe_names"]
 
 _FOLDER = resources.files("boxwright.recipes") / "library"
 
@@ -26,7 +29,7 @@ def load_recipe(name_or_path: str | Path, overrides: list[str] | tuple[str, ...]
     """Read and validate a recipe.
 
     Args:
-        name_or_path: one of `recipe_names()`, or a YAML file. A recipe with `base: NAME` says only what differs from
+        name_or_path: one of `recipe_names()`, a YAML file, or darknet's `.cfg`. A recipe with `base: NAME` says only what differs from
             the recipe of that name, key by key; a part of another `type` replaces that of the base whole.
         overrides: assignments such as `criterion.box.type=giou`; values are YAML. A new `type` drops the fields of the
             old part, which need not exist in the new one.
@@ -37,10 +40,20 @@ def load_recipe(name_or_path: str | Path, overrides: list[str] | tuple[str, ...]
     source, values = _resolved(str(name_or_path))
     for override in sorted(overrides, key=lambda text: not text.partition("=")[0].endswith(".type")):
         _override(values, override)
-    try:
-        return recipe_kind(values).model_validate(values)
-    except ValidationError as error:
-        raise RecipeError(f"{source}: " + "; ".join(_sentence(problem) for problem in error.errors())) from error
+    return _validated(values, source)
+
+
+def parse_recipe(text: str, source: str) -> Recipe:
+    """Validate what `dump_recipe` wrote.
+
+    Args:
+        text: YAML.
+        source: where the text comes from, for errors.
+
+    Raises:
+        RecipeError: it does not validate; names the field and the nearest known one.
+    """
+    return _validated(_mapping(text, source), source)
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -51,19 +64,33 @@ def dump_recipe(recipe: Recipe) -> str:
 
 def _resolved(name: str, heirs: tuple[str, ...] = ()) -> tuple[str, dict[str, Any]]:
     """Read a recipe with what it takes from its `base`, and where it was found."""
+    if Path(name).suffix == ".cfg":
+        return name, recipe_values(Path(name))
     source, text = _read(name)
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{source} is not valid YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise RecipeError(f"{source} must be a YAML mapping with the sections of a recipe")
+    values = _mapping(text, source)
     base = values.pop("base", None)
     if base is None:
         return source, values
     if not isinstance(base, str) or base in (*heirs, name):
         raise RecipeError(f"{source}: base must name another recipe, which is not built on this one, got {base!r}")
     return source, _merged(_resolved(base, (*heirs, name))[1], values)
+
+
+def _mapping(text: str, source: str) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{source} is not valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise RecipeError(f"{source} must be a YAML mapping with the sections of a recipe")
+    return values
+
+
+def _validated(values: dict[str, Any], source: str) -> Recipe:
+    try:
+        return recipe_kind(values).model_validate(values)
+    except ValidationError as error:
+        raise RecipeError(f"{source}: " + "; ".join(_sentence(problem) for problem in error.errors())) from error
 
 
 def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -116,5 +143,18 @@ def _sentence(problem: Any) -> str:
         return f"{location}.type: unknown part {problem['ctx']['tag']!r}; {nearest(problem['ctx']['tag'], known)}"
     if problem["type"] == "union_tag_not_found":
         return f"{location}: the part needs a `type`"
-    message = problem["msg"].removeprefix("Value error, ")
+    message = problem["msg"].removeprefix("Value error, ") + _elsewhere(problem)
     return f"{location}: {message}" if location else message
+
+
+def _elsewhere(problem: Any) -> str:
+    """Say in which section an unknown key would be known, so that `train.epochs` leads to `schedule.epochs`."""
+    unknown = re.search(r"unknown key '(\w+)'; Known", problem["msg"])  # no "did you mean": nothing is near in its own
+    if unknown is None:
+        return ""
+    places: dict[str, list[str]] = {}
+    for section, field in Recipe.model_fields.items():
+        for key in getattr(field.annotation, "model_fields", ()):
+            places.setdefault(key, []).append(f"{section}.{key}")
+    close = difflib.get_close_matches(unknown[1], places, n=1)
+    return f"; there is {' and '.join(places[close[0]])}" if close else ""
