@@ -8,6 +8,7 @@ from assignment_scenes import CLASSES, make_priors, make_targets
 from boxwright.criteria import PhasedCriterion
 from boxwright.errors import RecipeError
 from boxwright.recipes import build_criterion, load_recipe, schema
+from boxwright.recipes.compatibility import is_softmax
 from boxwright.structures import Predictions
 
 SYSTEMS = ("retinanet-tiny", "atss-tiny", "gfl-tiny", "nanodet-tiny", "tood-tiny")
@@ -34,8 +35,8 @@ def scene(per_cell, parameters):
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(2, len(priors), CLASSES, generator=generator)
     params = 0.3 * torch.randn(2, len(priors), parameters, generator=generator)
-    quality = torch.randn(2, len(priors), 1, generator=generator)
-    return priors, make_targets(0, 2, 5, hostile=False, crowd=True), (logits, params, quality)
+    extras = {name: torch.randn(2, len(priors), 1, generator=generator) for name in ("quality", "background")}
+    return priors, make_targets(0, 2, 5, hostile=False, crowd=True), (logits, params, extras)
 
 
 def step(recipe):
@@ -46,9 +47,11 @@ def step(recipe):
     coder = recipe.detector.coder
     parameters = 4 * (coder.reg_max + 1) if coder.type == "integral" else 4
     per_cell = 3 if recipe.detector.priors.type == "octave-anchors" else 1
-    priors, targets, outputs = scene(per_cell, parameters)
-    logits, params, quality = (output.clone().requires_grad_() for output in outputs)
-    losses = criterion(Predictions(logits, params, {"quality": quality}), priors, targets)
+    priors, targets, (*outputs, extras) = scene(per_cell, parameters)
+    logits, params = (output.clone().requires_grad_() for output in outputs)
+    if not is_softmax(recipe.criterion):
+        extras = {"quality": extras["quality"]}
+    losses = criterion(Predictions(logits, params, extras), priors, targets)
     sum(losses.values()).backward()
     return losses, (logits.grad, params.grad)
 

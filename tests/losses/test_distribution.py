@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from boxwright.boxes import aligned_iou, cxcywh_to_xyxy
+from boxwright.boxes import FineGrainedCoder, aligned_iou, cxcywh_to_xyxy, xyxy_to_cxcywh
 from boxwright.losses.distribution import (
     bin_targets,
     distribution_focal_loss,
@@ -16,6 +16,7 @@ from boxwright.losses.distribution import (
     localization_distillation_loss,
     weighting_function,
 )
+from boxwright.structures import Priors
 from goldens import Case, golden_cases, load_case
 
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
@@ -73,13 +74,6 @@ def matches(case: Case) -> tuple[Tensor, Tensor, Tensor]:
     return torch.cat(images), torch.cat(queries), torch.cat(boxes)
 
 
-def edge_distances(reference: Tensor, boxes: Tensor, scale: float) -> Tensor:
-    """Distance of the four sides from a reference box's own, in its size over scale (what a coder encodes)."""
-    center, unit = reference[:, :2], reference[:, 2:] / scale
-    corners = cxcywh_to_xyxy(boxes)
-    return torch.cat([(center - corners[:, :2]) / unit, (corners[:, 2:] - center) / unit], dim=-1) - scale / 2
-
-
 @pytest.mark.parametrize("file", golden_cases("losses/dfine_fgl_ddf"))
 def test_fine_grained_localization_matches_dfine(file: Path) -> None:
     case = load_case(file)
@@ -87,7 +81,15 @@ def test_fine_grained_localization_matches_dfine(file: Path) -> None:
     values = weighting_function(case.param("reg_max"), case.param("up"), scale)
     torch.testing.assert_close(values, case["out_weighting_function"], **EXACT)
     images, queries, boxes = matches(case)
-    distances = edge_distances(case["in_ref_points"][images, queries], boxes, scale)
+    coder = FineGrainedCoder(case.param("reg_max"), case.param("up"), scale)
+    references = case["in_ref_points"]
+    center, unit = references[images, queries, :2], references[images, queries, 2:] / scale
+    corners = cxcywh_to_xyxy(boxes)
+    distances = torch.cat([(center - corners[:, :2]) / unit, (corners[:, 2:] - center) / unit], dim=-1) - scale / 2
+    priors = Priors(cxcywh_to_xyxy(references[images, queries]), center, torch.ones(len(center)))
+    torch.testing.assert_close(coder.encode(priors, corners), distances.float(), rtol=1e-4, atol=1e-4)
+    moved = coder.move(cxcywh_to_xyxy(references), case["in_distance"])
+    torch.testing.assert_close(xyxy_to_cxcywh(moved), case["out_decoded_boxes"], **EXACT)
     left, right_weight = bin_targets(distances, values)
     torch.testing.assert_close(left.flatten().double(), case["out_target_bins"].floor(), **EXACT)
     torch.testing.assert_close(right_weight.flatten(), case["out_target_weight_right"], **EXACT)

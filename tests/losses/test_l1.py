@@ -47,7 +47,7 @@ def test_balanced_l1_matches_mmdetection(file: Path) -> None:
 def test_sigma_form_matches_faster_rcnn(file: Path) -> None:
     case = load_case(file)
     pred = case["in_pred"].requires_grad_()
-    weights = {"inside_weight": case["in_inside_weights"], "outside_weight": case["in_outside_weights"]}
+    weights = {"inside_weight": case["in_inside_weights"], "weight": case["in_outside_weights"]}
     loss = sigma_smooth_l1_loss(pred, case["in_target"], sigma=case.param("sigma"), **weights)
     torch.testing.assert_close(loss, case["out_loss_elementwise"], rtol=2e-5, atol=2e-5)
     loss.sum().backward()

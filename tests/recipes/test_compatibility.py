@@ -7,10 +7,50 @@ from boxwright.recipes import build_criterion, build_detector, load_recipe
 @pytest.mark.parametrize(
     ("recipe", "overrides", "words"),
     [
-        ("retinanet-tiny", ["criterion.distribution.type=distribution-focal"], "distribution: needs distributions"),
+        (
+            "retinanet-tiny",
+            ["criterion.distribution.type=distribution-focal"],
+            "distribution-focal compares the distributions of the integral coder, got delta",
+        ),
+        (
+            "retinanet-tiny",
+            [
+                "detector.head.reg_max=16",
+                "detector.coder={type: fine-grained, reg_max: 16}",
+                "criterion.distribution.type=fine-grained-localization",
+            ],
+            r"distribution: bins=32, up=0\.5, scale=4\.0 must be the coder's reg_max=16",
+        ),
+        (
+            "retinanet-tiny",
+            ["detector.coder.type=fine-grained", "detector.head.reg_max=32", "criterion.box.type=l1"],
+            "box: l1 compares 4 encoded parameters, which the fine-grained coder does not have",
+        ),
         ("retinanet-tiny", ["criterion.quality.type=sigmoid-cross-entropy"], "the retina head has no quality branch"),
         ("retinanet-tiny", ["detector.coder.type=integral"], "integral does not fit the retina head"),
-        ("retinanet-tiny", ["criterion.classification.type=softmax-focal"], "needs a column for background"),
+        ("tood-tiny", ["criterion.classification.type=softmax-focal"], "its scores are products of sigmoids"),
+        (
+            "retinanet-tiny",
+            [
+                "criterion.classification.type=softmax-focal",
+                "criterion.first.epochs=1",
+                "criterion.first.assigner.type=atss",
+                "criterion.first.classification.type=sigmoid-focal",
+                "criterion.first.box.type=giou",
+            ],
+            "softmax-focal and sigmoid-focal cannot follow each other",
+        ),
+        ("gflv2-tiny", ["criterion.classification.type=softmax-focal"], "its scores are products of sigmoids"),
+        (
+            "retinanet-tiny",
+            ["criterion.classification={type: softmax-focal, background: first}"],
+            "a detector has background last, got first",
+        ),
+        (
+            "atss-tiny",
+            ["criterion.quality.type=softmax-cross-entropy"],
+            "quality: softmax-cross-entropy compares classes, but a quality is one number per prior",
+        ),
         ("retinanet-tiny", ["criterion.assigner.type=dual"], "assigner: dual does not fit"),
         (
             "retinanet-tiny",

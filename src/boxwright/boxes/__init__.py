@@ -1,6 +1,7 @@
 """Boxes: formats, overlaps, coders, priors, suppression of duplicates."""
 
 from boxwright.boxes.anchors import AnchorGenerator
+from boxwright.boxes.bins import weighting_function
 from boxwright.boxes.coders import (
     DeltaCoder,
     DistanceCoder,
@@ -9,6 +10,7 @@ from boxwright.boxes.coders import (
     YOLOCoder,
     YOLOv5Coder,
 )
+from boxwright.boxes.fine_grained import FineGrainedCoder
 from boxwright.boxes.fitting import anchor_recall, fit_anchors, shape_iou
 from boxwright.boxes.formats import (
     box_area,
@@ -27,6 +29,7 @@ __all__ = [
     "AnchorGenerator",
     "DeltaCoder",
     "DistanceCoder",
+    "FineGrainedCoder",
     "IntegralCoder",
     "IoUMode",
     "PointCoder",
@@ -44,6 +47,7 @@ __all__ = [
     "multiclass_nms",
     "shape_iou",
     "soft_nms",
+    "weighting_function",
     "xywh_to_xyxy",
     "xyxy_to_cxcywh",
     "xyxy_to_xywh",

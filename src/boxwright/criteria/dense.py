@@ -40,7 +40,8 @@ class DenseCriterion(nn.Module):
 
     Args:
         assigner: matches priors with objects.
-        classification: loss of class logits against labels per prior (−1 background, −2 ignored).
+        classification: loss of class logits against labels per prior (−1 background, −2 ignored). A softmax loss needs
+            predictions with `extras["background"]`, which it sees as the last column.
         box: loss of the positives' boxes, in its `space`: "boxes" decoded, "deltas" encoded, or "gaussian" encoded
             beside the head's `extras["log_variance"]` (B, L, 4).
         coder: encodes and decodes boxes relative to the priors.
@@ -114,16 +115,19 @@ class DenseCriterion(nn.Module):
         """
         predictions = self._decoded(predictions, priors)
         if "guide_logits" not in predictions.extras:
-            return self._losses(predictions, priors, targets, self.assigner(priors, targets, predictions.detach()))
+            return self._losses(predictions, priors, targets, self._assigned(predictions, priors, targets))
         guide = Predictions(predictions.extras["guide_logits"], predictions.extras["guide_params"], predictions.extras)
         guide = self._decoded(guide, priors)
-        assignment = self.assigner(priors, targets, guide.detach())
+        assignment = self._assigned(guide, priors, targets)
         guided = self._losses(guide, priors, targets, assignment)
         losses = self._losses(predictions, priors, targets, assignment)
         return losses | {f"guide_{name}": loss for name, loss in guided.items()}
 
     def _decoded(self, predictions: Predictions, priors: Priors) -> Predictions:
         return predictions.with_boxes(self.coder.decode(priors, predictions.params.float()))
+
+    def _assigned(self, predictions: Predictions, priors: Priors, targets: Targets) -> Assignment:
+        return self.assigner(priors, targets, predictions.detach().with_sigmoids())
 
     def _losses(
         self, predictions: Predictions, priors: Priors, targets: Targets, assignment: Assignment
@@ -133,7 +137,7 @@ class DenseCriterion(nn.Module):
         self.normalizer = self.positives.clamp(min=1) / world_size()
         box_normalizer = weights.clamp(min=1) / world_size()
         classification = self.classification(
-            predictions.logits, assignment.labels(targets), scores=match.target, normalizer=self.normalizer
+            predictions.columns(), assignment.labels(targets), scores=match.target, normalizer=self.normalizer
         )
         losses = {
             "classification": self.classification_weight * classification,
@@ -162,7 +166,7 @@ class DenseCriterion(nn.Module):
         target = {"hard": hard, "assignment": assignment.score, "iou": iou}[self.soft_target]
         quality = iou if self.quality_target == "iou" else hard * centerness(priors, boxes)
         if self.weigh_boxes == "score":
-            weight = hard * predictions.logits.detach().float().amax(-1).sigmoid()
+            weight = hard * predictions.detach().with_sigmoids().logits.float().amax(-1).sigmoid()
         else:
             weight = target if self.weigh_boxes == "target" else quality
         counted = target if self.soft_target == "assignment" and self.sum_targets else hard

@@ -34,6 +34,7 @@ from boxwright.losses.iou_shape import (
 from boxwright.losses.l1 import (
     BalancedL1Loss,
     L1Loss,
+    SigmaSmoothL1Loss,
     SmoothL1Loss,
     balanced_l1_loss,
     l1_loss,
@@ -87,6 +88,7 @@ __all__ = [
     "Reduction",
     "SIoULoss",
     "SeesawLoss",
+    "SigmaSmoothL1Loss",
     "SigmoidCrossEntropyLoss",
     "SigmoidFocalLoss",
     "SmoothL1Loss",

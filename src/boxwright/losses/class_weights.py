@@ -1,4 +1,4 @@
-"""Class weights from how often each class occurs; every classification loss takes them as `class_weight`."""
+"""Class weights (float64) from how often each class occurs; every classification loss takes them as `class_weight`."""
 
 import math
 import re
@@ -16,7 +16,7 @@ def balanced(counts: Tensor | Sequence[int]) -> Tensor:
     """(C,) weights inversely proportional to the counts, with sum C; classes that do not occur have weight 1.
 
     >>> balanced([300, 100])
-    tensor([0.5000, 1.5000])
+    tensor([0.5000, 1.5000], dtype=torch.float64)
     """
     return _normalised(_counts(counts).reciprocal())
 
@@ -30,7 +30,7 @@ def effective_number(counts: Tensor | Sequence[int], beta: float = 0.999) -> Ten
         ValueError: beta is outside 0..1.
 
     >>> effective_number([5000, 50], beta=0.9999)
-    tensor([0.0251, 1.9749])
+    tensor([0.0251, 1.9749], dtype=torch.float64)
     """
     if not 0 <= beta <= 1:
         raise ValueError(f"beta must lie in 0..1, got {beta}")
@@ -38,7 +38,7 @@ def effective_number(counts: Tensor | Sequence[int], beta: float = 0.999) -> Ten
     if beta == 1:
         return balanced(counts)
     if beta == 0:
-        return torch.ones_like(number, dtype=torch.float32)
+        return torch.ones_like(number)
     # 1 - beta**n without losing the digits of a beta near 1; the factor 1 - beta goes with the normalisation
     return _normalised((-torch.expm1(number * math.log(beta))).reciprocal())
 
@@ -69,4 +69,4 @@ def _normalised(weight: Tensor) -> Tensor:
     occurs = weight.isfinite()
     weight = torch.where(occurs, weight, 0)
     scaled = weight * occurs.sum() / weight.sum()
-    return torch.where(occurs, scaled, 1).to(torch.float32)
+    return torch.where(occurs, scaled, 1)

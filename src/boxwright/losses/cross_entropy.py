@@ -57,7 +57,7 @@ def sigmoid_cross_entropy(
         return modulated_loss(
             inputs, targets, modulator, scores, weight, class_weight, reduction, normalizer, from_logits
         )
-    check_targets(inputs, targets, scores)
+    check_targets(inputs, targets, scores, class_weight)
     x = upcast(inputs)
     t, positive = dense_targets(x, targets, scores)
     t = t * (1 - label_smoothing) + label_smoothing / 2
@@ -116,8 +116,8 @@ def softmax_loss(
     alpha: Tensor | float | None = None,
 ) -> Tensor:
     """Cross-entropy and focal loss over a softmax: `-alpha t (1 - p)**gamma log p`, summed over the targets."""
-    check_targets(inputs, targets, scores)
     check_choice("background", background, get_args(Background))
+    check_targets(inputs, targets, scores, class_weight, background_columns=int(background != "none"))
     log_p = upcast(inputs).log_softmax(-1)
     terms = -log_p
     if gamma:

@@ -5,6 +5,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from boxwright.boxes.bins import weighting_function
 from boxwright.losses.boxes import BoxLoss
 from boxwright.losses.reduction import Reduction, reduce, upcast, weighted
 
@@ -119,22 +120,6 @@ def integral(inputs: Tensor, values: Tensor | None = None) -> Tensor:
     return logits.softmax(-1) @ values.to(logits.dtype)
 
 
-def weighting_function(bins: int, up: float = 0.5, scale: float = 4.0) -> Tensor:
-    """Values (bins + 1,) of D-FINE's bins: 0 in the middle, steps that grow geometrically, ± 2 up scale at the ends.
-
-    Args:
-        bins: K, the largest index, even.
-        up: largest offset as a share of the box's size.
-        scale: divides the box's size to give the unit of the values.
-    """
-    middle = bins // 2
-    step = (up * scale + 1) ** (2 / (bins - 2))
-    inner = torch.tensor([step**distance - 1 for distance in range(1, middle)], dtype=torch.float64)
-    end = torch.tensor([2 * up * scale], dtype=torch.float64)
-    half = torch.cat([inner, end])
-    return torch.cat([-half.flip(0), torch.zeros(1, dtype=torch.float64), half])
-
-
 def bin_targets(targets: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
     """Index (…) of the bin left of each target, and the weight (…) of the bin right of it; the ends are clipped."""
     values = values.to(targets)
@@ -166,7 +151,7 @@ class DistributionFocalLoss(BoxLoss):
 
 
 class FineGrainedLocalizationLoss(BoxLoss):
-    """Module of `fine_grained_localization_loss` with the bins of `weighting_function`."""
+    """Module of `fine_grained_localization_loss` with the bins of `weighting_function`, for `FineGrainedCoder`."""
 
     space: ClassVar[str] = "distribution"
     values: Tensor

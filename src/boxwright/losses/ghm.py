@@ -76,7 +76,7 @@ class GHMCLoss(ClassificationLoss):
 
     def compute(self, inputs: Tensor, targets: Tensor, **common: Unpack[Common]) -> Tensor:
         """Return the harmonized cross-entropy."""
-        check_targets(inputs, targets, common["scores"])
+        check_targets(inputs, targets, common["scores"], common["class_weight"])
         x = upcast(inputs)
         t, _ = dense_targets(x, targets, common["scores"])
         row_weight = row_weight_of(targets, common["class_weight"])

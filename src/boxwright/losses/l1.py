@@ -76,20 +76,20 @@ def sigma_smooth_l1_loss(
     *,
     sigma: float = 1.0,
     inside_weight: Tensor | None = None,
-    outside_weight: Tensor | None = None,
+    weight: Tensor | None = None,
     reduction: Reduction = "none",
     normalizer: Tensor | float | None = None,
 ) -> Tensor:
     """Smooth L1 as Faster R-CNN writes it (Ren et al. 2015, arXiv:1506.01497): beta is 1 / sigma².
 
-    `outside * smooth_l1(inside * (x - t))`; the inside weight selects coordinates, the outside weight normalises.
+    `weight * smooth_l1(inside_weight * (x - t))`: the inside weight selects coordinates, the outside one normalises.
 
     Args:
         inputs: (…) predicted deltas.
         targets: the same shape.
         sigma: 3 in the proposal network, 1 in the second stage.
         inside_weight: the inputs' shape, or without the last dimension.
-        outside_weight: the same.
+        weight: the same.
         reduction: "none", "sum", "mean" or "image".
         normalizer: divisor of "mean", by default the number of elements.
     """
@@ -99,7 +99,7 @@ def sigma_smooth_l1_loss(
         difference,
         torch.zeros_like(difference),
         beta=1 / sigma**2,
-        weight=outside_weight,
+        weight=weight,
         reduction=reduction,
         normalizer=normalizer,
     )
@@ -169,6 +169,16 @@ class SmoothL1Loss(BoxLoss):
 
     def __init__(self, beta: float = 1.0, reduction: Reduction = "mean") -> None:
         super().__init__(reduction, beta=beta)
+
+
+class SigmaSmoothL1Loss(BoxLoss):
+    """Module of `sigma_smooth_l1_loss`, without inside weights."""
+
+    space: ClassVar[str] = "deltas"
+    function = staticmethod(sigma_smooth_l1_loss)
+
+    def __init__(self, sigma: float = 1.0, reduction: Reduction = "mean") -> None:
+        super().__init__(reduction, sigma=sigma)
 
 
 class BalancedL1Loss(BoxLoss):

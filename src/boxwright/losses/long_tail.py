@@ -48,13 +48,14 @@ class SeesawLoss(ClassificationLoss):
 
     def compute(self, inputs: Tensor, targets: Tensor, **common: Unpack[Common]) -> Tensor:
         """Return the seesaw loss."""
-        check_targets(inputs, targets, common["scores"])
+        spare = int(self.background != "none")
+        classes = len(self.seen)
+        columns = classes + spare
+        if inputs.shape[-1:] != (columns,):
+            raise ValueError(f"inputs must have {columns} columns, got shape {tuple(inputs.shape)}")
+        check_targets(inputs, targets, common["scores"], common["class_weight"], background_columns=spare)
         if targets.is_floating_point():
             raise ValueError(f"seesaw loss needs labels, got dense targets of shape {tuple(targets.shape)}")
-        classes = len(self.seen)
-        columns = classes + (self.background != "none")
-        if inputs.shape[-1] != columns:
-            raise ValueError(f"inputs must have {columns} columns, got shape {tuple(inputs.shape)}")
         labelled = targets >= 0
         if self.training:
             seen = torch.zeros_like(self.seen)
@@ -103,10 +104,10 @@ class EqualizedV2Loss(ClassificationLoss):
 
     def compute(self, inputs: Tensor, targets: Tensor, **common: Unpack[Common]) -> Tensor:
         """Return the equalised loss."""
-        check_targets(inputs, targets, common["scores"])
-        x = upcast(inputs)
-        if x.shape[-1] != len(self.positive_gradient):
+        if inputs.shape[-1:] != (len(self.positive_gradient),):
             raise ValueError(f"inputs must have {len(self.positive_gradient)} columns, got shape {tuple(inputs.shape)}")
+        check_targets(inputs, targets, common["scores"], common["class_weight"])
+        x = upcast(inputs)
         t, _ = dense_targets(x, targets, common["scores"])
         # before any gradient has been seen nothing is out of balance
         ratio = torch.where(
@@ -158,7 +159,7 @@ class FederatedLoss(ClassificationLoss):
 
     def compute(self, inputs: Tensor, targets: Tensor, **common: Unpack[Common]) -> Tensor:
         """Return the loss over the drawn classes."""
-        check_targets(inputs, targets, common["scores"])
+        check_targets(inputs, targets, common["scores"], common["class_weight"])
         x = upcast(inputs)
         t, positive = dense_targets(x, targets, common["scores"])
         occurs = positive.flatten(0, -2).any(0)

@@ -56,7 +56,7 @@ class ClassificationLoss(nn.Module):
     def count_classes(self, counts: Tensor | Sequence[int]) -> None:
         """Weigh the classes by how many objects of each the training data hold; without a rule this does nothing."""
         if self.class_weight_rule is not None:
-            self.class_weight = class_weights(self.class_weight_rule, counts)
+            self.class_weight = class_weights(self.class_weight_rule, counts).float()
 
     def forward(
         self,
@@ -117,7 +117,7 @@ def modulated_loss(
 
     Sums over classes are taken without building an elementwise loss or a (…, C) target wherever no argument needs one.
     """
-    check_targets(inputs, targets, scores)
+    check_targets(inputs, targets, scores, class_weight)
     per_element = weight is not None and weight.ndim == inputs.ndim
     if reduction == "none" or per_element or not from_logits or inputs.ndim == 1:
         x = upcast(inputs)
@@ -146,12 +146,27 @@ def finish(
     return reduce(loss, reduction, normalizer, counted)
 
 
-def check_targets(inputs: Tensor, targets: Tensor, scores: Tensor | None = None) -> None:
+def check_targets(
+    inputs: Tensor,
+    targets: Tensor,
+    scores: Tensor | None = None,
+    class_weight: Tensor | None = None,
+    background_columns: int = 0,
+) -> None:
     """Raise unless `targets` are labels (…) or dense targets (…, C) of inputs (…, C), and `scores` belong to labels.
+
+    The values of labels are looked at on the CPU only: elsewhere that would wait for the device.
+
+    Args:
+        inputs: (…, C).
+        targets: (…) or (…, C).
+        scores: (…), only with labels.
+        class_weight: (C - background_columns,), only with labels.
+        background_columns: how many of the C columns are no class.
 
     Raises:
         TypeError: inputs are not floating point, or dense targets are integers.
-        ValueError: shapes that do not fit, or scores beside dense targets.
+        ValueError: shapes that do not fit, labels of classes that there are not, or scores beside dense targets.
     """
     if not inputs.is_floating_point() or inputs.ndim == 0:
         raise TypeError(f"inputs must be floating point (…, C), got {inputs.dtype} of shape {tuple(inputs.shape)}")
@@ -167,6 +182,22 @@ def check_targets(inputs: Tensor, targets: Tensor, scores: Tensor | None = None)
         )
     if scores is not None and scores.shape != targets.shape:
         raise ValueError(f"scores must have the labels' shape {tuple(targets.shape)}, got {tuple(scores.shape)}")
+    classes = inputs.shape[-1] - background_columns
+    if class_weight is not None and class_weight.shape != (classes,):
+        raise ValueError(f"class_weight must hold one number per class ({classes},), got {tuple(class_weight.shape)}")
+    if targets.device.type == "cpu" and not torch.compiler.is_compiling():
+        _check_labels(targets, classes)
+
+
+def _check_labels(labels: Tensor, classes: int) -> None:
+    known = (labels >= IGNORED) & (labels < classes)
+    try:
+        torch._assert_async(known.all())  # unlike `if`, no synchronisation to those who count them
+    except RuntimeError:
+        raise ValueError(
+            f"labels must be -2 (ignored), -1 (background) or 0 to {classes - 1} for inputs of {classes} classes, "
+            f"got {labels[~known][0].item()}"
+        ) from None
 
 
 def row_weight_of(targets: Tensor, class_weight: Tensor | None) -> Tensor | None:
@@ -179,7 +210,7 @@ def row_weight_of(targets: Tensor, class_weight: Tensor | None) -> Tensor | None
         if class_weight is not None:
             raise ValueError("class_weight needs labels: a row of dense targets has no single class")
         return None
-    counted = (targets != IGNORED).to(torch.float32)
+    counted = (targets != IGNORED).to(torch.float32 if class_weight is None else class_weight.dtype)
     if class_weight is None:
         return counted
     return torch.where(targets >= 0, class_weight[targets.clamp(min=0)], counted)

@@ -62,7 +62,7 @@ def weighted(loss: Tensor, weight: Tensor | None) -> Tensor:
     shape = (*weight.shape, 1) if weight.ndim == loss.ndim - 1 else tuple(weight.shape)
     if len(shape) != loss.ndim or any(w not in (1, n) for w, n in zip(shape, loss.shape, strict=True)):
         raise ValueError(f"weight has shape {tuple(weight.shape)}, which does not fit a loss of {tuple(loss.shape)}")
-    return loss * weight.reshape(shape)
+    return loss * weight.reshape(shape).to(loss.dtype)
 
 
 def upcast(tensor: Tensor) -> Tensor:

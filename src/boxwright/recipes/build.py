@@ -10,7 +10,8 @@ from boxwright.criteria.dense import BoxCoder
 from boxwright.errors import RecipeError
 from boxwright.losses import ALRPLoss, ClassificationLoss
 from boxwright.models import Backbone, DenseDetector, Guide, Postprocess
-from boxwright.recipes.compatibility import check_parts
+from boxwright.models.heads import WithBackground
+from boxwright.recipes.compatibility import check_parts, is_softmax
 from boxwright.recipes.grid import GridRecipe, build_grid_detector
 from boxwright.recipes.parts import Part
 from boxwright.recipes.schema import CriterionConfig, Recipe
@@ -52,8 +53,12 @@ def build_detector(
     first = min(network.backbone.levels)
     strides = tuple(float(2 ** (first + index)) for index in range(len(neck.channels)))
     priors = network.priors.build(strides=strides)
-    common = {"num_classes": len(class_names), "priors_per_cell": _per_cell(priors.per_cell)}
-    head = _built("detector.head", network.head, in_channels=neck.channels, **common)
+    softmax = is_softmax(recipe.criterion)
+    common = {"num_classes": len(class_names) + softmax, "priors_per_cell": _per_cell(priors.per_cell)}
+    part: Any = network.head
+    head = _built("detector.head", part, in_channels=neck.channels, **common)
+    if softmax:
+        head = WithBackground(head, len(class_names), part.prior_probability)
     guide = None
     if network.guide is not None:
         both = [2 * channels for channels in neck.channels]

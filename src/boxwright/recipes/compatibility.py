@@ -7,7 +7,7 @@ from boxwright.errors import RecipeError
 from boxwright.recipes.parts import Part
 from boxwright.recipes.schema import CriterionConfig, DetectorConfig, Recipe
 
-__all__ = ["check_parts"]
+__all__ = ["check_parts", "is_softmax"]
 
 _MISPLACED = {
     "dual": "it matches twice, for a head with two branches",
@@ -32,17 +32,25 @@ def check_parts(recipe: Recipe) -> None:
         reasons += [f"{name}.{reason}" for reason in _of_criterion(criterion, network)]
     if reasons:
         raise RecipeError(f"recipe {recipe.name}: " + "; ".join(reasons))
+    if len({is_softmax(criterion) for _, criterion in criteria}) == 2:
+        pair = " and ".join(criterion.classification.type for _, criterion in criteria)
+        raise RecipeError(f"recipe {recipe.name}: {pair} cannot follow each other: one is a softmax, the other is not")
+
+
+def is_softmax(criterion: CriterionConfig) -> bool:
+    """Whether the classes and background are one softmax, for which a head needs a column more."""
+    return hasattr(criterion.classification, "background")
 
 
 def _of_head(name: str, head: Any, network: DetectorConfig) -> Iterator[str]:
     parts: tuple[Any, Any] = (network.coder, network.priors)
     coder, priors = parts
-    bins = getattr(head, "reg_max", None)
-    if (coder.type == "integral") != (bins is not None):
-        what = "predicts 4 parameters" if bins is None else "predicts distributions, which only `integral` reads"
-        yield f"detector.coder: {coder.type} does not fit the {head.type} head, which {what}"
-    elif bins is not None and bins != coder.reg_max:
-        yield f"detector.coder.reg_max is {coder.reg_max} but {name}.reg_max is {bins}"
+    bins, read = getattr(head, "reg_max", None), getattr(coder, "reg_max", None)
+    if (bins is None) != (read is None):
+        what = "4 parameters" if bins is None else "distributions, which only `integral` and `fine-grained` read"
+        yield f"detector.coder: {coder.type} does not fit the {head.type} head, which predicts {what}"
+    elif bins != read:
+        yield f"detector.coder.reg_max is {read} but {name}.reg_max is {bins}"
     if head.type == "tood":
         if coder.type != "distance":
             yield f"detector.coder: the tood head predicts distances (`distance`), got {coder.type}"
@@ -51,28 +59,46 @@ def _of_head(name: str, head: Any, network: DetectorConfig) -> Iterator[str]:
 
 
 def _of_criterion(criterion: CriterionConfig, network: DetectorConfig) -> Iterator[str]:
-    head, integral = network.head, network.coder.type == "integral"
+    parts: tuple[Any, Any] = (network.head, network.coder)
+    head, coder = parts
     if reason := _MISPLACED.get(criterion.assigner.type):
         yield f"assigner: {criterion.assigner.type} does not fit, because {reason}"
-    if hasattr(criterion.classification, "background"):
-        yield (
-            f"classification: {criterion.classification.type} needs a column for background beside the classes, "
-            f"which the {head.type} head does not have"
-        )
+    classification: Any = criterion.classification
+    if is_softmax(criterion):
+        what = f"classification: {classification.type} needs a column for background beside the classes, which"
+        if head.type == "tood" or getattr(head, "quality", False):
+            yield f"{what} the {head.type} head does not have: its scores are products of sigmoids"
+        if network.guide is not None:
+            yield f"{what} the guide does not have"
+        if classification.background != "last":
+            yield f"classification.background: a detector has background last, got {classification.background}"
     if not getattr(criterion.classification, "from_logits", True):
         yield f"classification.from_logits: the {head.type} head gives logits, not probabilities"
     space = _class_of(criterion.box).space
     if space == "gaussian" and not getattr(head, "variance", False):
         yield f"box: {criterion.box.type} needs a head that predicts variances (retina with variance: true)"
-    if integral and space in ("deltas", "gaussian"):
-        yield f"box: {criterion.box.type} compares 4 encoded parameters, which the integral coder does not have"
-    if criterion.distribution is not None and not integral:
-        yield f"distribution: needs distributions, but detector.coder is {network.coder.type}, not integral"
+    if hasattr(coder, "reg_max") and space in ("deltas", "gaussian"):
+        yield f"box: {criterion.box.type} compares 4 encoded parameters, which the {coder.type} coder does not have"
+    if criterion.distribution is not None:
+        yield from _of_distribution(criterion.distribution, coder)
     rated = getattr(_class_of(head), "rates_boxes", False)
+    if criterion.quality is not None and hasattr(criterion.quality, "background"):
+        yield f"quality: {criterion.quality.type} compares classes, but a quality is one number per prior"
     if criterion.quality is not None and not rated:
         yield f"quality: the {head.type} head has no quality branch"
     if criterion.quality is None and rated:
         yield f"quality: the {head.type} head has a quality branch, which needs a loss (such as sigmoid-cross-entropy)"
+
+
+def _of_distribution(loss: Any, coder: Any) -> Iterator[str]:
+    fitting = "fine-grained" if loss.type == "fine-grained-localization" else "integral"
+    if coder.type != fitting:
+        yield f"distribution: {loss.type} compares the distributions of the {fitting} coder, got {coder.type}"
+    elif fitting == "fine-grained" and (loss.bins, loss.up, loss.scale) != (coder.reg_max, coder.up, coder.scale):
+        yield (
+            f"distribution: bins={loss.bins}, up={loss.up}, scale={loss.scale} must be the coder's "
+            f"reg_max={coder.reg_max}, up={coder.up}, scale={coder.scale}"
+        )
 
 
 def _class_of(part: Part) -> Any:

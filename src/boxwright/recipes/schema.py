@@ -43,7 +43,9 @@ Classification = Annotated[
 Box = Annotated[
     Part, PartOf({n: c for n, c in _losses.items() if getattr(c, "space", None) in ("boxes", "deltas", "gaussian")})
 ]
-Distribution = Annotated[Part, PartOf(named([losses.DistributionFocalLoss]))]
+Distribution = Annotated[
+    Part, PartOf({n: c for n, c in _losses.items() if getattr(c, "space", None) == "distribution"})
+]
 Coder = Annotated[Part, PartOf(_exported(boxes, "Coder"))]
 PriorGenerator = Annotated[
     Part,
@@ -105,7 +107,9 @@ class CriterionConfig(Section):
     assigner: Assigner
     classification: Classification
     box: Box
-    distribution: Distribution | None = Field(None, description="loss of the sides' distributions (integral coder)")
+    distribution: Distribution | None = Field(
+        None, description="loss of the sides' distributions (integral or fine-grained coder)"
+    )
     quality: Classification | None = Field(None, description="loss of the head's quality branch")
     classification_weight: NonNegative = 1.0
     box_weight: NonNegative = 1.0

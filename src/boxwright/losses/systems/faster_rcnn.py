@@ -56,7 +56,7 @@ def stage_loss(stage: StageOutput, *, sigma: float) -> tuple[Tensor, Tensor]:
         stage.delta_targets,
         sigma=sigma,
         inside_weight=stage.inside_weight,
-        outside_weight=stage.outside_weight,
+        weight=stage.outside_weight,
         reduction="mean",
         normalizer=len(stage.deltas),
     )

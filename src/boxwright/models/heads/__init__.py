@@ -1,10 +1,11 @@
 """Heads: from features to predictions for every prior."""
 
 from boxwright.models.heads.atss import ATSSHead
+from boxwright.models.heads.background import WithBackground
 from boxwright.models.heads.gfl import GFLHead
 from boxwright.models.heads.nanodet import NanoDetHead
 from boxwright.models.heads.ppyoloe import PPYOLOEHead
 from boxwright.models.heads.retina import RetinaHead
 from boxwright.models.heads.tood import TOODHead
 
-__all__ = ["ATSSHead", "GFLHead", "NanoDetHead", "PPYOLOEHead", "RetinaHead", "TOODHead"]
+__all__ = ["ATSSHead", "GFLHead", "NanoDetHead", "PPYOLOEHead", "RetinaHead", "TOODHead", "WithBackground"]

@@ -13,7 +13,7 @@ __all__ = ["RetinaHead", "flatten_level", "prior_bias"]
 
 
 class RetinaHead(nn.Module):
-    """Two towers of 3×3 convolutions shared by all levels: class logits and four box parameters per prior.
+    """Two towers of 3×3 convolutions shared by all levels: class logits and box parameters per prior.
 
     T.-Y. Lin et al., "Focal Loss for Dense Object Detection", 2017, arXiv:1708.02002.
 
@@ -27,6 +27,7 @@ class RetinaHead(nn.Module):
         prior_probability: score of every class at the start, so that the mass of background does not swamp training.
         variance: whether to predict the logarithm of the variance of every box parameter, for a Gaussian box loss, as
             `extras["log_variance"]` (He et al. 2019, arXiv:1809.08545).
+        reg_max: None for four parameters; else the parameters are logits of four distributions over reg_max + 1 bins.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class RetinaHead(nn.Module):
         norm: Norm = "none",
         prior_probability: float = 0.01,
         variance: bool = False,
+        reg_max: int | None = None,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
@@ -46,7 +48,8 @@ class RetinaHead(nn.Module):
         self.box_tower = conv_tower(in_channels[0], channels, convs, norm)
         width = channels if convs else in_channels[0]
         self.class_logits = nn.Conv2d(width, priors_per_cell * num_classes, 3, padding=1)
-        self.box_params = nn.Conv2d(width, priors_per_cell * 4, 3, padding=1)
+        self.num_params = 4 if reg_max is None else 4 * (reg_max + 1)
+        self.box_params = nn.Conv2d(width, priors_per_cell * self.num_params, 3, padding=1)
         self.variance = variance
         if variance:
             self.log_variance = nn.Conv2d(width, priors_per_cell * 4, 3, padding=1)
@@ -57,7 +60,7 @@ class RetinaHead(nn.Module):
         """Map features (B, C_in, H_n, W_n), one per level, to predictions for all L priors."""
         logits = [flatten_level(self.class_logits(self.class_tower(f)), self.num_classes) for f in features]
         towers = [self.box_tower(f) for f in features]
-        params = [flatten_level(self.box_params(tower), 4) for tower in towers]
+        params = [flatten_level(self.box_params(tower), self.num_params) for tower in towers]
         extras = {}
         if self.variance:
             extras["log_variance"] = torch.cat([flatten_level(self.log_variance(tower), 4) for tower in towers], dim=1)

@@ -1,0 +1,42 @@
+"""What the classification losses say to targets that cannot be meant."""
+
+import pytest
+import torch
+
+from boxwright import losses
+from boxwright.losses import ClassificationLoss
+
+CLASSES = 3
+SIGMOIDS: list[ClassificationLoss] = [
+    losses.SigmoidFocalLoss(),
+    losses.SigmoidCrossEntropyLoss(label_smoothing=0.1),
+    losses.GHMCLoss(),
+    losses.EqualizedV2Loss(CLASSES),
+    losses.FederatedLoss(),
+]
+SOFTMAXES: list[ClassificationLoss] = [
+    losses.SoftmaxCrossEntropyLoss(),
+    losses.SoftmaxFocalLoss(background="first"),
+    losses.SeesawLoss(CLASSES),
+]
+
+
+@pytest.mark.parametrize("loss", SIGMOIDS + SOFTMAXES, ids=lambda loss: type(loss).__name__)
+@pytest.mark.parametrize("label", [CLASSES, 90, -3])
+def test_labels_of_no_class_are_refused(loss: ClassificationLoss, label: int) -> None:
+    columns = CLASSES + (loss in SOFTMAXES)
+    known = torch.tensor([0, -1, CLASSES - 1, -2])
+    assert loss(torch.randn(4, columns), known).isfinite()
+    with pytest.raises(ValueError, match=rf"0 to {CLASSES - 1} for inputs of {CLASSES} classes, got {label}$"):
+        loss(torch.randn(4, columns), torch.tensor([0, -1, label, -2]))
+
+
+@pytest.mark.parametrize("loss", SIGMOIDS + SOFTMAXES, ids=lambda loss: type(loss).__name__)
+def test_one_class_weight_per_class(loss: ClassificationLoss) -> None:
+    columns = CLASSES + (loss in SOFTMAXES)
+    loss.class_weight = torch.ones(CLASSES + 2)
+    try:
+        with pytest.raises(ValueError, match=r"class_weight must hold one number per class \(3,\), got \(5,\)"):
+            loss(torch.randn(4, columns), torch.tensor([0, -1, 2, -2]))
+    finally:
+        loss.class_weight = None
