@@ -1,7 +1,7 @@
 import pytest
 
 from boxwright.errors import RecipeError
-from boxwright.recipes import dump_recipe, load_recipe, recipe_names
+from boxwright.recipes import dump_recipe, load_recipe
 
 
 def _write(folder, name, text):
@@ -44,9 +44,12 @@ def test_a_base_that_does_not_end_or_is_unknown(tmp_path):
         load_recipe(_write(tmp_path, "d", "base: retinanet-tin\n"))
 
 
-@pytest.mark.parametrize("name", [name for name in recipe_names() if name.endswith("-tiny")])
+DENSE = "retinanet-ghm retinanet-cb ap-loss alrp rank-sort atss gfl gflv2 tood nanodet nanodet-plus"
+
+
+@pytest.mark.parametrize("name", DENSE.split())
 def test_tiny_recipes_share_what_makes_them_comparable(name):
-    tiny, reference = load_recipe(name), load_recipe("retinanet-tiny")
+    tiny, reference = load_recipe(f"{name}-tiny"), load_recipe("retinanet-tiny")
     for section in ("data", "optimizer", "schedule", "train"):
         assert getattr(tiny, section) == getattr(reference, section), section
     assert tiny.detector.backbone == reference.detector.backbone

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor, nn
 
 from boxwright.criteria import DenseCriterion, GridCriterion, PhasedCriterion
+from boxwright.models.fuse import fold_batch_norms
 from boxwright.models.guide import Guide
 from boxwright.models.images import MEAN, STD, batch_images, to_float
 from boxwright.models.postprocess import Postprocess
@@ -20,7 +21,7 @@ class PriorGenerator(Protocol):
     """Lays priors over feature maps."""
 
     @property
-    def priors_per_cell(self) -> int:
+    def per_cell(self) -> int:
         """Number of priors in each cell."""
 
     def __call__(self, sizes: Sequence[tuple[int, int]], device: torch.device) -> Priors:
@@ -114,6 +115,25 @@ class DenseDetector(nn.Module):
             extras = {"guide_logits": guide.logits, "guide_params": guide.params}
             predictions = replace(predictions, extras=predictions.extras | extras)
         return predictions, priors
+
+    def fuse(self) -> Self:
+        """Make this detector as small and fast as it gets for inference, in place: it cannot be trained any more.
+
+        Batch norms are folded into the convolutions before them, and the guide goes.
+
+        Raises:
+            ValueError: the detector is in training mode.
+            RuntimeError: the network uses a convolution's output in a way that cannot be folded.
+        """
+        self.guide = None
+        example = torch.rand(1, 3, 64, 64, device=self.mean.device)
+        with torch.no_grad():
+            before = self.predict(example)[0].logits
+            fold_batch_norms(self, lambda: self.predict(example))
+            after = self.predict(example)[0].logits
+        if not torch.allclose(before, after, rtol=1e-2, atol=1e-2):
+            raise RuntimeError("folding batch norms changed what the network predicts; use the detector without fuse()")
+        return self
 
     def _features(self, pixels: Tensor) -> list[Tensor]:
         """What the backbone sees; the float copies of the images do not outlive this call."""
