@@ -1,7 +1,6 @@
 """Recipes of YOLOv2 and v3, whose network is one of darknet's."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, model_validator
@@ -11,12 +10,20 @@ from boxwright.boxes import fit_anchors
 from boxwright.criteria import RegionCriterion, YOLOCriterion
 from boxwright.errors import RecipeError
 from boxwright.models import GridDetector, Postprocess
-from boxwright.models.darknet import Darknet, parse_cfg, read_weights
+from boxwright.models.darknet import Darknet, load_darknet, parse_cfg
 from boxwright.models.darknet.layouts import anchors_of, layout
 from boxwright.recipes.parts import Part, PartOf, Section
 from boxwright.recipes.schema import InferenceConfig, Positive, Recipe
 
-__all__ = ["DarknetConfig", "GridRecipe", "build_grid_detector", "recipe_kind", "with_anchors"]
+__all__ = [
+    "DarknetConfig",
+    "GridRecipe",
+    "build_grid_detector",
+    "cfg_text",
+    "recipe_kind",
+    "with_anchors",
+    "with_detector",
+]
 
 Criterion = Annotated[
     Part, PartOf({"region": RegionCriterion, "yolo": YOLOCriterion}, context=("anchors", "masks", "strides"))
@@ -82,7 +89,12 @@ def with_anchors(recipe: GridRecipe, sizes: Tensor) -> GridRecipe:
     except ValueError as error:
         raise RecipeError(f"detector.anchors: fit: {error}; give detector.anchors as numbers") from error
     numbers = tuple((round(width, 2), round(height, 2)) for width, height in anchors.tolist())
-    return recipe.model_copy(update={"detector": recipe.detector.model_copy(update={"anchors": numbers})})
+    return with_detector(recipe, anchors=numbers)
+
+
+def with_detector(recipe: GridRecipe, **changes: Any) -> GridRecipe:
+    """Return a recipe with some fields of its detector changed."""
+    return recipe.model_copy(update={"detector": recipe.detector.model_copy(update=changes)})
 
 
 def build_grid_detector(
@@ -95,7 +107,12 @@ def build_grid_detector(
         RunError: the weight file cannot be read or does not fit.
     """
     config = recipe.detector
-    network = Darknet(parse_cfg(_cfg(recipe, len(class_names)), f"cfg of recipe {recipe.name}"))
+    sections = parse_cfg(cfg_text(recipe, len(class_names)), f"cfg of recipe {recipe.name}")
+    header = None
+    if config.weights is not None and pretrained is not False:
+        network, header = load_darknet(sections, config.weights)
+    else:
+        network = Darknet(sections)
     layers = sorted(network.detections, key=lambda layer: layer.stride)
     kinds = {layer.kind for layer in layers}
     if kinds != {recipe.criterion.type} or len({layer.anchors for layer in layers}) != 1:
@@ -105,10 +122,6 @@ def build_grid_detector(
         )
     if "region" in kinds and getattr(recipe.criterion, "softmax", None) != layers[0].softmax:
         raise RecipeError(f"recipe {recipe.name}: criterion.softmax must be {layers[0].softmax} as in the network")
-    if config.weights is not None and pretrained is not False:
-        header = read_weights(network, Path(config.weights))
-    else:
-        header = None
     try:
         criterion = recipe.criterion.build(
             anchors=layers[0].anchors,
@@ -130,7 +143,12 @@ def build_grid_detector(
     return detector
 
 
-def _cfg(recipe: GridRecipe, classes: int) -> str:
+def cfg_text(recipe: GridRecipe, classes: int) -> str:
+    """Return the network of a recipe in darknet's words.
+
+    Raises:
+        RecipeError: the layout does not go with the anchors or the image size.
+    """
     config, size = recipe.detector, recipe.data.size
     if config.cfg is not None:
         return config.cfg

@@ -29,8 +29,9 @@ def load_recipe(name_or_path: str | Path, overrides: list[str] | tuple[str, ...]
     """Read and validate a recipe.
 
     Args:
-        name_or_path: one of `recipe_names()`, a YAML file, or darknet's `.cfg`. A recipe with `base: NAME` says only what differs from
-            the recipe of that name, key by key; a part of another `type` replaces that of the base whole.
+        name_or_path: one of `recipe_names()`, a YAML file, or darknet's `.cfg`. A recipe with `base: NAME` says only
+            what differs from the recipe of that name, key by key; a part of another `type` replaces that of the base
+            whole.
         overrides: assignments such as `criterion.box.type=giou`; values are YAML. A new `type` drops the fields of the
             old part, which need not exist in the new one.
 
