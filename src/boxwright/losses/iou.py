@@ -21,10 +21,12 @@ __all__ = [
     "GIoULoss",
     "IoULoss",
     "area",
+    "aspect_gap",
     "ciou_loss",
     "diou_loss",
     "giou_loss",
     "intersection_and_union",
+    "iou_added",
     "iou_loss",
     "squared_distance_ratio",
 ]
@@ -195,12 +197,12 @@ def _giou_torchvision(pair: PairGeometry, eps: float) -> Tensor:
 
 
 def _diou(pair: PairGeometry, eps: float) -> Tensor:
-    return 1 - _iou_added(pair, eps) + squared_distance_ratio(pair, eps)
+    return 1 - iou_added(pair, eps) + squared_distance_ratio(pair, eps)
 
 
 def _ciou_gated(pair: PairGeometry, eps: float) -> Tensor:
-    iou = _iou_added(pair, eps)
-    v = _aspect(pair, eps)
+    iou = iou_added(pair, eps)
+    v = aspect_gap(pair, eps)
     with torch.no_grad():
         # sign and not a comparison, which would turn booleans into numbers: twice as slow
         gate = (iou - 0.5).sign_().clamp_(min=0)
@@ -209,26 +211,26 @@ def _ciou_gated(pair: PairGeometry, eps: float) -> Tensor:
 
 
 def _ciou_classic(pair: PairGeometry, eps: float) -> Tensor:
-    iou = _iou_added(pair, eps)
-    v = _aspect(pair, eps)
+    iou = iou_added(pair, eps)
+    v = aspect_gap(pair, eps)
     return 1 - iou + squared_distance_ratio(pair, eps) + v.square() / floor(1 - iou + v, TINY)
 
 
 def _ciou_torchvision(pair: PairGeometry, eps: float) -> Tensor:
-    iou = _iou_added(pair, 1e-7)
-    v = _aspect(pair, 0.0)
+    iou = iou_added(pair, 1e-7)
+    v = aspect_gap(pair, 0.0)
     with torch.no_grad():
         alpha = v / floor(1 - iou + v + eps, TINY)
     return 1 - iou + squared_distance_ratio(pair, 1e-7) + alpha * v
 
 
-def _iou_added(pair: PairGeometry, eps: float) -> Tensor:
+def iou_added(pair: PairGeometry, eps: float) -> Tensor:
     """IoU with eps added to the union, which an inverted box could make negative."""
     intersection, union = intersection_and_union(pair)
     return intersection / (floor(union, 0.0) + eps)
 
 
-def _aspect(pair: PairGeometry, eps: float) -> Tensor:
+def aspect_gap(pair: PairGeometry, eps: float) -> Tensor:
     """Squared difference of the angles of the diagonals over (π / 2)²."""
     slopes = (width / floor(height + eps, TINY) for width, height in (pair.size.unbind(0), pair.target_size.unbind(0)))
     angle, target_angle = map(torch.atan, slopes)

@@ -1,6 +1,7 @@
 """YOLOv3's loss in PyTorch, as PyTorch-YOLOv3 had it in 2018 and has it now."""
 
 from collections.abc import Sequence
+from typing import Final
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +9,9 @@ from torch import Tensor
 
 from boxwright.boxes.formats import cxcywh_to_xyxy
 from boxwright.distributed import mean_over_processes
-from boxwright.losses.iou import ciou_loss
+from boxwright.kernels.overlap import PairGeometry
+from boxwright.losses.boxes import overlap_loss
+from boxwright.losses.iou import aspect_gap, iou_added, squared_distance_ratio
 from boxwright.losses.reduction import reduce, upcast
 from boxwright.losses.systems.cells import (
     LARGEST_LOG,
@@ -22,6 +25,8 @@ from boxwright.losses.systems.cells import (
 )
 
 __all__ = ["mean_over", "yolov3_layer_loss", "yolov3_loss"]
+
+EPS: Final = 1e-9
 
 
 def yolov3_layer_loss(
@@ -134,7 +139,7 @@ def _scale_terms(
     predicted = torch.cat([said[..., :2].sigmoid(), size], dim=-1)
     within = torch.cat([objects[..., :2] - objects[..., :2].floor(), objects[..., 2:]], dim=-1)
     target = within.repeat_interleave(grid.anchors, dim=1)
-    box_loss = ciou_loss(cxcywh_to_xyxy(predicted), cxcywh_to_xyxy(target), version="torchvision", eps=1e-9)
+    box_loss = overlap_loss(_one_minus_ciou, cxcywh_to_xyxy(predicted), cxcywh_to_xyxy(target), None, "none", None)
 
     owner = last_owner(slot, matched, grid.slots)
     quality = at_owner((1 - box_loss.detach()).clamp(min=0), owner)
@@ -146,6 +151,14 @@ def _scale_terms(
         "objectness": reduce(F.binary_cross_entropy_with_logits(cells[..., 4], quality, reduction="none"), "mean"),
         "class": mean_over(class_loss.mean(-1), matched) if classes > 1 else class_loss.sum() * 0,
     }
+
+
+def _one_minus_ciou(pair: PairGeometry) -> Tensor:
+    """CIoU's loss (Zheng et al. 2020, arXiv:2005.03572) as this project has it: one small eps for every divisor."""
+    iou, gap = iou_added(pair, EPS), aspect_gap(pair, EPS)
+    with torch.no_grad():
+        alpha = gap / (1 + EPS - iou + gap)
+    return 1 - iou + squared_distance_ratio(pair, EPS) + alpha * gap
 
 
 def mean_over(loss: Tensor, counted: Tensor) -> Tensor:
