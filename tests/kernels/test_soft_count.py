@@ -1,9 +1,10 @@
-"""Soft counts and sums of ramps against the definition, in separate groups, with ties and outliers."""
+"""Soft counts and sums of ramps against the definition, and bins by the grid, in groups, with ties and outliers."""
 
 import pytest
 import torch
 from torch import Tensor
 
+from boxwright.kernels.grid import Grid
 from boxwright.kernels.soft_count import Ramps
 
 
@@ -13,11 +14,17 @@ def steps(values: Tensor, thresholds: Tensor, delta: float) -> Tensor:
     return (difference / (2 * delta) + 0.5).clamp(0, 1) if delta else (difference >= 0).to(values.dtype)
 
 
-def tables(ramps: Ramps, values: Tensor, group: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Bins of the values, and number and sum of offsets per bin."""
-    index = ramps.bins.locate(values, (group * ramps.bins.cells).int()).long()
-    offset, size = values - ramps.bins.left[index], len(ramps.bins.edges)
-    return index, torch.bincount(index, minlength=size).double(), torch.bincount(index, offset, minlength=size)
+def bins(ramps: Ramps, values: Tensor, group: Tensor) -> Tensor:
+    """(N,) bins of the values by the grid."""
+    grid, index = Grid.over(ramps), values.int()
+    base = (group * grid.cells).int()
+    return grid.locate(values, base, index, torch.empty_like(values), torch.empty_like(index)).long()
+
+
+def table(ramps: Ramps, values: Tensor, index: Tensor) -> Tensor:
+    """(1, 2, S) number and sum of the values per bin."""
+    weights = (torch.ones_like(values), values)
+    return torch.stack([torch.bincount(index, weight.double(), minlength=len(ramps.edges)) for weight in weights])[None]
 
 
 @pytest.mark.parametrize("delta", [1.0, 0.25, 0.0])
@@ -36,26 +43,28 @@ def test_counts_and_sums_follow_the_definition(delta: float, groups: int, scene:
     ramps = Ramps.around(thresholds, group, groups, delta)
     same = value_group[:, None] == group
     expected = steps(values, thresholds, delta) * same
-    index, number, offsets = tables(ramps, values, value_group)
-    torch.testing.assert_close(ramps.counts(number, offsets), expected.sum(0), rtol=1e-9, atol=1e-9)
+    index = bins(ramps, values, value_group)
+    torch.testing.assert_close(ramps.counts(table(ramps, values, index))[0], expected.sum(0), rtol=1e-9, atol=1e-9)
     weights = torch.rand(60, dtype=torch.float64)
     level, slope = ramps.sums(weights)
-    actual = level[index] + slope[index] * (values - ramps.bins.left[index])
-    torch.testing.assert_close(actual, expected @ weights, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(level[index] + slope[index] * values, expected @ weights, rtol=1e-9, atol=1e-9)
+    among = steps(thresholds, thresholds, delta) * (group[:, None] == group)
+    torch.testing.assert_close(ramps.counts(ramps.tally(weights[None]))[0], weights @ among, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(ramps.sums_at_thresholds(weights), among @ weights, rtol=1e-9, atol=1e-9)
 
 
 def test_a_group_without_thresholds_and_no_threshold_at_all() -> None:
     ramps = Ramps.around(torch.zeros(1), torch.tensor([1]), 3, 1.0)
     values, group = torch.tensor([0.5, 0.5, 0.5]), torch.tensor([0, 1, 2])
-    index, number, offsets = tables(ramps, values, group)
-    assert ramps.counts(number, offsets).tolist() == [0.75]
-    assert ramps.sums(torch.ones(1))[0][index][[0, 2]].tolist() == [0, 0]
-    nothing = Ramps.around(torch.zeros(0), torch.zeros(0, dtype=torch.int64), 1, 1.0)
-    assert nothing.bins.locate(torch.randn(5), torch.zeros(5, dtype=torch.int32)).unique().numel() == 1
+    index = bins(ramps, values, group)
+    assert ramps.counts(table(ramps, values, index)).tolist() == [[0.75]]
+    assert ramps.sums(torch.ones(1).double())[:, index[[0, 2]]].tolist() == [[0, 0], [0, 0]]
+    nothing = Ramps.around(torch.zeros(0), None, 1, 1.0)
+    assert bins(nothing, torch.randn(5), torch.zeros(5, dtype=torch.int64)).tolist() == [0] * 5
 
 
-def test_what_is_no_number_lies_lowest() -> None:
-    ramps = Ramps.around(torch.tensor([0.0, 1.0]), torch.zeros(2, dtype=torch.int64), 1, 0.5)
-    index = ramps.bins.locate(torch.tensor([torch.nan, -1e38, 1e38]))
-    assert index.tolist()[:2] == [0, 0]
-    assert index[2] == ramps.top.max()
+def test_what_is_no_number_lies_lowest_and_infinity_highest() -> None:
+    ramps = Ramps.around(torch.tensor([0.0, 1.0]), torch.tensor([0, 0]), 2, 0.5)
+    index = bins(ramps, torch.tensor([torch.nan, -torch.inf, -1e38, 1e38, torch.inf]), torch.zeros(5).long())
+    assert index.tolist() == [0, 0, 0, 4, 4]
+    assert ramps.outer[:, 0].tolist() == [0, 4]

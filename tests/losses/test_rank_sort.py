@@ -1,11 +1,13 @@
-"""Rank & Sort against the golden cases, and against the published loop written again in float64."""
+"""Rank & Sort against the golden cases, and against loops in float64."""
 
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
 from torch import Tensor
 
+import ranking_reference
 from boxwright.losses.rank_sort import RankSortLoss, rank_sort_loss
 from boxwright.testing import check_criterion
 from goldens import golden_cases, load_case
@@ -35,6 +37,40 @@ def test_bucketed_approximation_is_near_and_exact_for_steps(file: Path) -> None:
     close(ranking, case["out_ranking_loss"], tolerance)
     close(sorting, case["out_sorting_loss"])
     close(torch.autograd.grad(ranking + sorting, logits)[0], case["grad_logits"], tolerance)
+
+
+@settings(max_examples=60)
+@given(ranking_reference.entries, ranking_reference.deltas)
+def test_ties_extremes_and_nothing(entries: list[tuple[float, int, float]], delta: float) -> None:
+    logits, kind, quality = ranking_reference.tensors(entries)
+    losses = rank_sort_loss(logits, kind * torch.where(kind == 1, quality, 1), delta=delta)
+    expected = ranking_reference.rank_sort(logits.detach(), kind == 1, kind == 0, quality, delta)
+    for loss, value, update in zip(losses, expected[:2], expected[2:], strict=True):
+        close(loss, value)
+        close(torch.autograd.grad(loss, logits, retain_graph=True)[0], update)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("delta", [0.5, 0.0])
+def test_every_precision_equals_the_loop(dtype: torch.dtype, delta: float) -> None:
+    logits = (torch.randn(2, 400, 5) * 2 - 2).to(dtype).requires_grad_()
+    labels = torch.where(torch.rand(2, 400) < 0.05, torch.randint(0, 5, (2, 400)), -1)
+    labels[torch.rand(2, 400) < 0.1] = -2
+    quality = (torch.rand(2, 400) * 10).ceil() / 10
+    hot, counted = labels.unsqueeze(-1) == torch.arange(5), labels.unsqueeze(-1) != -2
+    expected = ranking_reference.rank_sort(
+        logits.detach().double().view(-1),
+        hot.view(-1),
+        (counted & ~hot).view(-1),
+        quality.double().unsqueeze(-1).expand(2, 400, 5).reshape(-1),
+        delta,
+    )
+    tolerance = 2e-6 if dtype == torch.float32 else 4e-3
+    losses = rank_sort_loss(logits, labels, scores=quality, delta=delta)
+    for loss, value, update in zip(losses, expected[:2], expected[2:], strict=True):
+        assert abs(loss.double() - value) < 1e-6
+        change = torch.autograd.grad(loss, logits, retain_graph=True)[0].double().view(-1)
+        assert (change - update).norm() < tolerance * update.norm()
 
 
 def test_both_signals_reach_the_logits() -> None:

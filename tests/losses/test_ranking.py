@@ -1,13 +1,13 @@
-"""AP-Loss against the golden cases, and against the published loop written again in float64."""
+"""AP-Loss against the golden cases, and against loops in float64."""
 
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 
+import ranking_reference
 from boxwright.assigners import MaxIoUAssigner
 from boxwright.boxes import DeltaCoder
 from boxwright.losses.l1 import smooth_l1_loss
@@ -35,26 +35,6 @@ def test_golden_ap_loss(file: Path) -> None:
     close(gradient(loss, logits), case["grad_logits"], tolerance)
 
 
-def published_loop(logits: Tensor, positive: Tensor, negative: Tensor, delta: float) -> tuple[Tensor, Tensor]:
-    """Loss and update of AP-Loss in float64, one positive after the other."""
-    gradient = torch.zeros_like(logits)
-    best, losses = torch.zeros(()).double(), []
-
-    def step(difference: Tensor) -> Tensor:
-        return (difference / (2 * delta) + 0.5).clamp(0, 1) if delta else (difference >= 0).double()
-
-    for place in sorted(positive.nonzero().view(-1).tolist(), key=lambda place: logits[place].item()):
-        above = step(logits - logits[place])
-        rank = above[positive].sum() + (0.5 if delta else 0) + above[negative].sum()
-        precision = 1 - above[negative].sum() / rank
-        best = torch.maximum(best, precision)
-        losses.append(1 - best)
-        gradient[place] -= 1 - best
-        share = above * negative / rank
-        gradient += share * ((1 - best) / (1 - precision) if best > precision else 1)
-    return torch.stack(losses).mean(), gradient / len(losses)
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("delta", [1.0, 0.0])
 @pytest.mark.parametrize("sparse", [True, False])
@@ -64,7 +44,7 @@ def test_equals_the_published_loop(dtype: torch.dtype, delta: float, sparse: boo
     labels[torch.rand(3, 600) < 0.1] = -2
     logits += 3 * (labels >= 0).unsqueeze(-1).to(dtype)
     dense = (labels.unsqueeze(-1) == torch.arange(5)).long().where(labels.unsqueeze(-1) != -2, -1)
-    expected, update = published_loop(logits.double().view(-1), dense.view(-1) == 1, dense.view(-1) == 0, delta)
+    expected, update = ranking_reference.ap(logits.double().view(-1), dense.view(-1) == 1, dense.view(-1) == 0, delta)
     logits.requires_grad_()
     loss = ap_loss(logits, labels if sparse else dense, delta=delta)
     change = gradient(loss, logits).double().view(-1)
@@ -137,18 +117,12 @@ def test_golden_training_function(file: Path) -> None:
     close(gradient(box * case.param("reg_upstream_grad"), params) / 4, case["grad_regression"], 1e-6)
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    st.lists(st.tuples(st.sampled_from([-1e4, -3.0, -0.5, 0.0, 0.25, 1.0, 1e4]), st.sampled_from([-1, 0, 0, 1]))),
-    st.sampled_from([0.0, 0.5, 1.0]),
-)
-def test_ties_extremes_and_nothing(entries: list[tuple[float, int]], delta: float) -> None:
-    logits = torch.tensor([score for score, _ in entries], dtype=torch.float64, requires_grad=True)
-    targets = torch.tensor([target for _, target in entries], dtype=torch.int64)
+@settings(max_examples=60)
+@given(ranking_reference.entries, ranking_reference.deltas)
+def test_ties_extremes_and_nothing(entries: list[tuple[float, int, float]], delta: float) -> None:
+    logits, targets, _ = ranking_reference.tensors(entries)
     loss = ap_loss(logits, targets, delta=delta)
-    expected, update = torch.zeros(()).double(), torch.zeros_like(logits)
-    if (targets == 1).any():
-        expected, update = published_loop(logits.detach(), targets == 1, targets == 0, delta)
+    expected, update = ranking_reference.ap(logits.detach(), targets == 1, targets == 0, delta)
     close(loss, expected)
     close(gradient(loss, logits), update)
 
@@ -159,7 +133,7 @@ def test_float32_keeps_its_digits_with_few_and_with_many_positives() -> None:
         targets = (torch.arange(len(logits)) < positives).long()
         loss = ap_loss(logits.requires_grad_(), targets)
         wide = logits.detach().double()
-        expected, update = published_loop(wide, targets == 1, targets == 0, 1.0)
+        expected, update = ranking_reference.ap(wide, targets == 1, targets == 0, 1.0)
         assert abs(loss - expected) < 1e-6
         assert (gradient(loss, logits) - update).norm() < 1e-6 * update.norm()
 

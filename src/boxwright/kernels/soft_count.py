@@ -1,203 +1,129 @@
-"""How many values lie above each of P thresholds, softly and exactly, in one pass over the values.
+"""How many values lie above each of P thresholds, softly and exactly, from two numbers per bin.
 
 The soft step `H(x - q) = clamp((x - q) / 2δ + 1/2, 0, 1)` is linear between `q - δ` and `q + δ`. The sorted ends of all
-ramps cut the line into bins in which every ramp is linear. So the number of values per bin and the sum of their offsets
-from its left edge say all that `Ramps.counts` needs, and a sum of ramps is one value and one slope per bin
-(`Ramps.sums`).
+ramps cut the line into bins in which every ramp is linear. So the number of values per bin and their sum say all that
+`Ramps.counts` needs, and a sum of ramps is a straight line per bin (`Ramps.sums`). Nothing here waits for a device.
 """
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Self
 
 import torch
 from torch import Tensor
 
-__all__ = ["Bins", "Ramps"]
-
-# cells of the grid in which edges are looked up, per edge: few edges share one
-CELLS_PER_EDGE = 64
-MOST_CELLS = 2**18
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Bins:
-    """Bins between sorted edges, in G separate groups, and a grid of cells to find them by.
-
-    A value lies in the bin whose left edge is the last one that it reaches; bin `start[g]` is below all edges of g.
-
-    Attributes:
-        edges: (S,) ascending within a group, each group closed by infinities; bin i ends at `edges[i]`.
-        left: (S,) left edge of each bin; the first bin of a group takes its first edge instead.
-        group: (S,) group of each bin.
-        start: (G,) first bin of each group.
-        first: (G * cells,) int32, the bin in which each cell begins.
-        low: the lowest edge, where the grid begins.
-        scale: cells per unit.
-        cells: cells per group.
-        strides: the steps that lead from a cell's first bin to any of its bins, each with the edges to compare with.
-    """
-
-    edges: Tensor
-    left: Tensor
-    group: Tensor
-    start: Tensor
-    first: Tensor
-    low: float
-    scale: float
-    cells: int
-    strides: tuple[tuple[int, Tensor], ...]
-
-    @classmethod
-    def between(cls, edges: Tensor, group: Tensor, groups: int) -> Self:
-        """Make the bins of edges (E,) that belong to groups (E,)."""
-        values, order = edges.sort()
-        owner = group[order]
-        if groups > 1:
-            owner, order = owner.sort(stable=True)
-            values = values[order]
-        low, high = (edges.min().item(), edges.max().item()) if len(edges) else (0.0, 0.0)
-        cells = 1 << (min(len(edges) * CELLS_PER_EDGE, MOST_CELLS) // groups).bit_length()
-        scale = cells / max(high - low, 1e-20)
-        cell = cell_of(values, low, scale, cells, torch.empty_like(values), values.new_empty(len(values)).int())
-        population = torch.bincount(cell + owner.int() * cells, minlength=groups * cells)
-        steps = int(population.max()).bit_length()
-        # a search that starts in a group never steps past its infinities
-        padding = 2**steps
-        gap = torch.arange(groups, device=edges.device) * padding
-        count = torch.bincount(owner, minlength=groups)
-        start = count.cumsum(0) - count + gap
-        slot = torch.arange(len(values), device=edges.device) + gap[owner]
-        padded = values.new_full((len(values) + groups * padding,), torch.inf)
-        padded[slot] = values
-        left = torch.zeros_like(padded)
-        left[slot + 1] = values
-        left[start] = torch.where(count > 0, padded[start], 0)
-        return cls(
-            edges=padded,
-            left=left,
-            group=torch.arange(groups, device=edges.device).repeat_interleave(count + padding),
-            start=start,
-            first=(population.cumsum(0) - population + gap.repeat_interleave(cells)).int(),
-            low=low,
-            scale=scale,
-            cells=cells,
-            strides=tuple((2**step, padded[2**step - 1 :]) for step in reversed(range(steps))),
-        )
-
-    def locate(
-        self,
-        values: Tensor,
-        base: Tensor | None = None,
-        out: tuple[Tensor, Tensor, Tensor] | None = None,
-    ) -> Tensor:
-        """Find the bins of values, int32 and flat.
-
-        Args:
-            values: of the edges' dtype; what is not a number lies lowest.
-            base: first cell of each value's group, broadcastable to the values; None where there is one group.
-            out: (N,) memory: integers for the result, float and int32 to work in.
-        """
-        flat = values.view(-1)
-        index, real, step = out or (flat.int(), torch.empty_like(flat), flat.int())
-        cell_of(flat, self.low, self.scale, self.cells, real, step)
-        if base is not None:
-            step.view(values.shape).add_(base)
-        torch.index_select(self.first, 0, step, out=index)
-        for stride, edges in self.strides:
-            torch.index_select(edges, 0, index, out=real)
-            index.add_(torch.ge(flat, real, out=step), alpha=stride)
-        return index
+__all__ = ["Ramps"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ramps:
-    """The ramps around P thresholds.
+    """The ramps around P thresholds in G groups, and the S = 2P + G bins between their ends.
+
+    A value lies in the bin of its group whose left edge is the last one that it reaches.
 
     Attributes:
-        bins: between the ends of the ramps.
-        foot: (P,) float64, where each ramp leaves 0, relative to `bins.low`.
-        rise: (P,) bin in which each begins to rise.
-        top: (P,) bin from which on it is 1.
-        group: (P,) group of each threshold.
+        edges: (S,) right edge of each bin, ascending within a group; a group's last bin ends at infinity.
+        outer: (2, G) first bin of each group, below all its edges, and last one, above them.
+        places: (3, P) bin in which each ramp begins to rise, bin from which on it is 1, and bin of the threshold.
+        thresholds: (P,) float64, where the ramps are 1/2.
+        group: (P,) group of each threshold; None where there is one.
         delta: half the width; 0 makes steps that count a tie.
     """
 
-    bins: Bins
-    foot: Tensor
-    rise: Tensor
-    top: Tensor
-    group: Tensor
+    edges: Tensor
+    outer: Tensor
+    places: Tensor
+    thresholds: Tensor
+    group: Tensor | None
     delta: float
 
     @classmethod
-    def around(cls, thresholds: Tensor, group: Tensor, groups: int, delta: float) -> Self:
+    def around(cls, thresholds: Tensor, group: Tensor | None, groups: int, delta: float) -> Self:
         """Make the ramps of thresholds (P,) in groups (P,), of which there are `groups`."""
-        ends = torch.cat([thresholds - delta, thresholds + delta])
-        owner = torch.cat([group, group])
-        bins = Bins.between(ends, owner, groups)
-        rise, top = bins.locate(ends, (owner * bins.cells).int()).long().view(2, len(thresholds)).unbind()
-        return cls(bins, thresholds.double() - delta - bins.low, rise, top, group, delta)
+        size = len(thresholds)
+        keys = torch.cat([thresholds - delta, thresholds + delta, thresholds])
+        # a threshold that ties with an edge comes after it, because the sort is stable
+        order = keys.argsort(stable=True)
+        if group is not None:
+            order = order[group.repeat(3)[order].argsort(stable=True)]
+        bins = (order < 2 * size).cumsum(0)
+        if group is None:
+            outer = bins.new_zeros(2, 1)
+            outer[1].fill_(2 * size)
+        else:
+            bins += group.repeat(3)[order]
+            numbers = torch.arange(groups, device=keys.device)
+            population = torch.zeros_like(numbers).index_add_(0, group, torch.full_like(group, 2))
+            last = population.cumsum(0) + numbers
+            outer = torch.stack([last - population, last])
+        places = torch.empty_like(bins).scatter_(0, order, bins)
+        edges = keys.new_full((2 * size + groups,), torch.inf)
+        edges.scatter_(0, places[: 2 * size] - 1, keys[: 2 * size])
+        return cls(edges, outer, places.view(3, size), thresholds.double(), group, delta)
 
-    def tally(self, values: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return the weight and the weighted sum of offsets per bin, (S,) float64, of thresholds-like values (P,)."""
-        index = self.bins.locate(values, (self.group * self.bins.cells).int())
-        offset = (values - self.bins.left[index]).double()
-        weights = torch.ones_like(offset) if weights is None else weights.double()
-        size = len(self.bins.edges)
-        return torch.bincount(index, weights, minlength=size), torch.bincount(index, weights * offset, minlength=size)
+    def tally(self, weights: Tensor) -> Tensor:
+        """Weigh the thresholds themselves per bin: (K, 2, S) weight and weighted sum, of weights (K, P) in float64."""
+        both = torch.stack([weights, weights * self.thresholds], 1)
+        table = both.new_zeros(*both.shape[:2], len(self.edges))
+        return table.index_add_(2, self.places[2], both)
 
-    def counts(self, number: Tensor, offsets: Tensor) -> Tensor:
-        """Weigh what lies above each threshold: (P,) float64 `Σ_j H(x_j - q)` over the values of its group.
+    def counts(self, table: Tensor) -> Tensor:
+        """Weigh what lies above each threshold: (K, P) float64 `Σ_j w_j H(x_j - q)` over the values of its group.
 
         Args:
-            number: (S,) float64 number (or weight) of the values per bin.
-            offsets: (S,) float64 sum of their offsets from the bin's left edge.
+            table: (K, 2, S) float64 number (or weight) of the values per bin, and their (weighted) sum.
         """
-        left = self.bins.left.double() - self.bins.low
-        lowest = self.bins.start
-        # no ramp reaches the lowest bins, and what lies there may be huge
-        number, offsets = number.index_fill(0, lowest, 0), offsets.index_fill(0, lowest, 0)
+        number, total = table.unbind(1)
+        # no ramp rises in the outer bins, and what lies there may be huge
+        table = torch.cat([number, total.index_fill(1, self.outer.view(-1), 0)])
         # sums from the top, so that the few values above a high threshold keep their digits
-        above, moment = (_from_top(part) for part in (number, offsets + number * left))
-        ends = torch.cat([lowest[1:], lowest.new_full((1,), len(number))])[self.group]
-        full = above[self.top] - above[ends]
+        above = _cumulative(table.flip(1)).flip(1)
+        full, rest = above.index_select(1, self.places[1]).chunk(2)
+        if self.group is not None:
+            beyond = torch.nn.functional.pad(above, (0, 1)).index_select(1, self.outer[1] + 1)[: len(number)]
+            full = full - beyond.index_select(1, self.group)
         if self.delta == 0:
             return full
-        rising = moment[self.rise] - moment[self.top] - self.foot * (above[self.rise] - above[self.top])
-        return (full + rising / (2 * self.delta)).clamp(min=0)
+        started, moment = above.index_select(1, self.places[0]).chunk(2)
+        inside = started - above[: len(number)].index_select(1, self.places[1])
+        foot = self.thresholds - self.delta
+        return full + (moment - rest - foot * inside).div_(2 * self.delta).clamp_(min=0)
 
-    def sums(self, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Add weighted ramps: (S,) float64 value of `Σ_i w_i H(x - q_i)` at each bin's left edge, and slope in the bin.
+    def sums(self, weights: Tensor) -> Tensor:
+        """Add weighted ramps: (2, S) float64 lines `a + b x` that are `Σ_i w_i H(x - q_i)` in each bin.
 
         Args:
-            weights: (P,) weight of each threshold.
+            weights: (P,) weight of each threshold, in float64.
         """
-        weights = weights.double()
-        level, slope = (weights.new_zeros(len(self.bins.edges)) for _ in range(2))
-        level.index_add_(0, self.top, weights)
-        if self.delta > 0:
-            incline = weights / (2 * self.delta)
-            slope.index_add_(0, self.rise, incline).index_add_(0, self.top, -incline)
-            level.index_add_(0, self.rise, -incline * self.foot).index_add_(0, self.top, incline * self.foot)
-        level, slope = level.cumsum(0), slope.cumsum(0)
-        origin = self.bins.start[self.bins.group]  # each group begins with nothing
-        level, slope = level - level[origin], slope - slope[origin]
-        return level + slope * (self.bins.left.double() - self.bins.low), slope
+        rise, top = self.places[0], self.places[1]
+        lines = weights.new_zeros(2, len(self.edges))
+        if self.delta == 0:
+            lines[0].index_add_(0, top, weights)
+        else:
+            slope = weights / (2 * self.delta)
+            lift = slope * (self.delta - self.thresholds)
+            change = torch.stack([torch.cat([lift, weights - lift]), torch.cat([slope, -slope])])
+            lines.index_add_(1, torch.cat([rise, top]), change)
+        lines = _cumulative(lines)
+        if self.group is not None:  # each group begins with nothing
+            first = self.outer[0]
+            bins = torch.arange(len(self.edges), device=first.device)
+            owner = torch.searchsorted(first, bins, right=True) - 1
+            lines = lines - lines.index_select(1, first).index_select(1, owner)
+        # what rounding leaves of the slope beyond the last ramp would meet scores without bound
+        lines[1].index_fill_(0, self.outer.view(-1), 0)
+        return lines
 
-    def sums_at(self, values: Tensor, weights: Tensor) -> Tensor:
-        """Evaluate `Σ_i w_i H(x - q_i)` at values (P,), each in the group of the threshold at its place; float64."""
-        value, slope = self.sums(weights)
-        index = self.bins.locate(values, (self.group * self.bins.cells).int())
-        return value[index] + slope[index] * (values - self.bins.left[index]).double()
+    def sums_at_thresholds(self, weights: Tensor) -> Tensor:
+        """Evaluate `Σ_i w_i H(q_k - q_i)` at every threshold, (P,) float64."""
+        level, slope = self.sums(weights).index_select(1, self.places[2])
+        return level + slope * self.thresholds
 
 
-def cell_of(values: Tensor, low: float, scale: float, cells: int, real: Tensor, out: Tensor) -> Tensor:
-    """Write the cells of values into `out`: monotone, and the same for equal values, whatever is rounded."""
-    torch.sub(values, low, out=real)
-    out.copy_(real.mul_(scale).clamp_(max=cells - 1))
-    return out.clamp_(min=0)  # only here, since "not a number" becomes a negative integer
+def _cumulative(values: Tensor) -> Tensor:
+    """Cumulative sums along the rows, the same on every run."""
+    if values.is_cuda and find_spec("triton") is not None:
+        from boxwright.kernels.fused_scan import cumulative
 
-
-def _from_top(part: Tensor) -> Tensor:
-    """(S + 1,) sums of everything from each bin on."""
-    return torch.cat([part.flip(0).cumsum(0).flip(0), part.new_zeros(1)])
+        return cumulative(values)
+    return values.cumsum(1)

@@ -125,16 +125,15 @@ def average_lrp(
 
 @error_driven(terms=1)
 def _alrp(ranking: Ranking) -> Update:
-    scores, share, false, ramps = ranking.scores, ranking.share, ranking.background, ranking.ramps
+    share, false, ramps = ranking.share, ranking.background, ranking.ramps
     itself = 0.5 if ramps.delta > 0 else 1.0
-    above = ramps.counts(*ramps.tally(scores)) - itself
-    boxes = ramps.counts(*ramps.tally(scores, ranking.quality)) - itself * ranking.quality
-    rank = 1 + above + false
+    boxes = ranking.quality_above - itself * ranking.quality
+    rank = 1 + ranking.above - itself + false
     wrong = torch.where(false > SMALLEST, (boxes + false) / rank, 0)
-    steps = Ramps.around(scores, ranking.group, len(ramps.bins.start), 0.0)
+    steps = Ramps.around(ranking.scores, ranking.group, ramps.outer.shape[1], 0.0)
     return Update(
         losses=(share * false / rank).sum()[None],
         positives=(-share * wrong)[None],
         background=(share * wrong / false.clamp(min=SMALLEST))[None],
-        weights=steps.sums_at(scores, share / rank),
+        weights=steps.sums_at_thresholds(share / rank),
     )

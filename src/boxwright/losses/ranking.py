@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from boxwright.kernels.error_driven import Ranking, Scope, Update, error_driven
 from boxwright.losses.reduction import check_choice
 
-__all__ = ["APLoss", "ap_loss", "average_precision", "check_no_weight", "check_ranked"]
+__all__ = ["APLoss", "RankingLoss", "ap_loss", "average_precision", "check_ranked"]
 
 
 def ap_loss(
@@ -45,15 +45,15 @@ def ap_loss(
     return losses[0]
 
 
-class APLoss(nn.Module):
-    """Module of `ap_loss`, called like every classification loss; it normalises itself.
+class RankingLoss(nn.Module):
+    """Base of the ranking losses that are called like every classification loss; they normalise themselves.
 
     Args:
-        delta: as in `ap_loss`.
-        scope: as in `ap_loss`.
+        delta: as in the subclass's function.
+        scope: as in the subclass's function.
     """
 
-    def __init__(self, delta: float = 1.0, scope: Scope = "batch") -> None:
+    def __init__(self, delta: float, scope: Scope) -> None:
         super().__init__()
         self.delta, self.scope = delta, scope
 
@@ -66,12 +66,33 @@ class APLoss(nn.Module):
         weight: Tensor | None = None,
         normalizer: Tensor | float | None = None,
     ) -> Tensor:
-        """Compute the loss; `scores` and `normalizer` do not matter to a ranking of positives over background.
+        """Compute the loss; `scores` matter to losses that sort by quality, `normalizer` does not matter.
 
         Raises:
             ValueError: a `weight` is given, which a ranking cannot heed.
         """
-        check_no_weight(weight)
+        if weight is not None:
+            raise ValueError("a ranking loss takes no weight; give what should not count the label -2")
+        return self.rank(inputs, targets, scores)
+
+    def rank(self, inputs: Tensor, targets: Tensor, scores: Tensor | None) -> Tensor:
+        """Compute the loss."""
+        raise NotImplementedError
+
+
+class APLoss(RankingLoss):
+    """Module of `ap_loss`, called like every classification loss.
+
+    Args:
+        delta: as in `ap_loss`.
+        scope: as in `ap_loss`.
+    """
+
+    def __init__(self, delta: float = 1.0, scope: Scope = "batch") -> None:
+        super().__init__(delta, scope)
+
+    def rank(self, inputs: Tensor, targets: Tensor, scores: Tensor | None) -> Tensor:
+        """Compute the loss."""
         return ap_loss(inputs, targets, delta=self.delta, scope=self.scope)
 
 
@@ -88,9 +109,8 @@ def average_precision(inputs: Tensor, targets: Tensor, *, scope: Scope = "batch"
 
 @error_driven(terms=1)
 def _ap(ranking: Ranking) -> Update:
-    above = ranking.ramps.counts(*ranking.ramps.tally(ranking.scores))
     # the pair of a positive with itself counts as a whole one
-    rank = above + (0.5 if ranking.ramps.delta > 0 else 0) + ranking.background
+    rank = ranking.above + (0.5 if ranking.ramps.delta > 0 else 0) + ranking.background
     precision = 1 - ranking.background / rank
     interpolated = _running_maximum(precision, ranking)
     error = 1 - interpolated
@@ -102,17 +122,14 @@ def _ap(ranking: Ranking) -> Update:
 def _running_maximum(precision: Tensor, ranking: Ranking) -> Tensor:
     """Best precision at any score up to each positive's own, within its group."""
     order = ranking.scores.argsort()
-    order = order[ranking.group[order].argsort(stable=True)]
-    # groups are lifted above each other, so that none inherits the maximum of another
-    lift = 2 * ranking.group[order]
-    best = (precision[order] + lift).cummax(0).values - lift
+    if ranking.group is None:
+        best = precision[order].cummax(0).values
+    else:
+        order = order[ranking.group[order].argsort(stable=True)]
+        # groups are lifted above each other, so that none inherits the maximum of another
+        lift = 2 * ranking.group[order]
+        best = (precision[order] + lift).cummax(0).values - lift
     return torch.empty_like(precision).scatter_(0, order, best)
-
-
-def check_no_weight(weight: Tensor | None) -> None:
-    """Raise ValueError where a weight is given to a loss that ranks."""
-    if weight is not None:
-        raise ValueError("a ranking loss takes no weight; give what should not count the label -2")
 
 
 def check_ranked(inputs: Tensor, targets: Tensor, delta: float, scope: Scope) -> None:

@@ -1,0 +1,187 @@
+"""The two passes over all logits: counting the background per bin, and handing each entry its share of the update.
+
+This is the reference, and what runs on a CPU: in chunks that stay in cache, spread over threads. Of the bins it keeps
+what fits into the memory of the gradient. `boxwright.kernels.fused_background` does the same on a GPU.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from boxwright.kernels.entries import IGNORED, Entries
+from boxwright.kernels.grid import Grid
+from boxwright.kernels.soft_count import Ramps
+
+__all__ = ["Background", "narrow"]
+
+# small enough for the second-level cache and for every operation on it to stay on its thread
+CHUNK = 2**15
+# what a device without such caches takes at once
+MUCH = 2**24
+# fewer entries are not worth a second thread
+WORTH_A_THREAD = 2**15
+
+
+class Background:
+    """The background among some entries, and the ramps that it is counted against.
+
+    Args:
+        entries: the entries.
+        ramps: around the positives (of all processes).
+        own: which of the thresholds of the ramps are positives among these entries.
+        remember: whether there will be a gradient.
+    """
+
+    def __init__(self, entries: Entries, ramps: Ramps, own: slice, remember: bool) -> None:
+        self.entries, self.ramps, self.own, self.grid = entries, ramps, own, Grid.over(ramps)
+        logits = entries.logits
+        # the gradient's memory holds the bins until it is written; they are int32, so that they fit
+        self.memory = torch.empty_like(logits) if remember and logits.dtype == torch.float32 else None
+        self.threads = min(torch.get_num_threads(), logits.numel() // WORTH_A_THREAD) or 1
+        self.pieces = self._divide()
+
+    def tally(self) -> tuple[Tensor, Tensor]:
+        """Return number and sum of the background per bin, (2, S) float64, and a zero that is NaN where a score is."""
+        entries, places = self.entries, self.ramps.places[2, self.own]
+        size = len(self.ramps.edges)
+
+        def work(pieces: Sequence[_Piece]) -> Tensor:
+            buffers = _Buffers.fitting(self.pieces, entries, second=False, bins=self.memory is None)
+            table = torch.zeros(2, size, dtype=torch.float64, device=places.device)
+            number, total = table.unbind()
+            for piece in pieces:
+                index = self._locate(piece, buffers)
+                number += torch.bincount(index, minlength=size)
+                wide = buffers.wide[: index.numel()].copy_(piece.logits.view(-1))
+                total += torch.bincount(index, wide, minlength=size)
+            return table
+
+        table = torch.stack(self._spread(work)).sum(0)
+        alarm = table[1, self.ramps.outer[0]].clamp(0, 0).sum()
+        if entries.sparse:  # labelled entries were counted as well
+            values = self.ramps.thresholds[self.own]
+            table.index_add_(1, places, torch.stack([torch.ones_like(values), values]), alpha=-1)
+        return table, alarm
+
+    def gradient(self, lines: Tensor, positives: Tensor, dtype: torch.dtype) -> Tensor:
+        """(R, C) gradient: `a + b x` of background by the lines (2, S) of its bins, and that of the positives (P,)."""
+        entries, gradient, self.memory = self.entries, self.memory, None
+        level, slope = lines.unbind()
+        again = gradient is None
+        gradient = torch.empty_like(entries.logits, dtype=dtype) if gradient is None else gradient
+
+        def work(pieces: Sequence[_Piece]) -> Tensor:
+            buffers = _Buffers.fitting(self.pieces, entries, second=True, bins=again)
+            for piece in pieces:
+                index = self._locate(piece, buffers) if again else piece.memory
+                # in float64, because the two parts cancel where scores are large
+                change, part = buffers.wide[: index.numel()], buffers.more[: index.numel()]
+                change.copy_(piece.logits.view(-1)).mul_(torch.index_select(slope, 0, index, out=part))
+                change.add_(torch.index_select(level, 0, index, out=part))
+                gradient[piece.rows].view(-1).copy_(_within(gradient.dtype, change))
+            return gradient
+
+        self._spread(work)
+        gradient.view(-1).index_copy_(0, entries.positive, narrow(positives, gradient.dtype))
+        return gradient
+
+    def _divide(self) -> list["_Piece"]:
+        """Divide the entries into chunks of rows, each with its ignored rows counted from its start."""
+        entries, total = self.entries, self.entries.logits.numel()
+        if not total:
+            return []
+        rows, columns = entries.logits.shape
+        # small problems are cut so that the buffers do not outweigh the logits
+        chunk = min(CHUNK, max(CHUNK // 4, total // 6)) if entries.logits.is_cpu else MUCH
+        step = max(1, chunk // columns)
+        pieces = [
+            _Piece(slice(start, start + step), logits, entries.positive)
+            for start, logits in zip(range(0, rows, step), entries.logits.split(step), strict=True)
+        ]
+        if self.memory is not None:
+            places = self.memory.view(torch.int32).view(-1).split(step * columns)
+            pieces = [piece._replace(memory=memory) for piece, memory in zip(pieces, places, strict=True)]
+        ignored = (entries.targets == IGNORED).nonzero().view(-1) if entries.sparse else entries.positive[:0]
+        if len(ignored):
+            bounds = torch.searchsorted(ignored, torch.arange(0, rows + step, step, device=ignored.device)).tolist()
+            spans = zip(pieces, bounds[:-1], bounds[1:], strict=True)
+            pieces = [piece._replace(ignored=ignored[a:b] - piece.rows.start) for piece, a, b in spans]
+        return pieces
+
+    def _locate(self, piece: "_Piece", buffers: "_Buffers") -> Tensor:
+        """Return the bins of a chunk, flat; the lowest is for what is no background too."""
+        entries, values = self.entries, piece.logits
+        size, shape = values.numel(), values.shape
+        if values.dtype != entries.dtype:
+            values = buffers.more.view(entries.dtype)[:size].view(shape).copy_(values)
+        index = buffers.bins[:size] if self.memory is None else piece.memory
+        apart = entries.scope != "batch"
+        group = entries.groups_of(piece.rows) if apart else None
+        base = None if group is None else group * self.grid.cells
+        step = buffers.step[:size]
+        self.grid.locate(values, base, index, buffers.wide.view(entries.dtype)[:size], step)
+        table = index.view(shape)
+        lowest = None if group is None else self.ramps.outer[0].int()[group]
+        if not entries.sparse:
+            background = torch.eq(entries.targets[piece.rows], 0, out=step.view(shape))
+            table.mul_(background) if lowest is None else table.sub_(lowest).mul_(background).add_(lowest)
+        elif piece.ignored is not None:
+            if lowest is None:
+                table.index_fill_(0, piece.ignored, 0)
+            else:
+                table[piece.ignored] = lowest.expand(shape)[piece.ignored]
+        return index
+
+    def _spread(self, work: Callable[[Sequence["_Piece"]], Tensor]) -> list[Tensor]:
+        """Divide the pieces among threads, always in the same way."""
+        shares = [self.pieces[worker :: self.threads] for worker in range(self.threads)]
+        others = [_pool(self.threads - 1, os.getpid()).submit(work, share) for share in shares[1:]]
+        return [work(shares[0]), *(other.result() for other in others)]
+
+
+class _Piece(NamedTuple):
+    rows: slice
+    logits: Tensor
+    memory: Tensor
+    ignored: Tensor | None = None
+
+
+class _Buffers(NamedTuple):
+    """Memory for one chunk on one thread; the last only where bins are not remembered."""
+
+    wide: Tensor
+    more: Tensor
+    step: Tensor
+    bins: Tensor
+
+    @classmethod
+    def fitting(cls, pieces: list[_Piece], entries: Entries, second: bool, bins: bool) -> "_Buffers":
+        """Make buffers for the largest of the pieces, the first; the second float64 and the bins where needed."""
+        size = pieces[0].logits.numel() if pieces else 0
+        second = second or entries.logits.dtype != entries.dtype
+        new = entries.logits.new_empty
+        wide, more = new(size, dtype=torch.float64), new(size * second, dtype=torch.float64)
+        return cls(wide, more, new(size, dtype=torch.int32), new(size * bins, dtype=torch.int32))
+
+
+@cache
+def _pool(threads: int, process: int) -> ThreadPoolExecutor:
+    """Return threads that stay; those of the process that forked this one are not its own."""
+    return ThreadPoolExecutor(threads)
+
+
+def narrow(gradient: Tensor, dtype: torch.dtype) -> Tensor:
+    """Convert gradients; those in float16 end at its largest value instead of at infinity."""
+    return _within(dtype, gradient).to(dtype)
+
+
+def _within(dtype: torch.dtype, gradient: Tensor) -> Tensor:
+    if dtype != torch.float16:
+        return gradient
+    largest = torch.finfo(dtype).max
+    return gradient.clamp(-largest, largest)

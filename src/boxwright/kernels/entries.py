@@ -1,0 +1,138 @@
+"""What is ranked: logits, and which of them are positive, background or ignored."""
+
+from dataclasses import dataclass
+from typing import Literal, Self
+
+import torch
+from torch import Tensor
+
+__all__ = ["CAPACITY", "IGNORED", "Entries", "Scope"]
+
+Scope = Literal["batch", "class", "image"]
+
+IGNORED = -2
+# positives of a process on a device whose number of positives nobody waits for
+CAPACITY = 2**15
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Entries:
+    """Logits as (R, C) with what each is: positive, background or ignored.
+
+    Attributes:
+        logits: (R, C), detached and contiguous.
+        targets: (R,) labels, or (R, C) qualities: positive, 0 for background, negative for ignored.
+        positive: (P,) flat index of the positives, ascending; R C where `padded` leaves a place free.
+        groups: how many groups there are here.
+        scope: what makes a group.
+        rows_per_image: R over the number of images.
+        padded: whether P is a capacity, and the free places make one more group of their own.
+    """
+
+    logits: Tensor
+    targets: Tensor
+    positive: Tensor
+    groups: int
+    scope: Scope
+    rows_per_image: int
+    padded: bool
+
+    @classmethod
+    def of(cls, inputs: Tensor, targets: Tensor, scope: Scope, capacity: int | None = None) -> Self:
+        """Sort out inputs (…, C) by targets (…) or (…, C).
+
+        Args:
+            inputs: the logits.
+            targets: labels or qualities.
+            scope: what makes a group.
+            capacity: how many positives to make room for, without waiting for their number; None to wait for it.
+        """
+        columns = inputs.shape[-1]
+        sparse = targets.ndim < inputs.ndim
+        if not sparse and scope == "batch":
+            columns = 1
+        logits = inputs.detach().reshape(-1, columns).contiguous()
+        goal = (targets.detach().reshape(-1) if sparse else targets.detach().reshape(-1, columns)).contiguous()
+        candidates = goal.view(-1) >= 0 if sparse else goal.view(-1) > 0
+        if capacity is not None:
+            place = _compact(candidates, capacity) if sparse else _compact_blocks(candidates, capacity)
+        else:
+            place = candidates.nonzero().view(-1) if sparse else _sparse_nonzero(candidates)
+        positive = place * columns + _pick(goal, place, capacity is not None) if sparse else place
+        groups = {"batch": 1, "class": columns, "image": len(inputs)}[scope] or 1
+        per_image = len(logits) // max(len(inputs), 1) or 1
+        return cls(logits, goal, positive, groups, scope, per_image, capacity is not None)
+
+    @property
+    def sparse(self) -> bool:
+        """Whether targets are labels."""
+        return self.targets.ndim == 1
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What is computed in."""
+        return torch.promote_types(self.logits.dtype, torch.float32)
+
+    def at_positives(self, values: Tensor) -> Tensor:
+        """Pick (P,) what belongs to the positives from values of the logits' or the targets' size; 0 at free places."""
+        flat = values.detach().reshape(-1)
+        place = self.positive
+        if self.sparse and flat.shape == self.targets.shape:
+            place = place // self.logits.shape[1]
+        return _pick(flat, place, self.padded)
+
+    def group(self) -> Tensor | None:
+        """(P,) group of each positive; None where there is one."""
+        columns = self.logits.shape[1]
+        if self.scope == "batch":
+            group = torch.zeros_like(self.positive) if self.padded else None
+        elif self.scope == "class":
+            group = self.positive % columns
+        else:
+            group = self.positive // (columns * self.rows_per_image)
+        if group is None or not self.padded:
+            return group
+        return torch.where(self.positive == self.logits.numel(), self.groups, group)
+
+    def groups_of(self, rows: slice) -> Tensor:
+        """Group of each entry of some rows, int32, broadcastable to (r, C)."""
+        device = self.logits.device
+        if self.scope == "class":
+            return torch.arange(self.groups, dtype=torch.int32, device=device)
+        row = torch.arange(rows.start, min(rows.stop, len(self.logits)), dtype=torch.int32, device=device)
+        return (row // self.rows_per_image).unsqueeze(1)
+
+
+def _compact(mask: Tensor, capacity: int) -> Tensor:
+    """Ascending indices of what is true in (N,), padded with N to (capacity,)."""
+    place = mask.cumsum(0)
+    torch._assert_async((place[-1:] <= capacity).all(), f"more than {capacity} positives in a batch on one device")
+    place = torch.where(mask, place - 1, capacity).clamp_(max=capacity)
+    numbers = torch.arange(len(mask), device=mask.device)
+    found = place.new_full((capacity + 1,), len(mask)).scatter_(0, place, numbers)
+    return found[:capacity]
+
+
+def _compact_blocks(mask: Tensor, capacity: int, block: int = 32) -> Tensor:
+    """As `_compact`, for few among many: looks closely only at the blocks that hold any."""
+    blocks = torch.nn.functional.pad(mask, (0, -len(mask) % block)).view(-1, block)
+    hit = _compact(blocks.any(1), capacity)
+    inside = torch.nn.functional.pad(blocks, (0, 0, 0, 1)).index_select(0, hit)
+    place = _compact(inside.view(-1), capacity)
+    found = torch.nn.functional.pad(hit, (0, 1)).index_select(0, place // block) * block + place % block
+    return torch.where(place < inside.numel(), found, len(mask))
+
+
+def _pick(values: Tensor, place: Tensor, padded: bool) -> Tensor:
+    """Values (N,) at places (P,), of which N stands for none, where there is 0."""
+    return (torch.nn.functional.pad(values, (0, 1)) if padded else values).index_select(0, place)
+
+
+def _sparse_nonzero(mask: Tensor, block: int = 512) -> Tensor:
+    """Ascending indices of what is true in (N,): looks closely only at the few blocks that hold any."""
+    whole = len(mask) // block * block
+    blocks = mask[:whole].view(-1, block)
+    hit = blocks.any(1).nonzero().view(-1)
+    inside = blocks[hit].nonzero()
+    rest = mask[whole:].nonzero().view(-1) + whole
+    return torch.cat([hit[inside[:, 0]] * block + inside[:, 1], rest])

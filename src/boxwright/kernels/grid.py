@@ -1,0 +1,90 @@
+"""A grid of cells in which the bin of a value is found on a CPU: two to three times faster than by binary search."""
+
+import math
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from boxwright.kernels.soft_count import Ramps
+
+__all__ = ["Grid"]
+
+# cells per edge: few edges share one
+CELLS_PER_EDGE = 128
+MOST_CELLS = 2**17
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Grid:
+    """Uniform cells over the edges of some ramps, one row of cells for each group.
+
+    Attributes:
+        first: (G * cells,) int32, the bin in which each cell begins.
+        shift: (), cell 0 begins where `scale * x + shift` is 0.
+        scale: cells per unit, a power of two: so nothing is rounded but the sum, and alike for edges and values.
+        cells: cells per group.
+        strides: the steps that lead from a cell's first bin to any of its bins; each with the edge that a value must
+            reach to take it, for every bin.
+    """
+
+    first: Tensor
+    shift: Tensor
+    scale: float
+    cells: int
+    strides: tuple[tuple[int, Tensor], ...]
+
+    @classmethod
+    def over(cls, ramps: Ramps) -> Self:
+        """Lay cells over the ends of ramps."""
+        groups, size = ramps.outer.shape[1], ramps.places.shape[1]
+        cells = 1 << (min(2 * size * CELLS_PER_EDGE, MOST_CELLS) // groups).bit_length()
+        low, high = 0.0, 0.0
+        if size:
+            low, high = (bound.item() for bound in ramps.thresholds.aminmax())
+        span = max(high - low + 2 * ramps.delta, 1e-12)
+        scale = 2.0 ** math.floor(math.log2(cells / span)) if math.isfinite(span) else 1.0
+        shift = ramps.edges.new_tensor((ramps.delta - low) * scale)
+        cell = _cell_of(ramps.edges, shift, scale, cells, torch.empty_like(ramps.edges), ramps.edges.int())
+        if groups > 1:
+            cell += (torch.searchsorted(ramps.outer[1], torch.arange(len(cell), device=cell.device)) * cells).int()
+        population = torch.zeros(groups * cells, dtype=torch.int32, device=cell.device)
+        population.index_add_(0, cell, torch.ones_like(cell))
+        steps = int(population.max()).bit_length()
+        # no value goes beyond the last bin of a group
+        reach = ramps.edges.index_fill(0, ramps.outer[1], torch.nan)
+        strides = [(1, reach)]
+        for step in range(1, steps):
+            half = 2 ** (step - 1)
+            reach = torch.maximum(reach, torch.nn.functional.pad(reach[half:], (0, half), value=torch.nan))
+            strides.append((2 * half, reach))
+        first = torch.cumsum(population, 0, dtype=torch.int32).sub_(population)
+        return cls(first, shift, scale, cells, tuple(reversed(strides)))
+
+    def locate(self, values: Tensor, base: Tensor | None, index: Tensor, real: Tensor, step: Tensor) -> Tensor:
+        """Write the bins of values into `index`; what is not a number lies lowest.
+
+        Args:
+            values: (r, C) of the edges' dtype.
+            base: first cell of each value's group, broadcastable to the values; None where there is one group.
+            index: (N,) int32, the result.
+            real: (N,) memory of the values' dtype to work in.
+            step: (N,) int32 memory to work in.
+        """
+        flat = values.view(-1)
+        _cell_of(flat, self.shift, self.scale, self.cells, real, step)
+        if base is not None:
+            step.view(values.shape).add_(base)
+        torch.index_select(self.first, 0, step, out=index)
+        for stride, reach in self.strides:
+            torch.index_select(reach, 0, index, out=real)
+            index.add_(torch.ge(flat, real, out=step), alpha=stride)
+        return index
+
+
+def _cell_of(values: Tensor, shift: Tensor, scale: float, cells: int, real: Tensor, out: Tensor) -> Tensor:
+    """Write the cells of values into `out`: monotone, and the same for equal values, whatever is rounded."""
+    torch.add(shift, values, alpha=scale, out=real)
+    out.copy_(real.clamp_(max=cells - 1))
+    return out.clamp_(min=0)  # only here, since "not a number" becomes a negative integer
