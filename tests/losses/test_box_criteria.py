@@ -9,6 +9,7 @@ from boxwright.testing import check_criterion
 LOSSES: list[nn.Module] = [
     losses.L1Loss(),
     losses.SmoothL1Loss(beta=0.5),
+    losses.SigmaSmoothL1Loss(sigma=3.0),
     losses.BalancedL1Loss(),
     losses.IoULoss(),
     losses.IoULoss(form="square"),
