@@ -7,8 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
+from boxwright.data.images import read_image
 from boxwright.engine.export import ExportableDetector, compare_onnx, export_onnx, letterbox
 from boxwright.errors import BoxwrightError
+from boxwright.models import Postprocess
+from boxwright.models.layers import init_conv
 from boxwright.recipes import build_detector, load_recipe
 
 
@@ -43,6 +46,50 @@ def test_onnxruntime_computes_the_same(detector, pictures, tmp_path, batch):
     assert metadata["size"] == [64, 64]
     other = build_detector(load_recipe("retinanet-tiny", ["data.size=64"]), detector.class_names, pretrained=False)
     assert compare_onnx(path, other, pictures, batch=batch).boxes > 1e-2
+
+
+def lively(name):
+    """Build a tiny detector whose scores and boxes differ from prior to prior, without having been trained."""
+    torch.manual_seed(0)
+    detector = build_detector(load_recipe(name, ["data.size=64"]), ["cell", "platelet"], pretrained=False)
+    init_conv(detector.head, std=0.15)
+    detector.postprocess = Postprocess(score_threshold=0.2, pre_nms=40, max_detections=30)
+    return detector
+
+
+# one head by default, in a file for any number of images; the others are slow
+HEADS = ["retinanet", "atss", "gfl", "gflv2", "nanodet", "nanodet-plus", "tood"]
+CASES = [pytest.param(f"{name}-tiny", 1, marks=pytest.mark.slow, id=name) for name in HEADS]
+
+
+@pytest.mark.parametrize(("name", "batch"), [("atss-tiny", None), *CASES])
+def test_duplicates_are_suppressed_inside_the_file(pictures, tmp_path, name, batch):
+    """The same detections as torchvision's `batched_nms` leaves, from every head."""
+    pytest.importorskip("onnxruntime")
+    detector, path = lively(name), tmp_path / "detector.onnx"
+    export_onnx(detector, path, batch=batch, nms=True)
+    difference = compare_onnx(path, detector, pictures, batch=batch, nms=True)
+    assert difference.alone == 0
+    assert difference.boxes < 1e-2
+    assert difference.scores < 1e-4
+    module = ExportableDetector(detector, nms=True)
+    images = torch.stack([letterbox(read_image(file), 64) for file in pictures])
+    boxes, scores, _, count = module(images)
+    assert (count > 2).all()
+    detections = detector(images)
+    torch.testing.assert_close(detections.boxes, boxes)
+    torch.testing.assert_close(detections.scores, scores)
+    exported = torch.export.export(module, (images,)).module()
+    for found, wanted in zip(exported(images), module(images), strict=True):
+        torch.testing.assert_close(found, wanted)
+
+
+def test_the_scores_of_a_softmax_are_exported(pictures, tmp_path):
+    pytest.importorskip("onnxruntime")
+    softmax = ["data.size=64", "criterion.classification.type=softmax-focal"]
+    detector = build_detector(load_recipe("retinanet-tiny", softmax), ["cell", "platelet"], pretrained=False)
+    export_onnx(detector, tmp_path / "detector.onnx")
+    assert compare_onnx(tmp_path / "detector.onnx", detector, pictures).scores < 1e-4
 
 
 def test_torch_export_takes_the_detector_and_leaves_it_usable(detector):

@@ -13,6 +13,7 @@ def export(
     format: Annotated[Literal["onnx"], typer.Option(help="What to write.")] = "onnx",
     output: Annotated[Path | None, typer.Option(help="The file; by default beside the weights.")] = None,
     batch: Annotated[int, typer.Option(min=0, help="Images per call; 0 leaves it open.")] = 1,
+    nms: Annotated[bool, typer.Option("--nms", help="Suppress duplicates inside the file.")] = False,
     images: Annotated[
         list[str] | None,
         typer.Option(metavar="IMAGE|FOLDER|GLOB", help="Images to check the file on; by default the run's validation."),
@@ -26,6 +27,6 @@ def export(
     files = check_images(source, images)  # a misspelt path is told before the network is built
     path = output or weights.with_suffix(f".{format}")
     detector = load(source)
-    export_onnx(detector, path, batch=batch or None)
+    export_onnx(detector, path, batch=batch or None, nms=nms)
     typer.echo(f"written: {path}")
-    typer.echo(compare_onnx(path, detector, files, batch=batch or None))
+    typer.echo(compare_onnx(path, detector, files, batch=batch or None, nms=nms))

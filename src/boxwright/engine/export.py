@@ -12,17 +12,20 @@ from torch import Tensor, nn
 from boxwright.data.images import read_image
 from boxwright.engine.predict import find_images
 from boxwright.engine.score import open_data
+from boxwright.engine.suppress import suppress, translations
 from boxwright.errors import RunError
 from boxwright.extras import needs_extra
 from boxwright.files import atomic_path
 from boxwright.models import DenseDetector
 from boxwright.models.images import MEAN, batch_images
+from boxwright.structures import Detections
 
 __all__ = ["Difference", "ExportableDetector", "check_images", "compare_onnx", "export_onnx", "letterbox"]
 
 _DIVISOR = 32  # the coarsest stride that images are padded to, as in `batch_images`
 _OPSET = 18
 _IMAGES = 8  # compared after an export
+_SAME_BOX, _SAME_SCORE = 0.5, 0.01  # pixels and score within which two detections are the same one
 
 
 class ExportableDetector(nn.Module):
@@ -30,22 +33,40 @@ class ExportableDetector(nn.Module):
 
     Args:
         detector: on the CPU; it is put into evaluation mode.
+        nms: whether duplicates are suppressed inside, by the thresholds of the detector's `postprocess`.
     """
 
-    def __init__(self, detector: DenseDetector) -> None:
+    def __init__(self, detector: DenseDetector, *, nms: bool = False) -> None:
         super().__init__()
         self.detector = detector
+        self.nms = nms
         # channels-last strides mean nothing to a graph that is leaving PyTorch
         self.eval().to(memory_format=torch.contiguous_format)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    @property
+    def outputs(self) -> list[str]:
+        """Names of what the graph returns."""
+        return ["boxes", "scores", "labels", "count"] if self.nms else ["boxes", "scores"]
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return boxes (B, L, 4), xyxy in pixels of these images, and scores (B, L, C) of every prior.
+
+        With `nms` the K best detections, padded with zeros: boxes (B, K, 4), scores (B, K), labels (B, K) and how many
+        there are (B,).
 
         Args:
             images: (B, 3, H, W) uint8 0..255, RGB, H and W multiples of 32.
         """
         predictions, priors = self.detector.predict(images)
-        return self.detector.criterion.coder.decode(priors, predictions.params.float()), predictions.scores()
+        coder, postprocess = self.detector.criterion.coder, self.detector.postprocess
+        if not self.nms:
+            return coder.decode(priors, predictions.params.float()), predictions.scores()
+        candidates = postprocess.candidates(predictions, priors, coder, (images.shape[-2], images.shape[-1]))
+        classes = predictions.logits.shape[-1]
+        found: tuple[Tensor, ...] = suppress(
+            *candidates, classes, postprocess.iou_threshold, postprocess.max_detections
+        )
+        return found
 
 
 @dataclass(frozen=True)
@@ -56,22 +77,25 @@ class Difference:
         images: how many were compared.
         boxes: largest difference of a box side in pixels.
         scores: largest difference of a score.
+        alone: detections that only one of the two has, where duplicates are suppressed inside.
     """
 
     images: int
     boxes: float
     scores: float
+    alone: int = 0
 
     def __str__(self) -> str:
         """Return one line."""
         return (
             f"onnxruntime against PyTorch on {self.images} images, largest difference: "
             f"boxes {self.boxes:.1e} px, scores {self.scores:.1e}"
+            + (f", and {self.alone} detections that only one of them has" if self.alone else "")
         )
 
 
-def export_onnx(detector: DenseDetector, path: Path, *, batch: int | None = 1) -> None:
-    """Write a detector as ONNX: normalisation, network and decoding; suppressing duplicates is left to the caller.
+def export_onnx(detector: DenseDetector, path: Path, *, batch: int | None = 1, nms: bool = False) -> None:
+    """Write a detector as ONNX: normalisation, network, decoding and, if wanted, the suppression of duplicates.
 
     The file says in its metadata what the classes are, which image size it takes and the padding colour.
 
@@ -79,6 +103,7 @@ def export_onnx(detector: DenseDetector, path: Path, *, batch: int | None = 1) -
         detector: on the CPU; it is left in evaluation mode.
         path: the file.
         batch: images per call; None leaves it open.
+        nms: see `ExportableDetector`; without it suppressing duplicates is left to the caller.
 
     Raises:
         BoxwrightError: the packages of `boxwright[export]` are not installed.
@@ -86,7 +111,7 @@ def export_onnx(detector: DenseDetector, path: Path, *, batch: int | None = 1) -
     with needs_extra("export"):
         import onnx
         import onnxscript  # noqa: F401  torch.onnx needs it and would tell it in its own words
-    module = ExportableDetector(detector)
+    module = ExportableDetector(detector, nms=nms)
     height, width = _canvas(detector.size)
     # two images for an open batch, because an example of one would fix it at one
     example = torch.zeros(batch or 2, 3, height, width, dtype=torch.uint8)
@@ -100,7 +125,8 @@ def export_onnx(detector: DenseDetector, path: Path, *, batch: int | None = 1) -
             opset_version=_OPSET,
             dynamic_shapes=shapes,
             input_names=["images"],
-            output_names=["boxes", "scores"],
+            output_names=module.outputs,
+            custom_translation_table=translations(),
             verbose=False,
         )
     assert program is not None  # with dynamo=True
@@ -138,7 +164,9 @@ def letterbox(image: Tensor, size: int | tuple[int, int]) -> Tensor:
 
 
 @torch.no_grad()
-def compare_onnx(path: Path, detector: DenseDetector, files: Sequence[Path], *, batch: int | None = 1) -> Difference:
+def compare_onnx(
+    path: Path, detector: DenseDetector, files: Sequence[Path], *, batch: int | None = 1, nms: bool = False
+) -> Difference:
     """Run image files through an exported detector and through PyTorch.
 
     Args:
@@ -146,6 +174,7 @@ def compare_onnx(path: Path, detector: DenseDetector, files: Sequence[Path], *, 
         detector: the one that was exported.
         files: images; the last call is filled up with the last image where the batch is fixed.
         batch: as exported.
+        nms: as exported.
 
     Raises:
         BoxwrightError: onnxruntime is not installed.
@@ -154,16 +183,39 @@ def compare_onnx(path: Path, detector: DenseDetector, files: Sequence[Path], *, 
     with needs_extra("export"):
         import onnxruntime
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    reference = ExportableDetector(detector)
+    reference = ExportableDetector(detector, nms=nms)
     pixels = [letterbox(read_image(file), detector.size) for file in files]
     step = batch or len(pixels)
-    largest = torch.zeros(2)
+    largest, alone = torch.zeros(2), 0
     for start in range(0, len(pixels), step):
         chunk = torch.stack((pixels[start : start + step] + pixels[-1:] * step)[:step])
-        found = session.run(None, {"images": chunk.numpy()})
-        apart = [(torch.from_numpy(a) - b).abs().max() for a, b in zip(found, reference(chunk), strict=True)]
-        largest = largest.maximum(torch.stack(apart))
-    return Difference(len(pixels), *largest.tolist())
+        found = [torch.from_numpy(output) for output in session.run(None, {"images": chunk.numpy()})]
+        expected = reference(chunk)
+        if nms:
+            for ours, theirs in zip(Detections(*found), Detections(*expected), strict=True):
+                apart, single = _apart(ours, theirs)
+                largest, alone = largest.maximum(apart), alone + single
+        else:
+            apart = torch.stack([(a - b).abs().max() for a, b in zip(found, expected, strict=True)])
+            largest = largest.maximum(apart)
+    boxes, scores = largest.tolist()
+    return Difference(len(pixels), boxes, scores, alone)
+
+
+def _apart(found: dict[str, Tensor], expected: dict[str, Tensor]) -> tuple[Tensor, int]:
+    """Return how far the boxes and the scores of detections are apart, and how many only one side has.
+
+    Equal scores may come in another order, so each detection is compared with the nearest of its class.
+    """
+    sides = (found["boxes"][:, None] - expected["boxes"]).abs().amax(-1)  # (n, m)
+    sides = sides.masked_fill(found["labels"][:, None] != expected["labels"], torch.inf)
+    scores = (found["scores"][:, None] - expected["scores"]).abs()
+    same = (sides < _SAME_BOX) & (scores < _SAME_SCORE)
+    single = int((~same.any(1)).sum() + (~same.any(0)).sum())
+    if not same.any():
+        return sides.new_zeros(2), single
+    nearest = torch.where(same, sides + scores, torch.inf)[same.any(1)].argmin(1, keepdim=True)
+    return torch.stack([value[same.any(1)].gather(1, nearest).amax() for value in (sides, scores)]), single
 
 
 def _canvas(size: int | tuple[int, int]) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """Folding batch norms into the convolutions before them, for inference."""
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +10,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 __all__ = ["fold_batch_norms"]
 
-_Norm = nn.BatchNorm2d | FrozenBatchNorm2d
+_Norm: TypeAlias = nn.BatchNorm2d | FrozenBatchNorm2d
 
 
 @torch.no_grad()
@@ -36,6 +37,8 @@ def fold_batch_norms(module: nn.Module, run: Callable[[], object]) -> int:
     pairs = _pairs(module, run)
     parents = {child: (parent, name) for parent in module.modules() for name, child in parent.named_children()}
     for norm, conv in pairs.items():
+        assert isinstance(norm.running_mean, Tensor)
+        assert isinstance(norm.running_var, Tensor)
         conv.weight, conv.bias = fuse_conv_bn_weights(
             conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
         )
