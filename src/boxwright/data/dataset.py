@@ -13,7 +13,9 @@ from torchvision import tv_tensors
 
 from boxwright.boxes import clip_boxes
 from boxwright.data.images import read_image
+from boxwright.data.mix import Mix
 from boxwright.data.records import ImageRecord
+from boxwright.data.transforms import FILL
 from boxwright.errors import DataError
 from boxwright.structures import Targets
 from boxwright.structures.base import TensorStruct
@@ -21,7 +23,6 @@ from boxwright.structures.base import TensorStruct
 __all__ = ["Batch", "DetectionDataset", "Sample", "collate", "read_record"]
 
 STRIDE = 32
-FILL = (124, 116, 104)  # the mean colour of ImageNet, which normalisation turns into about zero
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,7 @@ class DetectionDataset(Dataset[Sample]):
         read: gives the (3, height, width) uint8 pixels of a record; `SyntheticScenes.draw` for drawn ones.
         seed: of the random changes.
         skip_bad: take the next image where one cannot be read, instead of raising (for training only).
+        mix: makes one image of several, all drawn from these records.
     """
 
     def __init__(
@@ -103,7 +105,9 @@ class DetectionDataset(Dataset[Sample]):
         read: Callable[[ImageRecord], Tensor] = read_record,
         seed: int = 0,
         skip_bad: bool = False,
+        mix: Mix | None = None,
     ) -> None:
+        self.mix = mix
         self.records, self.transform, self.read = records, transform, read
         self.seed, self.skip_bad = seed, skip_bad
 
@@ -129,21 +133,9 @@ class DetectionDataset(Dataset[Sample]):
         raise DataError(skipped[-1])
 
     def _load(self, epoch: int, index: int) -> Sample:
-        record = self.records[index]
-        image = self.read(record)
-        height, width = image.shape[-2:]
-        scale = torch.tensor([width / record.width, height / record.height]).repeat(2)
-        sample = {
-            "image": tv_tensors.Image(image),
-            # not clamped before the last step, which measures how much of each object a crop has left
-            "boxes": tv_tensors.BoundingBoxes(
-                record.boxes * scale, format="XYXY", canvas_size=(height, width), clamping_mode=None
-            ),
-            "labels": record.labels,
-            "crowd": record.crowd,
-        }
+        record, sample = self.records[index], self._read(index)
         with _random_numbers_of(self.seed, epoch, index):
-            sample = self.transform(sample)
+            sample = self.transform(sample) if self.mix is None else self.mix(sample, self._draw, self.transform)
         return Sample(
             image=sample["image"].as_subclass(Tensor),
             boxes=sample["boxes"].as_subclass(Tensor),
@@ -152,6 +144,26 @@ class DetectionDataset(Dataset[Sample]):
             image_id=record.image_id,
             original_size=(record.height, record.width),
         )
+
+    def _draw(self) -> dict[str, Any]:
+        """Read an image at random."""
+        return self._read(int(torch.randint(len(self), ())))
+
+    def _read(self, index: int) -> dict[str, Any]:
+        """Read an image with its objects, as the transform wants them."""
+        record = self.records[index]
+        image = self.read(record)
+        height, width = image.shape[-2:]
+        scale = torch.tensor([width / record.width, height / record.height]).repeat(2)
+        return {
+            "image": tv_tensors.Image(image),
+            # not clamped before the last step, which measures how much of each object a crop has left
+            "boxes": tv_tensors.BoundingBoxes(
+                record.boxes * scale, format="XYXY", canvas_size=(height, width), clamping_mode=None
+            ),
+            "labels": record.labels,
+            "crowd": record.crowd,
+        }
 
 
 def collate(samples: Sequence[Sample], square: int | None = None) -> Batch:

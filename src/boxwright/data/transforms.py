@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 Size = int | tuple[int, int]
+FILL = (124, 116, 104)  # the mean colour of ImageNet, which normalisation turns into about zero
 
 
 def training_transform(

@@ -12,6 +12,7 @@ from rich.console import Console
 from boxwright.data.dataset import DetectionDataset, read_record
 from boxwright.data.index import DataIndex, open_dataset
 from boxwright.data.loader import Loader, build_loader, verify_images
+from boxwright.data.mix import Mix
 from boxwright.data.records import ImageRecord
 from boxwright.data.transforms import evaluation_transform, training_transform
 from boxwright.engine.anchors import settle_anchors
@@ -216,13 +217,14 @@ def _loaders(
         "pin_memory": fabric.device.type == "cuda",
     }
     seed = recipe.train.seed
-    short = config.size if isinstance(config.size, int) else config.size[0]
+    short, long = config.size if isinstance(config.size, tuple) else (config.size, config.size)
     augmented = DetectionDataset(
         training,
         training_transform(config.size, **config.augment.model_dump()),
         read=partial(read_record, enough=2 * short),  # large photographs decode faster, and zoom keeps its detail
         seed=seed,
         skip_bad=skip_bad,
+        mix=Mix(long, **config.mix.model_dump()),
     )
     plain = DetectionDataset(validation, evaluation_transform(config.size))
     return build_loader(augmented, shuffle=True, drop_last=True, seed=seed, **common), build_loader(plain, **common)

@@ -18,6 +18,7 @@ __all__ = [
     "FirstEpochs",
     "GuideConfig",
     "InferenceConfig",
+    "MixConfig",
     "OptimizerConfig",
     "PhasedCriterionConfig",
     "Recipe",
@@ -86,7 +87,9 @@ class GuideConfig(Section):
     """A second neck and a heavier head that choose the assignment in training and are gone afterwards."""
 
     head: Head
-    detach_epoch: Annotated[int, Field(ge=0)] = Field(10, description="first epoch in which only the guide learns from it")
+    detach_epoch: Annotated[int, Field(ge=0)] = Field(
+        10, description="first epoch in which only the guide learns from it"
+    )
 
 
 class DetectorConfig(Section):
@@ -150,6 +153,13 @@ class AugmentConfig(Section):
     photometric: NonNegative = Field(0.0, description="strength of brightness, contrast, saturation and hue changes")
 
 
+class MixConfig(Section):
+    """Training images made of several."""
+
+    mosaic: Probability = Field(0.0, description="chance that four images become one")
+    mixup: Probability = Field(0.0, description="chance that a second image is laid over an image")
+
+
 class DataConfig(Section):
     """How images become batches."""
 
@@ -159,6 +169,7 @@ class DataConfig(Section):
     batch_size: PositiveInt = Field(description="images per optimiser step over all devices and accumulation")
     workers: Annotated[int, Field(ge=0)] = 2
     augment: AugmentConfig = AugmentConfig()
+    mix: MixConfig = MixConfig()
 
 
 class OptimizerConfig(Section):
