@@ -58,7 +58,7 @@ from boxwright.recipes import build_criterion, build_detector, load_recipe
             r"criterion\.classification: class_weight must",
         ),
         ("gfl-tiny", ["detector.coder.type=delta"], "delta does not fit the gfl head"),
-        ("gfl-tiny", ["detector.head.reg_max=8"], r"detector\.coder\.reg_max is 16 but detector\.head\.reg_max is 8"),
+        ("gfl-tiny", ["detector.head.reg_max=16"], r"detector\.coder\.reg_max is 8 but detector\.head\.reg_max is 16"),
         ("gfl-tiny", ["criterion.box.type=smooth-l1"], "box: smooth-l1 compares 4 encoded parameters"),
         ("gfl-tiny", ["criterion.classification.from_logits=false"], "gives logits, not probabilities"),
         ("atss-tiny", ["criterion.quality=null"], "has a quality branch, which needs a loss"),

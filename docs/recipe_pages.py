@@ -1,0 +1,229 @@
+"""Writes a page and a picture for each system of dense detection: `python docs/recipe_pages.py`.
+
+Parts come from the recipes, numbers from benchmarks/results/recipes.json where that exists: by recipe, a list of
+measurements with `data`, `AP`, `AP50`, `step_s`, `peak_mib`, `images_per_s` (any may be missing) and `command`.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from boxwright.recipes import Recipe, load_recipe
+
+DOCS = Path(__file__).parent
+RESULTS = DOCS.parent / "benchmarks" / "results" / "recipes.json"
+
+TITLES = {
+    "retinanet": "RetinaNet",
+    "retinanet-ghm": "RetinaNet with gradient harmonizing (GHM)",
+    "retinanet-cb": "RetinaNet with class-balanced weights",
+    "ap-loss": "AP-Loss",
+    "alrp": "aLRP",
+    "rank-sort": "Rank & Sort",
+    "atss": "ATSS",
+    "gfl": "Generalized Focal Loss",
+    "gflv2": "Generalized Focal Loss V2",
+    "nanodet": "NanoDet",
+    "nanodet-plus": "NanoDet-Plus",
+    "tood": "TOOD",
+}
+
+WHAT = {
+    "retinanet": """\
+Every anchor of a feature pyramid says at once which class it holds and where. Nearly all of them hold nothing, so the
+**focal loss** turns easy background down by (1 − p)², and the class bias starts at a score of 0.01.
+Lin et al. 2017, [arXiv:1708.02002](https://arxiv.org/abs/1708.02002).""",
+    "retinanet-ghm": """\
+An example counts by how rare its gradient is: the many easy ones share one bin of gradient lengths, and so do the
+outliers that nothing can teach. GHM-C weighs classes so, GHM-R boxes; running counts of the bins are saved and resumed.
+Li, Liu & Wang 2019, [arXiv:1811.05181](https://arxiv.org/abs/1811.05181).""",
+    "retinanet-cb": """\
+A class with n objects weighs (1 − β) / (1 − βⁿ), the inverse of its effective number, counted in the data itself and
+scaled so that the weights sum to the number of classes. The publication trains classifiers; here the weights go with
+the focal loss. Cui et al. 2019, [arXiv:1901.05555](https://arxiv.org/abs/1901.05555).""",
+    "ap-loss": """\
+The classification loss is one minus the average precision of the ranking of all scores of a batch, trained by
+error-driven updates ([Ranking losses](../ranking.md)). Chen et al. 2019,
+[arXiv:1904.06373](https://arxiv.org/abs/1904.06373).""",
+    "alrp": """\
+One ranking for scores and boxes: a positive pays for the background above it and for the poor boxes above it. The two
+parts balance themselves by their mean values in the epoch before ([Ranking losses](../ranking.md)).
+Oksuz et al. 2020, [arXiv:2009.13592](https://arxiv.org/abs/2009.13592).""",
+    "rank-sort": """\
+Positives belong above background, and among themselves in the order of their IoU; both errors update the scores. Boxes
+count together as much as the ranking, so no weight is tuned ([Ranking losses](../ranking.md)).
+Oksuz et al. 2021, [arXiv:2107.11669](https://arxiv.org/abs/2107.11669).""",
+    "atss": """\
+What matters between anchor-based and anchor-free detectors is who becomes positive. ATSS takes the nine nearest priors
+of each level and keeps those whose IoU exceeds mean plus standard deviation: every object sets its own threshold. A
+quality branch, centerness here, ranks the boxes. Zhang et al. 2020,
+[arXiv:1912.02424](https://arxiv.org/abs/1912.02424).""",
+    "gfl": """\
+Class and quality are one number: the score of the class is trained towards the IoU of the box (quality focal loss).
+Each side of a box is a distribution over distances, whose mean is the answer (distribution focal loss).
+Li et al. 2020, [arXiv:2006.04388](https://arxiv.org/abs/2006.04388).""",
+    "gflv2": """\
+How sharp the four distributions are tells how good the box is: their four largest probabilities and the mean of these
+pass two small layers, and the result multiplies the class score. Li et al. 2021,
+[arXiv:2011.12885](https://arxiv.org/abs/2011.12885).""",
+    "nanodet": """\
+GFL for small devices: a light backbone, a path aggregation without weights of its own but the lateral ones, and per
+level one branch of depthwise separable convolutions for classes and boxes. RangiLyu 2020,
+[github.com/RangiLyu/nanodet](https://github.com/RangiLyu/nanodet).""",
+    "nanodet-plus": """\
+A light head cannot tell early in training which priors suit it. A **guide**, with a neck of its own and a head that is
+twice as wide, chooses the assignment by dynamic soft labels; both heads learn from it. From epoch 10 on the guide no
+longer moves the detector, and after training it is gone. RangiLyu 2021,
+[github.com/RangiLyu/nanodet](https://github.com/RangiLyu/nanodet).""",
+    "tood": """\
+Class and box should be best at the same place. The head shares one stack of convolutions, lets each task weigh its
+layers, multiplies scores by a map and reads each side of a box where learned offsets point. After first epochs by ATSS
+an object takes the 13 priors with the largest score · IoU⁶. Feng et al. 2021,
+[arXiv:2108.07755](https://arxiv.org/abs/2108.07755).""",
+}
+
+# COCO val2017, ResNet-50, 12 epochs unless said otherwise
+PUBLISHED = {
+    "retinanet": "36.5",
+    "retinanet-ghm": "37.0",
+    "ap-loss": "38.3 (on ATSS's head)",
+    "rank-sort": "39.9",
+    "atss": "39.4",
+    "gfl": "40.2",
+    "gflv2": "41.0",
+    "tood": "42.4",
+    "nanodet": "20.6 (320 px, 280 epochs)",
+    "nanodet-plus": "30.4 (416 px, 300 epochs)",
+}
+
+
+def part(value: Any, *fields: str) -> str:
+    """Name a part by its type and some of its fields."""
+    details = [
+        f"{name.replace('_', ' ')} {shown}" for name in fields if (shown := getattr(value, name, None)) is not None
+    ]
+    return ", ".join([value.type, *details])
+
+
+def parts(recipe: Recipe) -> dict[str, str]:
+    """List what a recipe is made of."""
+    network, criterion = recipe.detector, recipe.criterion
+    rows = {
+        "backbone": network.backbone.name,
+        "neck": part(network.neck, "channels"),
+        "head": part(network.head, "convs", "channels", "reg_max"),
+        "guide": part(network.guide.head, "convs", "channels") if network.guide else "",
+        "priors": part(network.priors, "scale", "octave_base", "scales_per_octave", "offset"),
+        "boxes as": part(network.coder, "reg_max"),
+        "assigner": part(criterion.assigner, "topk", "positive_iou", "negative_iou"),
+        "classification": part(criterion.classification),
+        "boxes": part(criterion.box),
+        "distribution": part(criterion.distribution) if criterion.distribution else "",
+        "quality": f"{part(criterion.quality)} of {criterion.quality_target}" if criterion.quality else "",
+    }
+    if criterion.first is not None:
+        first = criterion.first
+        rows["first epochs"] = f"{first.epochs}: {part(first.assigner)}, {part(first.classification)}"
+    return rows
+
+
+def training(recipe: Recipe) -> dict[str, str]:
+    """List how a recipe trains."""
+    data, optimizer, schedule = recipe.data, recipe.optimizer, recipe.schedule
+    size = "×".join(map(str, data.size)) if isinstance(data.size, tuple) else str(data.size)
+    return {
+        "image size": size,
+        "batch": str(data.batch_size),
+        "optimiser": f"{optimizer.type}, lr {optimizer.lr}, weight decay {optimizer.weight_decay}",
+        "schedule": f"{schedule.type}, {schedule.epochs} epochs"
+        + (f", lower after {', '.join(map(str, schedule.milestones))}" if schedule.milestones else ""),
+        "averaged weights": str(recipe.train.ema or "no"),
+    }
+
+
+def picture(recipe: Recipe) -> str:
+    """Draw the parts of a recipe: the network in a row, what trains it below."""
+    rows = parts(recipe)
+    network = ["image", rows["backbone"], rows["neck"], f"{recipe.detector.head.type} head", "detections"]
+    losses = [
+        f"{name}: {rows[name].partition(',')[0]}" for name in ("classification", "boxes", "distribution", "quality")
+    ]
+    losses = [text for text in losses if not text.endswith(": ")]
+    below = [f"assigner: {rows['assigner'].partition(',')[0]}", *losses]
+    if rows["guide"]:
+        below.insert(0, f"guide: {rows['guide'].partition(',')[0]} head")
+    drawn = [*_row(network, 20, "#dbeafe", arrows=True), *_row(below, 110, "#fee2e2", arrows=False)]
+    drawn += ['<text x="20" y="94" fill="#b91c1c">in training: the criterion</text>']
+    frame = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 960 170" font-family="sans-serif" font-size="13">'
+    return "\n".join([frame, '<rect width="960" height="170" fill="white"/>', *drawn, "</svg>\n"])
+
+
+def _row(words: list[str], top: int, colour: str, *, arrows: bool) -> list[str]:
+    step = 930 / len(words)
+    drawn = []
+    for index, word in enumerate(words):
+        left, width = 20 + index * step, step - 20
+        drawn.append(
+            f'<rect x="{left:.0f}" y="{top}" width="{width:.0f}" height="44" rx="6" fill="{colour}" stroke="#334155"/>'
+        )
+        drawn.append(f'<text x="{left + width / 2:.0f}" y="{top + 27}" text-anchor="middle">{word}</text>')
+        if arrows and index:
+            drawn.append(f'<path d="M{left - 18:.0f} {top + 22} h14 m-5 -4 l5 4 l-5 4" stroke="#334155" fill="none"/>')
+    return drawn
+
+
+def numbers(names: list[str], results: dict[str, list[dict[str, Any]]]) -> str:
+    """Table of what was measured."""
+    rows = [(name, found) for name in names for found in results.get(name, [])]
+    if not rows:
+        return "Not measured yet.\n"
+    keys = {
+        "data": "data",
+        "AP": "AP",
+        "AP50": "AP50",
+        "step_s": "step, s",
+        "peak_mib": "peak, MiB",
+        "images_per_s": "images/s",
+    }
+    text = f"| recipe | {' | '.join(keys.values())} | how |\n" + "|---" * (len(keys) + 2) + "|\n"
+    for name, found in rows:
+        cells = [str(found.get(key, "")) for key in keys]
+        text += f"| `{name}` | {' | '.join(cells)} | `{found['command']}` |\n"
+    return text
+
+
+def page(name: str, results: dict[str, list[dict[str, Any]]]) -> str:
+    """Write the page of a system."""
+    full, tiny = load_recipe(name), load_recipe(f"{name}-tiny")
+    text = f"# {TITLES[name]}\n\n{WHAT[name]}\n\n![Parts of {TITLES[name]}](../pictures/recipe-{name}.svg)\n\n"
+    train = "boxwright train --data PATH --recipe"
+    text += f"```bash\n{train} {name}-tiny  # for a CPU\n{train} {name}\n```\n\n"
+    text += f"## Parts\n\n| | `{name}` | `{name}-tiny` |\n|---|---|---|\n"
+    for rows in (parts, training):
+        ours, small = rows(full), rows(tiny)
+        for key in ours | small:
+            if ours.get(key) or small.get(key):
+                text += f"| {key} | {ours.get(key, '')} | {small.get(key, '')} |\n"
+    text += f"\n`boxwright recipes show {name}` prints every field; the file says where each value was published.\n"
+    text += "\n## Numbers\n\n"
+    if name in PUBLISHED:
+        text += f"Published on COCO val2017: AP {PUBLISHED[name]}. Measured here:\n\n"
+    return text + numbers([f"{name}-tiny", name], results)
+
+
+def files() -> dict[Path, str]:
+    """Every page and picture with what it should hold."""
+    results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    index = "# Recipes\n\nThe dense detectors, each a recipe as published and one for a CPU.\n\n"
+    index += "| recipe | system |\n|---|---|\n"
+    written = {}
+    for name, title in TITLES.items():
+        written[DOCS / "recipes" / f"{name}.md"] = page(name, results)
+        written[DOCS / "pictures" / f"recipe-{name}.svg"] = picture(load_recipe(name))
+        index += f"| `{name}`, `{name}-tiny` | [{title}]({name}.md) |\n"
+    return {DOCS / "recipes" / "index.md": index, **written}
+
+
+if __name__ == "__main__":
+    for file, content in files().items():
+        file.write_text(content, encoding="utf-8")
