@@ -45,8 +45,8 @@ class Convolution(nn.Module):
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, filters, size, stride, padding, groups=groups, bias=not normalize)
-        # darknet's momentum; its epsilon is that of its GPU code
-        self.norm = nn.BatchNorm2d(filters, eps=1e-5, momentum=0.01) if normalize else None
+        # epsilon as in darknet's GPU code, momentum torch's: darknet's 0.01 lags in all but very long trainings
+        self.norm = nn.BatchNorm2d(filters, eps=1e-5) if normalize else None
         self.activation = ACTIVATIONS[activation]()
 
     def forward(self, input: Tensor) -> Tensor:
