@@ -22,7 +22,20 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from torchvision.ops import sigmoid_focal_loss as torchvision_focal
 
-from boxwright.losses import quality_focal_loss, sigmoid_focal_loss, task_aligned_focal_loss, varifocal_loss
+from boxwright.losses import (
+    EqualizedV2Loss,
+    FederatedLoss,
+    GHMCLoss,
+    MatchabilityAwareLoss,
+    SeesawLoss,
+    SigmoidCrossEntropyLoss,
+    SoftmaxCrossEntropyLoss,
+    SoftmaxFocalLoss,
+    quality_focal_loss,
+    sigmoid_focal_loss,
+    task_aligned_focal_loss,
+    varifocal_loss,
+)
 
 Run = Callable[[], Tensor]
 CLASSES = 80
@@ -31,6 +44,16 @@ OURS = {
     "quality focal": quality_focal_loss,
     "varifocal": varifocal_loss,
     "task-aligned focal": task_aligned_focal_loss,
+}
+OTHERS = {
+    "sigmoid cross-entropy": SigmoidCrossEntropyLoss(),
+    "matchability-aware": MatchabilityAwareLoss(),
+    "softmax cross-entropy": SoftmaxCrossEntropyLoss(background="none"),
+    "softmax focal": SoftmaxFocalLoss(background="none"),
+    "GHM-C": GHMCLoss(),
+    "seesaw": SeesawLoss(CLASSES, background="none"),
+    "equalised v2": EqualizedV2Loss(CLASSES),
+    "federated": FederatedLoss(),
 }
 
 
@@ -51,6 +74,8 @@ def classification(images: int, priors: int, compiled: bool) -> tuple[Tensor, di
             runs[f"{name}, compiled"] = lambda fast=fast, options=options: fast(
                 logits, labels, reduction="sum", **options
             )
+    for name, module in OTHERS.items():
+        runs[name] = lambda module=module: module(logits, labels)
     return logits, runs
 
 
