@@ -1,0 +1,134 @@
+"""Which assigners are inspected, and in which steps of their main setting."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pydantic import TypeAdapter, ValidationError
+
+from boxwright.errors import RecipeError
+from boxwright.recipes.grid import GridRecipe
+from boxwright.recipes.parts import Part, nearest
+from boxwright.recipes.schema import Assigner, Recipe
+
+__all__ = ["Choice", "Step", "choices"]
+
+# The setting that decides most about each assigner, and values around the published ones.
+_SWEEPS: Final[dict[str, tuple[str, tuple[float, ...]]]] = {
+    "max-iou": ("positive_iou", (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7)),
+    "rpn": ("positive_iou", (0.4, 0.5, 0.6, 0.7, 0.8)),
+    "ssd": ("positive_iou", (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7)),
+    "atss": ("topk", (3, 5, 7, 9, 11, 13, 15, 18)),
+}
+_USUAL: Final = ("max-iou", "atss", "ssd")
+_MISPLACED: Final = {
+    "dual": "it matches twice, for a head with two branches: inspect its two assigners",
+    "proposal": "it matches the proposals of a first stage, which a recipe's priors are not",
+}
+_ADAPTER: Final[TypeAdapter[Part]] = TypeAdapter(Assigner)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One assigner to run: the value of its main setting (None: it has none), and the assigner."""
+
+    value: float | None
+    assigner: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """An assigner in all its steps.
+
+    Attributes:
+        name: what the report calls it.
+        setting: the argument that the steps change; None where there is nothing to change.
+        steps: by rising value.
+        usual: which of the steps is the assigner as it was asked for.
+    """
+
+    name: str
+    setting: str | None
+    steps: tuple[Step, ...]
+    usual: int
+
+    @property
+    def assigner(self) -> Any:
+        """The assigner as it was asked for."""
+        return self.steps[self.usual].assigner
+
+
+def choices(recipe: Recipe, names: Sequence[str] | None = None, *, sweep: bool = True) -> list[Choice]:
+    """Build the assigners to inspect, the recipe's own first; those of a recipe that look at predictions are left out.
+
+    Args:
+        recipe: names its assigners, and priors that all of them see.
+        names: recipe names of assigners, optionally with arguments: `atss`, `max-iou:low_quality=none`; None takes
+            those that are used most and need no predictions.
+        with_run: whether there are predictions to look at.
+        sweep: also run every assigner with other values of its main setting.
+
+    Raises:
+        RecipeError: an assigner is unknown, does not validate, does not fit, or looks at predictions.
+    """
+    if isinstance(recipe, GridRecipe):
+        raise RecipeError(f"recipe {recipe.name}: its criterion has no assigner that could be exchanged; name another")
+    parts = dict(_of_recipe(recipe))
+    for text in _USUAL if names is None else names:
+        part = _parse(text)
+        if part not in parts.values():
+            parts[text] = part
+    found = []
+    for name, part in parts.items():
+        if reason := _MISPLACED.get(part.type):
+            raise RecipeError(f"assigner {name!r} cannot be inspected, because {reason}")
+        choice = _choice(name, part, sweep)
+        if not choice.assigner.needs_predictions:
+            found.append(choice)
+        elif names is not None and name in names:
+            raise RecipeError(f"assigner {name!r} looks at predictions, and there are none before a training")
+    return found
+
+
+def _of_recipe(recipe: Recipe) -> Iterator[tuple[str, Part]]:
+    own, first = recipe.criterion.assigner, recipe.criterion.first
+    yield f"{own.type} (of {recipe.name})", own
+    if first is not None:
+        yield f"{first.assigner.type} (first epochs of {recipe.name})", first.assigner
+
+
+def _parse(text: str) -> Part:
+    name, *arguments = text.split(":")
+    values: dict[str, Any] = {"type": name}
+    for argument in arguments:
+        key, separator, value = argument.partition("=")
+        if not separator:
+            raise RecipeError(f"assigner {text!r} must read NAME or NAME:KEY=VALUE:…, got {argument!r}")
+        values[key] = value
+    try:
+        return _ADAPTER.validate_python(values)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        if problem["type"] == "union_tag_invalid":
+            known = [tag.strip(" '") for tag in problem["ctx"]["expected_tags"].split(",")]
+            raise RecipeError(f"unknown assigner {name!r}; {nearest(name, known)}") from error
+        where = ".".join(str(part) for part in problem["loc"][1:])
+        raise RecipeError(f"assigner {text!r}: {where + ': ' if where else ''}{problem['msg']}") from error
+
+
+def _choice(name: str, part: Part, sweep: bool) -> Choice:
+    setting, values = _SWEEPS.get(part.type, (None, ()))
+    if not sweep or setting is None:
+        own = getattr(part, setting) if setting else None
+        return Choice(name, setting, (Step(own, part.build()),), 0)
+    own = getattr(part, setting)
+    values = tuple(sorted({*values, own}))
+    return Choice(name, setting, tuple(Step(v, _changed(part, setting, v).build()) for v in values), values.index(own))
+
+
+def _changed(part: Part, setting: str, value: float) -> Part:
+    """Set a threshold or k; a background threshold above a lower positive one would leave priors that are both."""
+    changes: dict[str, Any] = {setting: value}
+    if setting == "positive_iou" and (below := getattr(part, "negative_iou", None)) is not None:
+        changes["negative_iou"] = min(below, value)
+    return part.model_copy(update=changes)

@@ -1,0 +1,113 @@
+"""The images of a report: which to show, and what is drawn on them."""
+
+import base64
+import io
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+from PIL import Image
+
+from boxwright.data.dataset import read_record
+from boxwright.data.records import ImageRecord
+from boxwright.errors import DataError
+from boxwright.study.choices import Choice
+from boxwright.study.explain import explain
+from boxwright.study.scenes import PriorGenerator, Scenes, priors_of
+from boxwright.study.tally import Tally
+
+__all__ = ["gallery", "pick"]
+
+_LONGEST: Final = 640  # pixels of an embedded picture
+
+
+def pick(scenes: Scenes, tallies: dict[str, Tally], count: int) -> dict[int, str]:
+    """Choose images worth looking at: those that lead some list, in turn, then others spread over the data set.
+
+    Args:
+        scenes: the data set.
+        tallies: what each assigner does, by its name.
+        count: how many images.
+
+    Returns:
+        Why an image was chosen, by its index.
+    """
+    lists: dict[str, Any] = {}
+    for name, tally in tallies.items():
+        lists[f"most objects without positives: {name}"] = tally.positives.sum(1) == 0
+    lists["most boxes that look like duplicates"] = scenes.crowding >= 0.8
+    for name, tally in tallies.items():
+        lists[f"most priors lost to another object: {name}"] = tally.lost
+    width, height = (scenes.boxes[:, 2:] - scenes.boxes[:, :2]).T
+    lists["most objects under 16 px"] = np.sqrt(width * height) < 16
+    counts = {why: np.bincount(scenes.image, values, minlength=len(scenes.frames)) for why, values in lists.items()}
+    orders = {why: iter([int(i) for i in np.argsort(-some, kind="stable") if some[i]]) for why, some in counts.items()}
+    chosen: dict[int, str] = {}
+    while orders and len(chosen) < count:
+        for why in list(orders):
+            image = next((i for i in orders[why] if i not in chosen), None)
+            if image is None:
+                del orders[why]
+            elif len(chosen) < count:
+                chosen[image] = why
+    for image in np.linspace(0, len(scenes.frames) - 1, count).round().astype(int).tolist():
+        if len(chosen) < min(count, len(scenes.frames)):
+            chosen.setdefault(image, "one of the others")
+    return chosen
+
+
+def gallery(
+    scenes: Scenes,
+    records: Sequence[ImageRecord],
+    lay: PriorGenerator,
+    choices: Sequence[Choice],
+    chosen: dict[int, str],
+) -> list[dict[str, Any]]:
+    """Describe chosen images: picture, objects, and for each assigner every positive prior with its reason.
+
+    An image that cannot be read is described without its picture, and says why.
+    """
+    entries = []
+    for index, why in chosen.items():
+        frame, record = scenes.frames[index], records[index]
+        batch = scenes.batch([frame], priors_of(lay, frame.canvas))
+        entries.append(
+            {
+                "name": record.path.name,
+                "why": why,
+                "width": frame.size[1],
+                "height": frame.size[0],
+                "objects": [
+                    {"class": int(label), "box": [round(side, 1) for side in box]}
+                    for box, label in zip(
+                        frame.boxes[~frame.crowd].tolist(), frame.labels[~frame.crowd].tolist(), strict=True
+                    )
+                ],
+                "crowd": frame.boxes[frame.crowd].tolist(),
+                "assigners": [
+                    [
+                        {"none": verdict.why_none, "priors": [[m.level, *m.box, m.why] for m in verdict.matches]}
+                        for verdict in explain(choice.assigner, batch)
+                    ]
+                    for choice in choices
+                ],
+            }
+            | _picture(record)
+        )
+    return entries
+
+
+def _picture(record: ImageRecord) -> dict[str, str]:
+    """The image as a data URI, or why there is none."""
+    try:
+        pixels = read_record(record)
+    except DataError as error:
+        return {"error": str(error)}
+    image = Image.fromarray(pixels.permute(1, 2, 0).numpy())
+    scale = min(1.0, _LONGEST / max(image.size))
+    small = image.resize(
+        (max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.LANCZOS
+    )
+    stream = io.BytesIO()
+    small.save(stream, "JPEG", quality=82)
+    return {"picture": "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()}

@@ -1,0 +1,223 @@
+"""The report as one HTML page that needs no network: tables by Python, filters and pictures by a script in the page."""
+
+import json
+from collections.abc import Iterable, Sequence
+from html import escape
+from importlib import resources
+from string import Template
+from typing import Any, Final, NamedTuple
+
+__all__ = ["inspect_page"]
+
+_FOLDER: Final = resources.files("boxwright.study") / "page"
+
+
+class _Column(NamedTuple):
+    """A column of a table: which number, how it is written, its heading, and classes of its cells."""
+
+    key: str
+    form: str
+    title: str
+    style: str = ""
+
+
+_OBJECTS: Final = _Column("objects", "count", "objects")
+_RESULT: Final = (
+    _Column("unmatched", "count", "no positives"),
+    _Column("unmatched_share", "share", "share", "bar bad"),
+    _Column("positives_per_object", "mean", "per object"),
+    _Column("lost_share", "share", "lost", "bar"),
+)
+_PRIORS: Final = (
+    _Column("ignored_share", "share", "priors ignored", "bar"),
+    _Column("negatives_per_positive", "mean", "negatives per positive"),
+)
+_CARDS: Final = (_OBJECTS, *_RESULT, *_PRIORS)
+_CARD_TITLES: Final = {
+    "unmatched": "objects without positives",
+    "unmatched_share": "share of the objects",
+    "positives_per_object": "positives per object",
+    "lost_share": "lost to another object",
+}
+
+
+def inspect_page(report: dict[str, Any]) -> str:
+    """Write the page of a report of `inspect_data`."""
+    data, recipe, assigners = report["data"], report["recipe"], report["assigners"]
+    first = assigners[0]["summary"]
+    facts = (
+        f"{data['describe']}. Split {data['split']}: {data['images']:,} images, {data['objects']:,} objects, "
+        f"seen at {_size(recipe['size'])} px as {recipe['name']} sees them, on strides "
+        f"{', '.join(f'{stride:g}' for stride in recipe['strides'])}."
+    )
+    script = "".join((_FOLDER / name).read_text(encoding="utf-8") for name in ("page.js", "images.js"))
+    return Template((_FOLDER / "page.html").read_text(encoding="utf-8")).substitute(
+        title="What each assigner does with these objects",
+        facts=escape(facts),
+        css=(_FOLDER / "page.css").read_text(encoding="utf-8"),
+        script=script,
+        controls=_controls(report),
+        cards="".join(_card(column, first["all"]) for column in _CARDS),
+        assigners=_assigners(assigners),
+        steps="".join(_steps(number, assigner) for number, assigner in enumerate(assigners)),
+        axes="".join(_axis(number, axis, first[axis["key"]]) for number, axis in enumerate(report["axes"])),
+        spread=_spread(report, first["size"]),
+        advice=_advice(report["fit"]["advice"], data["objects"] + data["vanished"]),
+        anchors=_anchors(report["fit"]["anchors"]),
+        footer=f"boxwright {report['boxwright']}, <code>boxwright inspect</code>. Also written: its numbers, as JSON.",
+        data=json.dumps(report).replace("<", "\\u003c"),
+    )
+
+
+def _controls(report: dict[str, Any]) -> str:
+    names = [assigner["name"] for assigner in report["assigners"]]
+    parts = [
+        _select("assigner", "Assigner", list(enumerate(names))),
+        '<label>Setting <output id="step-value"></output><input id="step" type="range" min="0" max="0"></label>',
+    ]
+    for axis in report["axes"]:
+        options = [(-1, "all"), *enumerate(axis["values"])]
+        parts.append(_select(f"filter-{axis['key']}", axis["title"], options))
+    return "".join(parts) + '<button id="reset" type="button">Reset</button>'
+
+
+def _select(name: str, label: str, options: Iterable[tuple[int, str]]) -> str:
+    choices = "".join(f'<option value="{value}">{escape(text)}</option>' for value, text in options)
+    return f'<label>{escape(label)} <select id="{name}">{choices}</select></label>'
+
+
+def _card(column: _Column, numbers: dict[str, Any]) -> str:
+    value = numbers[column.key]
+    title = _CARD_TITLES.get(column.key)
+    kind = f"unmatched{' bad' if value else ''}" if column.key == "unmatched" else ""
+    number = f'<dd data-k="{column.key}" data-f="{column.form}">{_text(column.form, value)}</dd>'
+    return f'<div class="{kind}"><dt>{escape(title or column.title)}</dt>{number}</div>'
+
+
+def _assigners(assigners: Sequence[dict[str, Any]]) -> str:
+    columns = (*_RESULT, *_PRIORS)
+    rows = [
+        _row(escape(assigner["name"]), columns, assigner["summary"]["all"], f'data-assigner="{number}"')
+        for number, assigner in enumerate(assigners)
+    ]
+    return _table("assigners sortable", "All assigners, at the settings chosen", "assigner", columns, rows)
+
+
+def _steps(number: int, assigner: dict[str, Any]) -> str:
+    setting = assigner["setting"] or "setting"
+    caption = f"<b>{escape(assigner['name'])}</b> <code>{escape(assigner['assigner'])}</code>"
+    columns = (*_RESULT, *_PRIORS)
+    rows = []
+    for index, step in enumerate(assigner["steps"]):
+        label = f"{step['value']:g}" if step["value"] is not None else "as it is"
+        usual = " (usual)" if index == assigner["usual"] else ""
+        numbers = step["summary"]
+        rows.append(_row(label + usual, columns, numbers, f'data-step="{index}"', step["value"]))
+    return _table("steps sortable", caption, setting, columns, rows, f'data-assigner="{number}"')
+
+
+def _axis(number: int, axis: dict[str, Any], groups: Sequence[dict[str, Any]]) -> str:
+    columns = (_OBJECTS, *_RESULT)
+    rows = [
+        _row(escape(group["name"]), columns, group, f'data-axis="{number}" data-group="{index}"', index)
+        for index, group in enumerate(groups)
+    ]
+    caption = f"<b>{escape(axis['title'])}</b> {escape(axis['note'])}"
+    return _table(f"axis-{axis['key']} sortable", caption, axis["title"].lower(), columns, rows)
+
+
+def _spread(report: dict[str, Any], sizes: Sequence[dict[str, Any]]) -> str:
+    """Tables of size against number of positives and against level."""
+    strides = report["recipe"]["strides"]
+    bins = [_Column(f"bin{i}", "share", name, "heat") for i, name in enumerate(report["bins"])]
+    levels = [_Column(f"level{i}", "share", f"stride {stride:g}", "heat") for i, stride in enumerate(strides)]
+    axis = next(i for i, axis in enumerate(report["axes"]) if axis["key"] == "size")
+    tables = []
+    for name, caption, columns in (
+        ("histogram", "<b>Positives per object</b> share of the objects of each size", bins),
+        ("levels", "<b>Levels</b> share of the positives of each size", levels),
+    ):
+        rows = [
+            _row(escape(group["name"]), columns, _shares(group), f'data-axis="{axis}" data-group="{index}"', index)
+            for index, group in enumerate(sizes)
+        ]
+        tables.append(_table(f"{name} sortable", caption, "size", columns, rows))
+    return "".join(tables)
+
+
+def _shares(group: dict[str, Any]) -> dict[str, Any]:
+    objects, positives = group["objects"], group["positives"]
+    bins = {f"bin{i}": count / objects if objects else None for i, count in enumerate(group["histogram"])}
+    return bins | {f"level{i}": count / positives if positives else None for i, count in enumerate(group["by_level"])}
+
+
+def _advice(entries: Sequence[dict[str, Any]], objects: int) -> str:
+    if not entries:
+        return '<li class="fine">Nothing found that does not fit.</li>'
+    return "".join(
+        f"<li><strong>{entry['objects']:,} objects ({entry['objects'] / max(objects, 1):.1%})</strong> "
+        f"{escape(entry['what'])}. <span class='soft'>{escape(entry['help'])}</span></li>"
+        for entry in entries
+    )
+
+
+def _anchors(anchors: dict[str, Any]) -> str:
+    if not anchors:
+        return ""
+    columns = (
+        _Column("mean_iou", "mean", "mean best IoU"),
+        _Column("under_half", "share", "objects under 0.5", "bar bad"),
+    )
+    rows = [_row("the recipe’s", columns, anchors["recipe"], "", 0)]
+    for count, step in enumerate(anchors["steps"], start=1):
+        shapes = ", ".join(f"{width:g}×{height:g}" for width, height in step["shapes"])
+        rows.append(_row(f'{count} fitted <span class="soft">{shapes}</span>', columns, step, "", count))
+    caption = "<b>Anchors</b> fitted by k-means, against those of the recipe, centred on each object"
+    table = _table("fitted sortable", caption, "anchors", columns, rows)
+    most = len(anchors["steps"])
+    drawing = (
+        '<div class="anchors panel needs-script"><label>k-means: <output id="k-value"></output><br>'
+        f'<input id="k" type="range" min="1" max="{most}" value="{min(3, most)}"></label>'
+        '<svg role="img" aria-label="The fitted anchors around one centre"></svg></div>'
+    )
+    return f'<div class="grid">{table}{drawing}</div>'
+
+
+def _table(
+    kind: str, caption: str, head: str, columns: Iterable[_Column], rows: Iterable[str], attributes: str = ""
+) -> str:
+    heads = "".join(f'<th scope="col">{escape(title)}</th>' for title in (head, *(c.title for c in columns)))
+    return (
+        f'<div class="scroll" tabindex="0" role="group" aria-label="{escape(kind.split()[0])}">'
+        f'<table class="{kind}" {attributes}>'
+        f"<caption>{caption}</caption><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _row(
+    label: str, columns: Iterable[_Column], numbers: dict[str, Any], attributes: str, order: float | None = None
+) -> str:
+    head = f'<th scope="row"{"" if order is None else f" data-v={order!r}"}>{label}</th>'
+    return f"<tr {attributes}>{head}{''.join(_cell(column, numbers[column.key]) for column in columns)}</tr>"
+
+
+def _cell(column: _Column, value: float | None) -> str:
+    shade = "--heat:" if "heat" in column.style else "--share:"
+    style = f' class="{column.style}" style="{shade}{_amount(column, value)}"' if column.style else ""
+    known = "" if value is None else repr(value)
+    return f'<td data-k="{column.key}" data-f="{column.form}" data-v="{known}"{style}>{_text(column.form, value)}</td>'
+
+
+def _amount(column: _Column, value: float | None) -> str:
+    return f"{value or 0:.3f}" if "heat" in column.style else f"{100 * (value or 0):.1f}%"
+
+
+def _text(form: str, value: float | None) -> str:
+    """Write a number; the page's script writes it alike."""
+    if value is None:
+        return "–"
+    return {"count": "{:,}", "mean": "{:.2f}", "share": "{:.1%}"}[form].format(value).replace("%", " %")
+
+
+def _size(size: Any) -> str:
+    return " × ".join(map(str, size)) if isinstance(size, (list, tuple)) else str(size)

@@ -1,0 +1,166 @@
+"""From a data set and a recipe to everything that the page and the JSON say."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+import boxwright
+from boxwright.data.index import DataIndex, Records
+from boxwright.data.records import ImageRecord
+from boxwright.errors import DataError
+from boxwright.recipes import Recipe, build_detector
+from boxwright.study.choices import Choice, choices
+from boxwright.study.fit import fit_report
+from boxwright.study.gallery import gallery, pick
+from boxwright.study.groups import BINS, Axis, Cells, axes, describe
+from boxwright.study.scenes import PriorGenerator, Scenes
+from boxwright.study.tally import Tally
+
+__all__ = ["inspect_data"]
+
+_LISTED: Final = 1000  # objects without positives that are listed one by one
+Progress = Callable[[int, int], None]
+
+
+def inspect_data(
+    index: DataIndex,
+    recipe: Recipe,
+    *,
+    split: str = "train",
+    images: Sequence[str] = (),
+    assigners: Sequence[str] | None = None,
+    sweep: bool = True,
+    show: int = 12,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Run assigners over the boxes of a data set, before any training, and report what they do.
+
+    Args:
+        index: the data set.
+        recipe: gives the input size, the priors and its own assigner.
+        split: which split.
+        images: look at these images only, by name or path.
+        assigners: see `choices`.
+        sweep: also try other values of each assigner's main setting.
+        show: how many images to draw; all of `images` where those are given.
+        progress: called with the number of images done, and of how many.
+
+    Returns:
+        A JSON-ready report: `cells` are the kinds of objects (size, aspect, crowding, class), and `counts` of every
+        step of every assigner has one row per cell: objects by number of positives (`bins`), positives by level,
+        wanted, lost. `summary` says the same in words.
+
+    Raises:
+        DataError: there is no such split or image.
+        RecipeError: an assigner is unknown or cannot be inspected.
+    """
+    records: Sequence[ImageRecord] = index.split(split)
+    if images:
+        records = [records[i] for i in find_images(index.split(split), images)]
+    chosen = choices(recipe, assigners, sweep=sweep)
+    lay: Any = build_detector(recipe, index.class_names, pretrained=False).priors
+    scenes = Scenes.of(records, recipe.data.size)
+    cells = Cells(axes(scenes, index.class_names))
+    tallies = _run(scenes, lay, chosen, progress)
+    usual = {choice.name: tally[choice.usual] for choice, tally in zip(chosen, tallies, strict=True)}
+    looked_at = dict.fromkeys(range(len(records)), "asked for") if images else pick(scenes, usual, show)
+    return {
+        "boxwright": boxwright.__version__,
+        "data": {
+            "describe": index.describe(),
+            "split": split,
+            "images": len(records),
+            "objects": len(scenes),
+            "vanished": scenes.vanished,
+            "classes": list(index.class_names),
+        },
+        "recipe": {"name": recipe.name, "size": recipe.data.size, "strides": list(lay.strides)},
+        "bins": list(BINS),
+        "axes": [_axis(axis) for axis in cells.axes],
+        "cells": cells.keys.tolist(),
+        "assigners": [_assigner(c, t, cells) for c, t in zip(chosen, tallies, strict=True)],
+        "fit": fit_report(scenes, lay),
+        "unmatched": {name: _unmatched(scenes, records, tally) for name, tally in usual.items()},
+        "images": gallery(scenes, records, lay, chosen, looked_at),
+    }
+
+
+def find_images(records: Records, names: Sequence[str]) -> list[int]:
+    """Return which records are named, by a path or the end of one.
+
+    Raises:
+        DataError: a name fits no image, or several.
+    """
+    found: dict[int, None] = {}
+    known = [records.name(i) for i in range(len(records))]
+    for name in names:
+        path = PurePosixPath(Path(name).as_posix())
+        hits = [i for i, own in enumerate(known) if PurePosixPath(own).match(str(path)) or path.match(own)]
+        if len(hits) != 1:
+            what = "no image" if not hits else f"{len(hits)} images, such as {known[hits[0]]} and {known[hits[1]]}"
+            raise DataError(f"{name!r} names {what} of this split; give its path inside the image folder")
+        found[hits[0]] = None
+    return list(found)
+
+
+def _run(scenes: Scenes, lay: PriorGenerator, chosen: Sequence[Choice], progress: Progress | None) -> list[list[Tally]]:
+    """Run every step of every assigner over all images."""
+    tallies = [[Tally.empty(len(scenes), len(lay.strides)) for _ in choice.steps] for choice in chosen]
+    done = 0
+    for batch in scenes.batches(lay):
+        for choice, tally in zip(chosen, tallies, strict=True):
+            for step, counts in zip(choice.steps, tally, strict=True):
+                counts.add(batch, step.assigner)
+        done += len(batch.frames)
+        if progress is not None:
+            progress(done, len(scenes.frames))
+    return tallies
+
+
+def _axis(axis: Axis) -> dict[str, Any]:
+    return {"key": axis.key, "title": axis.title, "note": axis.note, "values": list(axis.values)}
+
+
+def _assigner(choice: Choice, tallies: Sequence[Tally], cells: Cells) -> dict[str, Any]:
+    counts = [cells.counts(tally) for tally in tallies]
+    usual = counts[choice.usual]
+    return {
+        "name": choice.name,
+        "assigner": repr(choice.assigner),
+        "setting": choice.setting,
+        "usual": choice.usual,
+        "steps": [
+            {
+                "value": step.value,
+                "counts": count.tolist(),
+                "priors": tally.priors.tolist(),
+                "summary": _summary(count, tally),
+            }
+            for step, count, tally in zip(choice.steps, counts, tallies, strict=True)
+        ],
+        "summary": {"all": _summary(usual, tallies[choice.usual])} | cells.by_axis(usual),
+    }
+
+
+def _summary(counts: NDArray[np.int64], tally: Tally) -> dict[str, Any]:
+    """Describe all objects, the share of ignored priors, and background priors per positive."""
+    positive, ignored, background = tally.priors.sum(axis=0).tolist()
+    return describe(counts.sum(axis=0)) | {
+        "ignored_share": ignored / max(positive + ignored + background, 1),
+        "negatives_per_positive": background / positive if positive else None,
+    }
+
+
+def _unmatched(scenes: Scenes, records: Sequence[ImageRecord], tally: Tally) -> list[dict[str, Any]]:
+    """List the first objects without positives, with their boxes in the pixels of the stored image."""
+    rows = np.flatnonzero(tally.positives.sum(axis=1) == 0)[:_LISTED]
+    listed = []
+    for row in rows.tolist():
+        frame, record = scenes.frames[scenes.image[row]], records[int(scenes.image[row])]
+        scale = np.array([record.width / frame.size[1], record.height / frame.size[0]] * 2)
+        box = (scenes.boxes[row] * scale).round(1).tolist()
+        listed.append({"image": record.path.name, "class": int(scenes.labels[row]), "box": box})
+    return listed
