@@ -68,20 +68,51 @@ def atss(boxes: Tensor, priors: Priors, topk: int = 9) -> Tensor:
     return strongest(iou, chosen)
 
 
+def ciou_matrix(a: Tensor, b: Tensor) -> Tensor:
+    """Zheng et al. 2020, arXiv:1911.08287, clamped at 0, as ultralytics computes it."""
+    iou = iou_matrix(a, b)
+    hull = torch.maximum(a[:, None, 2:], b[:, 2:]) - torch.minimum(a[:, None, :2], b[:, :2])
+    apart = ((a[:, None, :2] + a[:, None, 2:]) - (b[:, :2] + b[:, 2:])) / 2
+    angle_a, angle_b = (torch.atan((x[:, 2] - x[:, 0]) / (x[:, 3] - x[:, 1] + 1e-7)) for x in (a, b))
+    aspect = 4 / torch.pi**2 * (angle_b - angle_a[:, None]) ** 2
+    distance = apart.square().sum(-1) / hull.square().sum(-1)
+    return (iou - distance - aspect**2 / (aspect - iou + 1 + 1e-7)).clamp(min=0)
+
+
+def dual_many(*arguments: Tensor, topk: int = 10) -> tuple[Tensor, Tensor]:
+    return task_aligned(*arguments, topk=topk, alpha=0.5, eps=1e-9, margin=1e-9, ultralytics=True)
+
+
+def dual_one(*arguments: Tensor) -> tuple[Tensor, Tensor]:
+    return dual_many(*arguments, topk=1)
+
+
 def task_aligned(
-    boxes: Tensor, labels: Tensor, priors: Priors, logits: Tensor, predicted: Tensor, topk: int = 13
+    boxes: Tensor,
+    labels: Tensor,
+    priors: Priors,
+    logits: Tensor,
+    predicted: Tensor,
+    topk: int = 13,
+    alpha: float = 1.0,
+    eps: float = 1e-7,
+    margin: float = 0.01,
+    ultralytics: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    overlap = iou_matrix(predicted, boxes)  # (L, G)
-    metric = power(probability(logits)[:, labels], 1.0) * power(overlap, 6.0)
+    """As TOOD; `ultralytics` compares by CIoU and looks only at priors inside an object."""
+    overlap = (ciou_matrix if ultralytics else iou_matrix)(predicted, boxes)  # (L, G)
+    inside = margin_matrix(priors.centers, boxes) > margin
+    metric = power(probability(logits)[:, labels], alpha) * power(overlap, 6.0)
+    metric = metric * inside if ultralytics else metric
     chosen = torch.zeros_like(metric, dtype=torch.bool).scatter(0, best(metric, topk, largest=True), True)
-    chosen &= (metric > 0) & (margin_matrix(priors.centers, boxes) > 0.01)
+    chosen &= (metric > 0) & inside
     index = strongest(overlap, chosen)
     score = torch.zeros_like(metric[:, 0])
     for number in range(len(boxes)):
         own = index == number
         if own.any():
             aligned = metric[own, number]
-            score[own] = aligned / (aligned.max() + 1e-7) * overlap[own, number].max()
+            score[own] = aligned / (aligned.max() + eps) * overlap[own, number].max()
     return index, score
 
 

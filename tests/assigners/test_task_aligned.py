@@ -96,3 +96,16 @@ def test_paddle_beside_ambiguous_objects(file):
         rows = used & clear.gather(1, index)
         assert torch.equal(assignment.gt_index[rows], theirs[rows])
         torch.testing.assert_close(assignment.score[rows], case["out_paddle_scores"].amax(-1)[rows], atol=1e-5, rtol=0)
+
+
+@FILES
+def test_ultralytics_beside_ambiguous_objects(file):
+    """As above for the form with CIoU."""
+    case = load_case(file)
+    assignment, targets = assign(case, TaskAlignedAssigner.ultralytics())
+    clear = targets.objects & ~case["in_ultra_t10_ambiguous_gt"]
+    theirs, score = case["out_ultra_t10_gt_index"], case["out_ultra_t10_scores"].amax(-1)
+    for index, used in ((assignment.gt_index.clamp(min=0), assignment.positive), (theirs, score > 0)):
+        rows = used & clear.gather(1, index)
+        assert torch.equal(assignment.gt_index[rows], theirs[rows])
+        torch.testing.assert_close(assignment.score[rows], score[rows], atol=1e-5, rtol=0)

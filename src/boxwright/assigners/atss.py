@@ -94,7 +94,7 @@ class ATSSAssigner:
             overlap, prior = best_priors(boxes, anchors, offset=offset)
             claimant, claims = claim(prior, overlap > 0, len(priors))
             index = torch.where(claims == 1, claimant, index)
-        index = index.where(~covered, IGNORED)
+        index = index.masked_fill(covered, IGNORED)
         return Assignment(index, self._score(index, targets, predictions))
 
     def _select(

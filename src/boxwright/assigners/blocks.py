@@ -31,10 +31,11 @@ def clean_boxes(boxes: Tensor, keep: Tensor | None = None) -> Tensor:
     They are stored coordinate by coordinate, which saves `box_iou` a copy per block. Where `keep` (…) is False, the
     box is moved to where it meets nothing.
     """
-    boxes = boxes.to(torch.promote_types(boxes.dtype, torch.float32)).nan_to_num().clamp(-_FAR, _FAR)
+    planes = boxes.to(torch.promote_types(boxes.dtype, torch.float32)).movedim(-1, 0).contiguous()
+    planes = planes.nan_to_num().clamp_(-_FAR, _FAR)
     if keep is not None:
-        boxes = boxes.where(keep.unsqueeze(-1), -2 * _FAR)
-    return boxes.movedim(-1, 0).contiguous().movedim(0, -1)
+        planes = planes.where(keep, -2 * _FAR)
+    return planes.movedim(0, -1)
 
 
 def no_objects(covered: Tensor) -> Assignment:

@@ -59,7 +59,7 @@ def dynamic_k(scene: Scene, near: Near, cost: Cost, topk: int) -> Assignment:
     takers = torch.zeros_like(index).scatter_add(1, chosen.flatten(1), wanted.flatten(1).to(torch.int64))
     index = torch.where(takers > 1, unpack_rising(cheapest)[1], index)
     score = aligned_iou(scene.matched_boxes(index), scene.predicted, eps=EPS) * (index >= 0)
-    return Assignment(index.where(~scene.covered, IGNORED), score.to(torch.float32))
+    return Assignment(index.masked_fill(scene.covered, IGNORED), score.to(torch.float32))
 
 
 def _candidates(scene: Scene, near: Near) -> Tensor:

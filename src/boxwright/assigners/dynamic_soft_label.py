@@ -10,7 +10,7 @@ from torch import Tensor
 
 from boxwright.assigners.blocks import of_images
 from boxwright.assigners.dynamic_k import dynamic_k, probability, sum_over_classes
-from boxwright.assigners.grid import box_centers, inside_margin
+from boxwright.assigners.grid import center_offsets, inside_margin
 from boxwright.assigners.scene import Scene
 from boxwright.structures import Assignment, Predictions, Priors, Targets
 
@@ -60,9 +60,9 @@ class DynamicSoftLabelAssigner:
         price = price.add_((iou + 1e-7).log_().mul_(-self.iou_weight))
         if self.center_radius is None:
             return price
-        centers = box_centers(scene.boxes[images, objects]).unsqueeze(-2)
-        x, y = (of_images(scene.priors.centers, images).unsqueeze(-3) - centers).unbind(-1)
-        distance = (x.square() + y.square()).sqrt_().div_(scene.priors.strides)
+        centers = of_images(scene.priors.centers, images).unsqueeze(-3)
+        x, y = center_offsets(scene.boxes[images, objects].unsqueeze(-2), centers)
+        distance = x.square_().add_(y.square_()).sqrt_().div_(scene.priors.strides)
         exponent = distance.sub_(self.center_radius).clamp_(max=30)  # 10^30 is still finite
         return price.add_(exponent.mul_(math.log(10)).exp_())
 

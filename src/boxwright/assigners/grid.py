@@ -1,5 +1,7 @@
 """What the grid of a level knows without a search: the nearest centres, and whether a centre lies inside an object."""
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -7,7 +9,7 @@ from boxwright.assigners.blocks import blocks, of_images
 from boxwright.assigners.select import rising, top_k, unpack_rising
 from boxwright.structures import Level, Priors
 
-__all__ = ["box_centers", "inside_margin", "nearest_priors"]
+__all__ = ["box_centers", "center_offsets", "inside_margin", "nearest_priors"]
 
 
 def nearest_priors(priors: Priors, centers: Tensor, k: int, *, per_cell: bool = False) -> Tensor:
@@ -26,39 +28,60 @@ def nearest_priors(priors: Priors, centers: Tensor, k: int, *, per_cell: bool = 
     """
     if not priors.levels:
         return _search(priors, centers, k)
+    wanted = [min(k * level.per_cell if per_cell else k, level.size) for level in priors.levels]
+    most = max(-(-count // level.per_cell) for count, level in zip(wanted, priors.levels, strict=True))
     parts, start = [], 0
-    for level in priors.levels:
-        wanted = min(k * level.per_cell if per_cell else k, level.size)
-        cells = _nearest_cells(level, centers, -(-wanted // level.per_cell))
+    for level, count, cells in zip(priors.levels, wanted, _nearest_cells(priors.levels, centers, most), strict=True):
         each = torch.arange(level.per_cell, device=cells.device)
-        parts.append((cells.unsqueeze(-1) * level.per_cell + each).flatten(-2)[..., :wanted] + start)
+        parts.append((cells.unsqueeze(-1) * level.per_cell + each).flatten(-2)[..., :count] + start)
         start += level.size
     return torch.cat(parts, dim=-1)
 
 
-def _nearest_cells(level: Level, centers: Tensor, k: int) -> Tensor:
-    """Index y · width + x of the k nearest cells of a grid, (B, G, k).
+def _nearest_cells(levels: tuple[Level, ...], centers: Tensor, k: int) -> Tensor:
+    """Index y · width + x of the k nearest cells of N grids, (N, B, G, k); what a smaller grid lacks comes last.
 
     Let column i and row j be the i-th and j-th nearest on their axes. (i + 1)(j + 1) cells, this one included, are no
     farther than cell (i, j), so that only cells with (i + 1)(j + 1) <= k can be among the k nearest: about k ln k.
     """
-    column, dx = _nearest_on_axis(centers[..., 0], level.width, level, k)  # (B, G, <= k)
-    row, dy = _nearest_on_axis(centers[..., 1], level.height, level, k)
-    shares = [(slice(i, i + 1), slice(k // (i + 1))) for i in range(column.shape[-1])]
-    distance = torch.cat([dx[..., i] + dy[..., j] for i, j in shares], dim=-1)
-    cell = torch.cat([column[..., i] + row[..., j] * level.width for i, j in shares], dim=-1)
-    return unpack_rising(rising(distance, cell).topk(k, largest=False).values)[1]
+    table = _axes.__wrapped__ if torch.compiler.is_compiling() else _axes  # a trace's tensors must not stay in a cache
+    axes = table(levels, centers.device)
+    line, distance = _nearest_lines(axes, centers, min(k, max(max(level.height, level.width) for level in levels)))
+    x, y = line[0], line[1] * axes[0, 0]
+    shares = [(slice(i, i + 1), slice(k // (i + 1))) for i in range(x.shape[-1])]
+    far = torch.cat([distance[0, ..., i] + distance[1, ..., j] for i, j in shares], dim=-1)
+    cell = torch.cat([x[..., i] + y[..., j] for i, j in shares], dim=-1).to(torch.int64)
+    return unpack_rising(rising(far, cell).topk(k, largest=False).values)[1]
 
 
-def _nearest_on_axis(center: Tensor, size: int, level: Level, k: int) -> tuple[Tensor, Tensor]:
-    """Indices and squared distances in pixels of the nearest grid lines of one axis, (B, G, min(k, size)) rising."""
-    window = min(k + 2, size)
-    middle = (center / level.stride - level.offset).clamp(-1.0, size).round().to(torch.int64)
-    first = (middle - window // 2).clamp(0, size - window)
-    line = first.unsqueeze(-1) + torch.arange(window, device=center.device)
-    distance = ((line + level.offset) * level.stride - center.unsqueeze(-1)).square()
-    distance, line = unpack_rising(rising(distance, line).topk(min(k, size), largest=False).values)
-    return line, distance
+def _nearest_lines(axes: Tensor, centers: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Indices and squared distances in pixels of the k nearest grid lines on x and y, each (2, N, B, G, k) rising.
+
+    The n nearest lines are neighbours. They begin at the first line that is no farther than the one n lines on, which
+    is within one of half of n before the centre. Their indices sum up to n · first + n(n - 1)/2, and the n-th nearest
+    line is what this sum gains. Where there are no n lines the distance is infinite.
+    """
+    size, stride, offset = axes.unbind()
+    center = centers.movedim(-1, 0)[:, None, :, :, None]  # (2, 1, B, G, 1)
+    n = torch.arange(1, k + 1, device=centers.device)
+
+    def distance(line: Tensor) -> Tensor:
+        return ((line + offset) * stride - center).square()
+
+    first = (center / stride - offset - n / 2).round()
+    first = (first + (distance(first) > distance(first + n))).minimum(size - n).clamp(min=0)
+    total = first * n + n * (n - 1) / 2
+    line = torch.cat([total[..., :1], total.diff()], dim=-1)
+    return line, distance(line).masked_fill(n > size, torch.inf)
+
+
+@lru_cache(maxsize=8)  # copied to the device once, not at every step
+def _axes(levels: tuple[Level, ...], device: torch.device) -> Tensor:
+    """Number of lines, stride and offset of the columns and of the rows of N grids: (3, 2, N, 1, 1, 1)."""
+    columns = [(level.width, level.stride, level.offset) for level in levels]
+    rows = [(level.height, level.stride, level.offset) for level in levels]
+    with torch.inference_mode(False):  # a later training step uses the same tensor
+        return torch.tensor([columns, rows], device=device).permute(2, 0, 1)[..., None, None, None]
 
 
 def _search(priors: Priors, centers: Tensor, k: int) -> Tensor:
@@ -73,6 +96,12 @@ def _search(priors: Priors, centers: Tensor, k: int) -> Tensor:
 def box_centers(boxes: Tensor) -> Tensor:
     """Middle of boxes (…, 4) xyxy: (…, 2)."""
     return (boxes[..., :2] + boxes[..., 2:]) / 2
+
+
+def center_offsets(boxes: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
+    """Distances x and y in pixels from the middles of boxes (…, 4) to centres (…, 2); they broadcast."""
+    x, y = box_centers(boxes).unbind(-1)
+    return centers[..., 0] - x, centers[..., 1] - y
 
 
 def inside_margin(boxes: Tensor, centers: Tensor) -> Tensor:

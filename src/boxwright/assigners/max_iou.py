@@ -67,7 +67,7 @@ class MaxIoUAssigner:
         covered = covered_by_crowd(
             priors, targets, self.ignore_threshold, of_crowd=self.ignore_of == "crowd", offset=offset
         )
-        hidden = None if self.ignore_threshold is None else covered
+        hidden = covered if targets.has_crowd and self.ignore_threshold is not None else None
         claim_from = self.min_positive_iou if self.low_quality == "all" else None
         best, own, claimant = best_objects(
             boxes, anchors, hidden, levels=priors.levels, claim_from=claim_from, offset=offset
@@ -82,5 +82,5 @@ class MaxIoUAssigner:
         index = torch.where(best >= self.positive_iou, own, index)
         index = torch.where(claimant >= 0, own if self.keep_argmax else claimant, index)
         index = index.where(objects.any(1, keepdim=True), BACKGROUND)
-        index = index.where(~covered, IGNORED)
+        index = index.masked_fill(covered, IGNORED)
         return Assignment(index, (index >= 0).to(torch.float32))

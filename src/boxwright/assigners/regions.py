@@ -34,9 +34,9 @@ def covered_by_crowd(
     Returns:
         (B, L) bool.
     """
+    if threshold is None or not targets.has_crowd:
+        return torch.zeros(len(targets), len(priors), dtype=torch.bool, device=targets.crowd.device)
     crowd, anchors = clean_boxes(targets.boxes, targets.crowd), priors.boxes
-    if threshold is None:
-        return torch.zeros(len(crowd), len(priors), dtype=torch.bool, device=crowd.device)
     if priors.levels and anchors.ndim == 2:
         sizes = [level.size for level in priors.levels]
         grids = zip(priors.levels, anchors.split(sizes), strict=True)

@@ -1,6 +1,6 @@
 """What an assigner that looks at predictions needs, made safe once per call."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
@@ -22,7 +22,7 @@ class Scene:
         boxes: (B, G, 4) clean boxes of the objects, far away where there is none.
         logits: (B, L, C) as predicted.
         predicted: (B, L, 4) clean predicted boxes, far away at covered priors.
-        priors: as given.
+        priors: as given, the centres stored coordinate by coordinate.
         covered: (B, L) bool, priors in a region to ignore.
     """
 
@@ -50,8 +50,9 @@ class Scene:
             raise ValueError("this assigner looks at predictions: pass predictions with decoded boxes")
         covered = covered_by_crowd(priors, targets, ignore_threshold)
         boxes = clean_boxes(targets.boxes.to(torch.float32), targets.objects)
-        keep = None if ignore_threshold is None else ~covered
+        keep = ~covered if targets.has_crowd and ignore_threshold is not None else None
         predicted = clean_boxes(predictions.boxes.to(torch.float32), keep)
+        priors = replace(priors, centers=priors.centers.movedim(-1, 0).contiguous().movedim(0, -1))
         return cls(targets, boxes, predictions.logits, predicted, priors, covered)
 
     def class_logits(self, images: slice, objects: slice) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor
 __all__ = ["claim", "falling", "keep_best", "match", "rising", "take", "top_k", "unpack_falling", "unpack_rising"]
 
 _LOW: Final = 2**32 - 1
+_LAST: Final = _LOW - 1  # so that the key -1 of `falling`, less than any other, unpacks to the index -1
 _GROUP: Final = 32
 
 
@@ -22,14 +23,14 @@ def unpack_rising(key: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def falling(value: Tensor, index: Tensor) -> Tensor:
-    """Pack a float >= 0 and an index < 2³² into int64: the maximum is the largest value, on ties the lowest index."""
-    return rising(value, _LOW - index)
+    """Pack a float >= 0 and an index < 2³² - 1 into int64: the maximum is the largest value, then the lowest index."""
+    return rising(value, _LAST - index)
 
 
 def unpack_falling(key: Tensor) -> tuple[Tensor, Tensor]:
     """Return the float32 value and the index that `falling` packed."""
     value, index = unpack_rising(key)
-    return value, _LOW - index
+    return value, _LAST - index
 
 
 def top_k(value: Tensor, k: int, *, largest: bool = True) -> tuple[Tensor, Tensor]:
@@ -77,13 +78,14 @@ def match(index: Tensor, quality: Tensor, chosen: Tensor, priors: int) -> Tensor
     number = torch.arange(objects, device=index.device).unsqueeze(-1)
     key = torch.where(chosen, falling(quality, number), -1)
     table = key.new_full((images, priors), -1).scatter_reduce(1, index.flatten(1), key.flatten(1), "amax")
-    return torch.where(table >= 0, unpack_falling(table)[1], -1)
+    return _LAST - (table & _LOW)
 
 
 def take(per_prior: Tensor, index: Tensor) -> Tensor:
     """Look up what priors have, (L, D) for all images or (B, L, D), at (B, G, K) indices: (B, G, K, D)."""
-    if per_prior.ndim == 2:
-        return per_prior[index]
+    if per_prior.ndim == 2:  # coordinate by coordinate, as `clean_boxes` stores them
+        planes = per_prior.t().index_select(1, index.flatten())
+        return planes.view(-1, *index.shape).movedim(0, -1)
     flat = index.flatten(1).unsqueeze(-1).expand(-1, -1, per_prior.shape[-1])
     return per_prior.gather(1, flat).reshape(*index.shape, -1)
 

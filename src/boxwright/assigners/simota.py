@@ -9,7 +9,7 @@ from torch import Tensor
 
 from boxwright.assigners.blocks import of_images
 from boxwright.assigners.dynamic_k import dynamic_k, probability, sum_over_classes
-from boxwright.assigners.grid import box_centers, inside_margin
+from boxwright.assigners.grid import center_offsets, inside_margin
 from boxwright.assigners.scene import Scene
 from boxwright.structures import Assignment, Predictions, Priors, Targets
 
@@ -95,9 +95,9 @@ class SimOTAAssigner:
         """1 where a prior is near to the object (no penalty) and 1 where that makes it a candidate: (b, g, L) each."""
         boxes = scene.boxes[images, objects].unsqueeze(-2)
         centers = of_images(scene.priors.centers, images).unsqueeze(-3)
-        x, y = (centers - box_centers(boxes)).abs_().unbind(-1)
+        x, y = center_offsets(boxes, centers)
         radius = scene.priors.strides * self.center_radius
-        window = torch.lt(torch.maximum(x, y), radius, out=torch.empty_like(x))
+        window = torch.lt(torch.maximum(x.abs_(), y.abs_(), out=x), radius, out=y)
         if self.near == "center":
             return window, window
         margin = inside_margin(boxes, centers)

@@ -129,7 +129,7 @@ class TaskAlignedAssigner:
             index = index.where(keep_best(index, metric, self.final_topk), BACKGROUND)
             metric = metric * (index >= 0)
         score = self._normalise(index, metric, overlap * (index >= 0), scene.boxes.shape[1])
-        return Assignment(index.where(~scene.covered, IGNORED), score.to(torch.float32))
+        return Assignment(index.masked_fill(scene.covered, IGNORED), score.to(torch.float32))
 
     def _normalise(self, index: Tensor, metric: Tensor, overlap: Tensor, objects: int) -> Tensor:
         """Scale t (B, L) so that the best of an object gets the object's largest u."""

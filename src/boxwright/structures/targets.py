@@ -19,12 +19,15 @@ class Targets(TensorStruct):
         labels: (B, G) int64, class index from 0; 0 where padded.
         valid: (B, G) bool, False where padded.
         crowd: (B, G) bool, regions to ignore: neither matched nor counted as background. Only where `valid`.
+        has_crowd: False promises that `crowd` is nowhere True, so that nobody has to look on the device; True if in
+            doubt. Not a tensor: compiled code is made once for each.
     """
 
     boxes: Tensor
     labels: Tensor
     valid: Tensor
     crowd: Tensor
+    has_crowd: bool = True
 
     @classmethod
     def from_list(cls, targets: Sequence[Mapping[str, Tensor]], pad_to_multiple: int = 1) -> Self:
@@ -54,7 +57,7 @@ class Targets(TensorStruct):
             valid[index, :count] = True
             if "iscrowd" in target:
                 crowd[index, :count] = target["iscrowd"].to(torch.bool)
-        return cls(boxes, labels, valid, crowd)
+        return cls(boxes, labels, valid, crowd, has_crowd=bool(crowd.any()))
 
     def to_list(self) -> list[dict[str, Tensor]]:
         """Unpad into torchvision's list of dictionaries (synchronises with the device)."""

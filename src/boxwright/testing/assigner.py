@@ -1,0 +1,199 @@
+"""`check_assigner`: what an assigner must survive before anybody should train with it."""
+
+import pickle
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from boxwright.assigners.blocks import BLOCK_ELEMENTS
+from boxwright.structures import IGNORED, Assignment, Targets
+from boxwright.testing.scenes import Scene, random_scene
+
+__all__ = ["check_assigner"]
+
+Assigner = Callable[..., Assignment | tuple[Assignment, ...]]
+
+WAITING = ("_local_scalar_dense", "is_nonzero", "nonzero", "masked_select", "_unique2", "unique_dim", "equal")
+
+
+def check_assigner(
+    assigner: Assigner,
+    *,
+    reference: Assigner | None = None,
+    scenes: int = 12,
+    order: bool = True,
+    waits: bool = False,
+    compile: bool = True,
+    seed: int = 0,
+) -> None:
+    """Check that an assigner is right, sound, and answers the same in every setting; say what is not.
+
+    Tried are, on random scenes of which every second is hostile (see `random_scene`): that matches are with real
+    objects and scores are finite, inputs left untouched, other block sizes, more padding, images in another order, the
+    promise that there is no crowd, predictions and targets of another precision, waiting for the device, a CUDA device
+    where there is one; on ordinary scenes objects in another order; and `torch.compile(fullgraph=True)`.
+
+    Args:
+        assigner: called with priors, targets and predictions; gives one assignment or a tuple of several. One that
+            draws samples must take everybody.
+        reference: the same written independently, compared on all scenes: indices exactly, scores to 1e-5.
+        scenes: how many.
+        order: whether objects may change places where none tie (not so where the last one listed wins).
+        waits: whether it may wait for the device, as a solver on the host does.
+        compile: whether to compile it, which takes seconds.
+        seed: of the first scene.
+
+    Raises:
+        AssertionError: with the name of the assigner, the scene and what is wrong.
+
+    >>> from boxwright.assigners import ATSSAssigner
+    >>> check_assigner(ATSSAssigner(), scenes=2, compile=False)
+    """
+    for number in range(seed, seed + scenes):
+        scene = random_scene(number, hostile=number % 2 == 0)
+        trial = _Trial(assigner, scene, f"random_scene({number}, hostile={number % 2 == 0})")
+        trial.is_sound()
+        trial.keeps_its_inputs()
+        trial.looks_the_same_in_other_settings()
+        if not waits:
+            trial.waits_for_nothing()
+        if reference is not None:
+            trial.compare("differs from the reference", _answers(reference(*scene)), tolerance=1e-5)
+        if order:
+            usual = random_scene(number, hostile=False)
+            _Trial(assigner, usual, f"random_scene({number}, hostile=False)").does_not_depend_on_order()
+    if compile:
+        _Trial(assigner, random_scene(seed, hostile=False), f"random_scene({seed}, hostile=False)").compiles()
+
+
+class _Trial:
+    """An assigner, a scene, and its answers there."""
+
+    def __init__(self, assigner: Assigner, scene: Scene, note: str) -> None:
+        self.assigner, self.scene = assigner, scene
+        self.name = f"{getattr(assigner, '__name__', type(assigner).__name__)} ({note})"
+        self.before = pickle.dumps(_tensors(scene))
+        self.answers = _answers(assigner(*scene))
+
+    def is_sound(self) -> None:
+        priors, targets, _ = self.scene
+        for index, score in ((answer.gt_index, answer.score) for answer in self.answers):
+            for what, tensor, dtype in (("gt_index", index, torch.int64), ("score", score, torch.float32)):
+                shape = (len(targets), len(priors))
+                self._claim(tensor.shape == shape, f"{what} has shape {tuple(tensor.shape)} instead of {shape}")
+                self._claim(tensor.dtype == dtype, f"{what} is {tensor.dtype} instead of {dtype}")
+            objects = targets.labels.shape[1]
+            self._claim(index.ge(IGNORED).all() and index.lt(max(objects, 1)).all(), "gt_index is out of range")
+            self._claim(score.isfinite().all() and score.ge(0).all(), "a score is negative or not finite")
+            self._claim(not score[index < 0].any(), "a prior without an object has a score")
+            matched = torch.cat([targets.objects, targets.objects.new_zeros(len(targets), 1)], dim=1)
+            real = matched.gather(1, index.clamp(min=0))
+            self._claim(real[index >= 0].all(), "a prior is matched with padding or with a crowd region")
+
+    def keeps_its_inputs(self) -> None:
+        self._claim(pickle.dumps(_tensors(self.scene)) == self.before, "changes its inputs in place")
+        self._try("gives two answers to the same call", self.scene)
+
+    def looks_the_same_in_other_settings(self) -> None:
+        priors, targets, predictions = self.scene
+        for elements in (1, 1000):
+            with mock.patch.dict(BLOCK_ELEMENTS, cpu=elements):
+                self._try(f"shows blocks of {elements} pairs", self.scene)
+        self._try("shows padding", Scene(priors, _padded(targets), predictions))
+        turned = _answers(self.assigner(priors, targets.map(_flip), predictions.map(_flip)))
+        self.compare("depends on the order of images", [answer.map(_flip) for answer in turned])
+        if not targets.crowd.any():
+            self._try("looks for crowd", Scene(priors, replace(targets, has_crowd=False), predictions))
+        double = targets.map(lambda t: t.double() if t.is_floating_point() else t)
+        self._try("sees boxes in float64 differently", Scene(priors, double, predictions), tolerance=1e-5)
+        low = predictions.map(Tensor.bfloat16)
+        rounded = _Trial(self.assigner, Scene(priors, targets, low.map(Tensor.float)), "predictions rounded")
+        rounded._try("sees predictions in bfloat16 differently", Scene(priors, targets, low), tolerance=1e-5)
+        if torch.cuda.is_available():
+            there = (part.to("cuda") for part in self.scene)
+            found = [answer.to("cpu") for answer in _answers(self.assigner(*there))]
+            self.compare("differs on CUDA", found, tolerance=1e-5)
+
+    def does_not_depend_on_order(self) -> None:
+        priors, targets, predictions = self.scene
+        order = torch.arange(targets.labels.shape[1]).flip(0)
+        found = _answers(self.assigner(priors, targets.map(lambda t: t[:, order]), predictions))
+        if len(order):
+            found = [replace(a, gt_index=a.gt_index.where(~a.positive, order[a.gt_index.clamp(min=0)])) for a in found]
+        self.compare("depends on the order of objects", found)
+
+    def waits_for_nothing(self) -> None:
+        with _NoWaiting(self.name):
+            self.assigner(*self.scene)
+
+    def compiles(self) -> None:
+        torch.compiler.reset()
+        try:
+            found = _answers(torch.compile(self.assigner, fullgraph=True, backend="aot_eager")(*self.scene))
+        except torch._dynamo.exc.TorchDynamoException as error:
+            raise AssertionError(f"{self.name}: does not compile in one graph: {error}") from error
+        self.compare("answers otherwise when compiled", found, tolerance=1e-5)
+
+    def compare(self, complaint: str, found: list[Assignment], tolerance: float = 0.0) -> None:
+        """Hold other answers against those of the trial."""
+        for expected, actual in zip(self.answers, found, strict=True):
+            other = int((expected.gt_index != actual.gt_index).sum())
+            self._claim(other == 0, f"{complaint}: {other} of {expected.gt_index.numel()} priors are matched otherwise")
+            gap = (expected.score - actual.score).abs().max().item() if expected.score.numel() else 0.0
+            self._claim(gap <= tolerance, f"{complaint}: scores differ by {gap:.3g}")
+
+    def _try(self, complaint: str, scene: Scene, tolerance: float = 0.0) -> None:
+        self.compare(complaint, _answers(self.assigner(*scene)), tolerance)
+
+    def _claim(self, holds: bool | Tensor, complaint: str) -> None:
+        if not holds:
+            raise AssertionError(f"{self.name}: {complaint}")
+
+
+class _NoWaiting(TorchDispatchMode):
+    """Fails where the host would wait for a device, on whatever device it runs."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        operator = function.overloadpacket.__name__
+        if operator in WAITING:
+            raise AssertionError(f"{self.name}: waits for the device ({operator})")
+        if operator in {"index", "index_put_"} and any(i is not None and i.dtype == torch.bool for i in args[1]):
+            raise AssertionError(f"{self.name}: waits for the device (indexing by a mask)")
+        return function(*args, **(kwargs or {}))
+
+
+def _answers(result: Assignment | tuple[Assignment, ...]) -> list[Assignment]:
+    return [result] if isinstance(result, Assignment) else list(result)
+
+
+def _tensors(scene: Scene) -> list[Tensor]:
+    found: list[Tensor] = []
+    for part in scene:
+        part.map(lambda tensor: found.append(tensor) or tensor)  # type: ignore[func-returns-value]
+    return found
+
+
+def _flip(tensor: Tensor) -> Tensor:
+    return tensor.flip(0)
+
+
+def _padded(targets: Targets) -> Targets:
+    """Add three entries that are no objects, though their boxes and labels look like some."""
+    images = len(targets)
+    nothing = torch.zeros(images, 3, dtype=torch.bool)
+    boxes = torch.tensor([7.0, 7.0, 30.0, 30.0]).expand(images, 3, 4)
+    return Targets(
+        torch.cat([targets.boxes, boxes], dim=1),
+        torch.cat([targets.labels, nothing.long() + 1], dim=1),
+        torch.cat([targets.valid, nothing], dim=1),
+        torch.cat([targets.crowd, nothing], dim=1),
+    )
