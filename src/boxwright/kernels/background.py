@@ -24,7 +24,7 @@ CHUNK = 2**15
 # what a device without such caches takes at once
 MUCH = 2**24
 # fewer entries are not worth a second thread
-WORTH_A_THREAD = 2**15
+WORTH_A_THREAD = 2**17
 
 
 class Background:
@@ -97,7 +97,7 @@ class Background:
             return []
         rows, columns = entries.logits.shape
         # small problems are cut so that the buffers do not outweigh the logits
-        chunk = min(CHUNK, max(CHUNK // 4, total // 6)) if entries.logits.is_cpu else MUCH
+        chunk = min(CHUNK, max(CHUNK // 4, total // 4)) if entries.logits.is_cpu else MUCH
         step = max(1, chunk // columns)
         pieces = [
             _Piece(slice(start, start + step), logits, entries.positive)

@@ -2,8 +2,7 @@
 """The two passes over all logits as Triton kernels: each logit is read twice and each gradient written once.
 
 The formulas are those of `boxwright.kernels.background`, which is its reference. Sums are kept in fixed point, so that
-the order of the additions does not matter: the same input gives the same bits, whatever PyTorch is asked for. Import
-this module only where Triton is installed.
+the order of the additions does not matter. Import this module only where Triton is installed.
 """
 
 import torch
