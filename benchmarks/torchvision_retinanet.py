@@ -27,6 +27,7 @@ from torchvision.models.detection import RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.retinanet import RetinaNetHead
 
+from boxwright.engine.device import resolve_precision
 from boxwright.engine.train import train
 from boxwright.models.images import MEAN, STD, to_float
 from boxwright.models.layers import group_norm
@@ -128,9 +129,11 @@ def make_step(name: str):
         ]
     )
 
+    bf16 = resolve_precision(recipe.train.precision, "cpu") == "bf16-mixed"  # as the engine chooses on this machine
+
     def step() -> float:
         start = time.perf_counter()
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             loss = sum(detector(images, targets).values())
         optimizer.zero_grad()
         loss.backward()
