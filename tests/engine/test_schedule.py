@@ -13,8 +13,8 @@ def test_warm_up_and_staircase_of_the_published_recipe():
     config = load_recipe("retinanet").schedule
     schedule = Schedule.from_config(config, steps_per_epoch=7500)
     assert schedule.total_steps == 90_000
-    assert schedule.factor(0) == pytest.approx(0.001)
-    assert schedule.factor(250) == pytest.approx(0.5005)
+    assert schedule.factor(0) == pytest.approx(0.333)
+    assert schedule.factor(250) == pytest.approx(0.6665)
     assert schedule.factor(500) == 1
     assert schedule.factor(59_999) == 1
     assert schedule.factor(60_000) == pytest.approx(0.1)
