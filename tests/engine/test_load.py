@@ -102,5 +102,5 @@ def test_recipe_of_another_version(trained, tmp_path):
     _, detector = trained
     text = json.dumps({"name": "old", "future": 1})
     save_weights(tmp_path / "w.safetensors", detector.state_dict(), {"recipe": text, "classes": CLASSES})
-    with pytest.raises(RunError, match="unknown key .future.*written by another version of boxwright"):
+    with pytest.raises(RunError, match=r"unknown key .future.*written by another version of boxwright"):
         load(tmp_path / "w.safetensors")

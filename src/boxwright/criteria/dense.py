@@ -53,8 +53,8 @@ class DenseCriterion(nn.Module):
         quality_weight: factor of the quality loss.
         soft_target: class target of a positive: "hard" 1, "assignment" the assigner's score, or "iou" the IoU of its
             decoded box with its object.
-        sum_targets: whether the targets of `soft_target="assignment"` are summed to normalise (TOOD), or the positives are
-            counted all the same (NanoDet-Plus).
+        sum_targets: whether the targets of `soft_target="assignment"` are summed to normalise (TOOD), or the positives
+            are counted all the same (NanoDet-Plus).
         quality_target: "centerness" of the prior in its object (Tian et al. 2019, arXiv:1904.01355), or "iou" of the
             decoded box.
         weigh_boxes: what weighs (and normalises) the box losses of a positive: "target" its class target, "score" its
