@@ -50,7 +50,10 @@ class Postprocess:
         scores = scores.flatten(1).gather(1, picked)
         rows = (picked // classes).unsqueeze(-1)
         boxes = coder.decode(priors, predictions.params.float()).gather(1, rows.expand(-1, -1, 4))
-        return clip_boxes(boxes, limits), scores, picked % classes
+        corner, opposite = clip_boxes(boxes, limits).split(2, dim=-1)
+        # sides that are predicted one by one may cross; libraries disagree about the overlaps of such boxes
+        boxes = torch.cat([corner, torch.maximum(corner, opposite)], dim=-1)
+        return boxes, scores, picked % classes
 
     def _scores(self, predictions: Predictions) -> Tensor:
         """Scores (B, L, C), 0 where the class alone is below the threshold, whatever a quality branch makes of it."""
