@@ -39,6 +39,9 @@ def inspect(
 ) -> None:
     """Show what assigners do with the objects of a data set: one HTML page that needs no network."""
     import json
+    import sys
+
+    from rich.progress import Progress
 
     from boxwright.data.index import open_dataset
     from boxwright.files import write_text
@@ -51,15 +54,18 @@ def inspect(
         data, format=format, classes=class_list(classes), splits={name: path} if path else None, images=images
     )
     typer.echo("\n".join([index.describe(), *index.notes]))
-    report = inspect_data(
-        index,
-        chosen,
-        split=name,
-        images=pictures or (),
-        assigners=None if assigner is None else [name.strip() for name in assigner.split(",")],
-        sweep=sweep,
-        show=show,
-    )
+    with Progress(transient=True, disable=not sys.stdout.isatty()) as bar:
+        task = bar.add_task("images")
+        report = inspect_data(
+            index,
+            chosen,
+            split=name,
+            images=pictures or (),
+            assigners=None if assigner is None else [name.strip() for name in assigner.split(",")],
+            sweep=sweep,
+            show=show,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
     write_text(output, inspect_page(report))
     write_text(output.with_suffix(".json"), json.dumps(report))
     _print(report)

@@ -151,7 +151,7 @@ class DenseDetector(nn.Module):
             raise ValueError(f"got {len(pixels)} images but targets of {len(targets)}")
         if scales is None:
             return targets
-        return Targets(targets.boxes * scales.view(-1, 1, 1), targets.labels, targets.valid, targets.crowd)
+        return replace(targets, boxes=targets.boxes * scales.view(-1, 1, 1))
 
 
 def _rescaled(detections: Detections, scales: Tensor) -> Detections:
