@@ -1,24 +1,18 @@
 """The images of a report: which to show, and what is drawn on them."""
 
-import base64
-import io
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from boxwright.data.dataset import read_record
 from boxwright.data.records import ImageRecord
-from boxwright.errors import DataError
 from boxwright.study.choices import Choice
 from boxwright.study.explain import explain
+from boxwright.study.pictures import picture
 from boxwright.study.scenes import PriorGenerator, Scenes, priors_of
 from boxwright.study.tally import Tally
 
 __all__ = ["gallery", "pick"]
-
-_LONGEST: Final = 640  # pixels of an embedded picture
 
 
 def pick(scenes: Scenes, tallies: dict[str, Tally], count: int) -> dict[int, str]:
@@ -92,22 +86,6 @@ def gallery(
                     for choice in choices
                 ],
             }
-            | _picture(record)
+            | picture(record)
         )
     return entries
-
-
-def _picture(record: ImageRecord) -> dict[str, str]:
-    """The image as a data URI, or why there is none."""
-    try:
-        pixels = read_record(record)
-    except DataError as error:
-        return {"error": str(error)}
-    image = Image.fromarray(pixels.permute(1, 2, 0).numpy())
-    scale = min(1.0, _LONGEST / max(image.size))
-    small = image.resize(
-        (max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.LANCZOS
-    )
-    stream = io.BytesIO()
-    small.save(stream, "JPEG", quality=82)
-    return {"picture": "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()}

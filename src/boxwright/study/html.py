@@ -5,32 +5,25 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from importlib import resources
 from string import Template
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
+
+from boxwright.study.tables import Column, row, table, written
 
 __all__ = ["inspect_page"]
 
 _FOLDER: Final = resources.files("boxwright.study") / "page"
 
 
-class _Column(NamedTuple):
-    """A column of a table: which number, how it is written, its heading, and classes of its cells."""
-
-    key: str
-    form: str
-    title: str
-    style: str = ""
-
-
-_OBJECTS: Final = _Column("objects", "count", "objects")
+_OBJECTS: Final = Column("objects", "count", "objects")
 _RESULT: Final = (
-    _Column("unmatched", "count", "no positives"),
-    _Column("unmatched_share", "share", "share", "bar bad"),
-    _Column("positives_per_object", "mean", "per object"),
-    _Column("lost_share", "share", "lost", "bar"),
+    Column("unmatched", "count", "no positives"),
+    Column("unmatched_share", "share", "share", "bar bad"),
+    Column("positives_per_object", "mean", "per object"),
+    Column("lost_share", "share", "lost", "bar"),
 )
 _PRIORS: Final = (
-    _Column("ignored_share", "share", "priors ignored", "bar"),
-    _Column("negatives_per_positive", "mean", "negatives per positive"),
+    Column("ignored_share", "share", "priors ignored", "bar"),
+    Column("negatives_per_positive", "mean", "negatives per positive"),
 )
 _CARDS: Final = (_OBJECTS, *_RESULT, *_PRIORS)
 _CARD_TITLES: Final = {
@@ -50,7 +43,7 @@ def inspect_page(report: dict[str, Any]) -> str:
         f"seen at {_size(recipe['size'])} px as {recipe['name']} sees them, on strides "
         f"{', '.join(f'{stride:g}' for stride in recipe['strides'])}."
     )
-    script = "".join((_FOLDER / name).read_text(encoding="utf-8") for name in ("page.js", "images.js"))
+    script = "".join((_FOLDER / name).read_text(encoding="utf-8") for name in ("tables.js", "page.js", "images.js"))
     return Template((_FOLDER / "page.html").read_text(encoding="utf-8")).substitute(
         title="What each assigner does with these objects",
         facts=escape(facts),
@@ -86,21 +79,21 @@ def _select(name: str, label: str, options: Iterable[tuple[int, str]]) -> str:
     return f'<label>{escape(label)} <select id="{name}">{choices}</select></label>'
 
 
-def _card(column: _Column, numbers: dict[str, Any]) -> str:
+def _card(column: Column, numbers: dict[str, Any]) -> str:
     value = numbers[column.key]
     title = _CARD_TITLES.get(column.key)
     kind = f"unmatched{' bad' if value else ''}" if column.key == "unmatched" else ""
-    number = f'<dd data-k="{column.key}" data-f="{column.form}">{_text(column.form, value)}</dd>'
+    number = f'<dd data-k="{column.key}" data-f="{column.form}">{written(column.form, value)}</dd>'
     return f'<div class="{kind}"><dt>{escape(title or column.title)}</dt>{number}</div>'
 
 
 def _assigners(assigners: Sequence[dict[str, Any]]) -> str:
     columns = (*_RESULT, *_PRIORS)
     rows = [
-        _row(escape(assigner["name"]), columns, assigner["summary"]["all"], f'data-assigner="{number}"')
+        row(escape(assigner["name"]), columns, assigner["summary"]["all"], f'data-assigner="{number}"')
         for number, assigner in enumerate(assigners)
     ]
-    return _table("assigners sortable", "All assigners, at the settings chosen", "assigner", columns, rows)
+    return table("assigners sortable", "All assigners, at the settings chosen", "assigner", columns, rows)
 
 
 def _steps(number: int, assigner: dict[str, Any]) -> str:
@@ -112,25 +105,25 @@ def _steps(number: int, assigner: dict[str, Any]) -> str:
         label = f"{step['value']:g}" if step["value"] is not None else "as it is"
         usual = " (usual)" if index == assigner["usual"] else ""
         numbers = step["summary"]
-        rows.append(_row(label + usual, columns, numbers, f'data-step="{index}"', step["value"]))
-    return _table("steps sortable", caption, setting, columns, rows, f'data-assigner="{number}"')
+        rows.append(row(label + usual, columns, numbers, f'data-step="{index}"', step["value"]))
+    return table("steps sortable", caption, setting, columns, rows, f'data-assigner="{number}"')
 
 
 def _axis(number: int, axis: dict[str, Any], groups: Sequence[dict[str, Any]]) -> str:
     columns = (_OBJECTS, *_RESULT)
     rows = [
-        _row(escape(group["name"]), columns, group, f'data-axis="{number}" data-group="{index}"', index)
+        row(escape(group["name"]), columns, group, f'data-axis="{number}" data-group="{index}"', index)
         for index, group in enumerate(groups)
     ]
     caption = f"<b>{escape(axis['title'])}</b> {escape(axis['note'])}"
-    return _table(f"axis-{axis['key']} sortable", caption, axis["title"].lower(), columns, rows)
+    return table(f"axis-{axis['key']} sortable", caption, axis["title"].lower(), columns, rows)
 
 
 def _spread(report: dict[str, Any], sizes: Sequence[dict[str, Any]]) -> str:
     """Tables of size against number of positives and against level."""
     strides = report["recipe"]["strides"]
-    bins = [_Column(f"bin{i}", "share", name, "heat") for i, name in enumerate(report["bins"])]
-    levels = [_Column(f"level{i}", "share", f"stride {stride:g}", "heat") for i, stride in enumerate(strides)]
+    bins = [Column(f"bin{i}", "share", name, "heat") for i, name in enumerate(report["bins"])]
+    levels = [Column(f"level{i}", "share", f"stride {stride:g}", "heat") for i, stride in enumerate(strides)]
     axis = next(i for i, axis in enumerate(report["axes"]) if axis["key"] == "size")
     tables = []
     for name, caption, columns in (
@@ -138,10 +131,10 @@ def _spread(report: dict[str, Any], sizes: Sequence[dict[str, Any]]) -> str:
         ("levels", "<b>Levels</b> share of the positives of each size", levels),
     ):
         rows = [
-            _row(escape(group["name"]), columns, _shares(group), f'data-axis="{axis}" data-group="{index}"', index)
+            row(escape(group["name"]), columns, _shares(group), f'data-axis="{axis}" data-group="{index}"', index)
             for index, group in enumerate(sizes)
         ]
-        tables.append(_table(f"{name} sortable", caption, "size", columns, rows))
+        tables.append(table(f"{name} sortable", caption, "size", columns, rows))
     return "".join(tables)
 
 
@@ -165,58 +158,22 @@ def _anchors(anchors: dict[str, Any]) -> str:
     if not anchors:
         return ""
     columns = (
-        _Column("mean_iou", "mean", "mean best IoU"),
-        _Column("under_half", "share", "objects under 0.5", "bar bad"),
+        Column("mean_iou", "mean", "mean best IoU"),
+        Column("under_half", "share", "objects under 0.5", "bar bad"),
     )
-    rows = [_row("the recipe’s", columns, anchors["recipe"], "", 0)]
+    rows = [row("the recipe’s", columns, anchors["recipe"], "", 0)]
     for count, step in enumerate(anchors["steps"], start=1):
         shapes = ", ".join(f"{width:g}×{height:g}" for width, height in step["shapes"])
-        rows.append(_row(f'{count} fitted <span class="soft">{shapes}</span>', columns, step, "", count))
+        rows.append(row(f'{count} fitted <span class="soft">{shapes}</span>', columns, step, "", count))
     caption = "<b>Anchors</b> fitted by k-means, against those of the recipe, centred on each object"
-    table = _table("fitted sortable", caption, "anchors", columns, rows)
+    fitted = table("fitted sortable", caption, "anchors", columns, rows)
     most = len(anchors["steps"])
     drawing = (
         '<div class="anchors panel needs-script"><label>k-means: <output id="k-value"></output><br>'
         f'<input id="k" type="range" min="1" max="{most}" value="{min(3, most)}"></label>'
         '<svg role="img" aria-label="The fitted anchors around one centre"></svg></div>'
     )
-    return f'<div class="grid">{table}{drawing}</div>'
-
-
-def _table(
-    kind: str, caption: str, head: str, columns: Iterable[_Column], rows: Iterable[str], attributes: str = ""
-) -> str:
-    heads = "".join(f'<th scope="col">{escape(title)}</th>' for title in (head, *(c.title for c in columns)))
-    return (
-        f'<div class="scroll" tabindex="0" role="group" aria-label="{escape(kind.split()[0])}">'
-        f'<table class="{kind}" {attributes}>'
-        f"<caption>{caption}</caption><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
-    )
-
-
-def _row(
-    label: str, columns: Iterable[_Column], numbers: dict[str, Any], attributes: str, order: float | None = None
-) -> str:
-    head = f'<th scope="row"{"" if order is None else f" data-v={order!r}"}>{label}</th>'
-    return f"<tr {attributes}>{head}{''.join(_cell(column, numbers[column.key]) for column in columns)}</tr>"
-
-
-def _cell(column: _Column, value: float | None) -> str:
-    shade = "--heat:" if "heat" in column.style else "--share:"
-    style = f' class="{column.style}" style="{shade}{_amount(column, value)}"' if column.style else ""
-    known = "" if value is None else repr(value)
-    return f'<td data-k="{column.key}" data-f="{column.form}" data-v="{known}"{style}>{_text(column.form, value)}</td>'
-
-
-def _amount(column: _Column, value: float | None) -> str:
-    return f"{value or 0:.3f}" if "heat" in column.style else f"{100 * (value or 0):.1f}%"
-
-
-def _text(form: str, value: float | None) -> str:
-    """Write a number; the page's script writes it alike."""
-    if value is None:
-        return "–"
-    return {"count": "{:,}", "mean": "{:.2f}", "share": "{:.1%}"}[form].format(value).replace("%", " %")
+    return f'<div class="grid">{fitted}{drawing}</div>'
 
 
 def _size(size: Any) -> str:

@@ -1,4 +1,3 @@
-"use strict";
 (() => {
   const report = JSON.parse(document.getElementById("report").textContent);
   const bins = report.bins.length, levels = report.recipe.strides.length;
@@ -9,8 +8,6 @@
     image: 0,
     object: 0,
   };
-  const all = (selector, root = document) => [...root.querySelectorAll(selector)];
-  const one = (selector, root = document) => root.querySelector(selector);
   document.documentElement.classList.remove("no-script");
 
   // Numbers, written as the page was: see `page.py`.
@@ -100,29 +97,6 @@
     one("#step-value").textContent = text;
     slider.setAttribute("aria-valuetext", text);
     report.axes.forEach((axis, i) => (one("#filter-" + axis.key).value = state.filters[i]));
-  }
-
-  function sortable(table) {
-    const body = table.tBodies[0];
-    all("thead th", table).forEach((head, column) => {
-      const button = document.createElement("button");
-      button.type = "button";
-      button.append(...head.childNodes);
-      head.append(button);
-      button.addEventListener("click", () => {
-        const falling = head.getAttribute("aria-sort") !== "descending";
-        all("thead th", table).forEach((other) => other.removeAttribute("aria-sort"));
-        head.setAttribute("aria-sort", falling ? "descending" : "ascending");
-        const key = (row) => row.cells[column].dataset.v ?? row.cells[column].textContent;
-        const order = (a, b) => {
-          const [x, y] = [key(a), key(b)];
-          const numbers = x !== "" && y !== "" && !isNaN(x) && !isNaN(y);
-          if (numbers) return x - y;
-          return x === "" ? -1 : y === "" ? 1 : x.localeCompare(y);
-        };
-        body.append(...[...body.rows].sort((a, b) => (falling ? -order(a, b) : order(a, b))));
-      });
-    });
   }
 
   function clickable(row, act) {

@@ -1,0 +1,67 @@
+"""Tables of a page: complete without a script, sortable with one."""
+
+from collections.abc import Iterable, Mapping
+from html import escape
+from typing import Any, Final, NamedTuple
+
+__all__ = ["Column", "row", "table", "written"]
+
+_FORMS: Final = {"count": "{:,}", "mean": "{:.2f}", "share": "{:.1%}"}
+
+
+class Column(NamedTuple):
+    """A column of a table: which number, how it is written, its heading, and classes of its cells."""
+
+    key: str
+    form: str
+    title: str
+    style: str = ""
+
+
+def table(
+    kind: str, caption: str, head: str, columns: Iterable[Column], rows: Iterable[str], attributes: str = ""
+) -> str:
+    """Write a table in a box that scrolls sideways.
+
+    Args:
+        kind: classes of the table; `sortable` gives its headings buttons.
+        caption: markup.
+        head: heading of the first column.
+        columns: the others.
+        rows: see `row`.
+        attributes: more attributes of the table.
+    """
+    heads = "".join(f'<th scope="col">{escape(title)}</th>' for title in (head, *(c.title for c in columns)))
+    return (
+        f'<div class="scroll" tabindex="0" role="group" aria-label="{escape(kind.split()[0])}">'
+        f'<table class="{kind}" {attributes}>'
+        f"<caption>{caption}</caption><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def row(
+    label: str, columns: Iterable[Column], numbers: Mapping[str, Any], attributes: str = "", order: float | None = None
+) -> str:
+    """Write a row; `label` is markup, `order` what it is sorted by instead of its text."""
+    head = f'<th scope="row"{"" if order is None else f" data-v={order!r}"}>{label}</th>'
+    return f"<tr {attributes}>{head}{''.join(_cell(column, numbers[column.key]) for column in columns)}</tr>"
+
+
+def _cell(column: Column, value: float | None) -> str:
+    shade = "--heat:" if "heat" in column.style else "--share:"
+    style = f' class="{column.style}" style="{shade}{_amount(column, value)}"' if column.style else ""
+    known = "" if value is None else repr(value)
+    return (
+        f'<td data-k="{column.key}" data-f="{column.form}" data-v="{known}"{style}>{written(column.form, value)}</td>'
+    )
+
+
+def _amount(column: Column, value: float | None) -> str:
+    return f"{value or 0:.3f}" if "heat" in column.style else f"{100 * (value or 0):.1f}%"
+
+
+def written(form: str, value: float | None) -> str:
+    """Write a number; the page's script writes it alike."""
+    if value is None:
+        return "–"
+    return _FORMS[form].format(value).replace("%", " %")
