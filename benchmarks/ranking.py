@@ -1,6 +1,7 @@
 """Cost of the ranking losses beside a focal loss and the published loops: time, peak memory, growth, accuracy.
 
     python benchmarks/ranking.py --rounds 5 --output benchmarks/results/ranking
+    python benchmarks/ranking.py --device cuda --output benchmarks/results/ranking_h100
 
 The losses take turns in one process, and the fastest round of each counts, so that the ratios hold on a busy machine.
 The loop is a float32 transcription of the published formulas; it runs once, and only where it takes seconds.
@@ -46,8 +47,8 @@ def ap_loop(logits: Tensor, dense: Tensor) -> Tensor:
     gradient = torch.zeros_like(logits)
     scores = logits[dense == 1]
     relevant = ((dense == 0) & (logits >= scores.min() - 1)).nonzero().view(-1)
-    negatives, update, best = logits[relevant], torch.zeros(len(relevant), dtype=logits.dtype), torch.zeros(())
-    errors = torch.zeros_like(scores)
+    negatives, best = logits[relevant], logits.new_zeros(())
+    update, errors = torch.zeros_like(negatives), torch.zeros_like(scores)
     for place in scores.argsort():
         a = (scores / 2 - scores[place] / 2 + 0.5).clamp(0, 1).sum() + 0.5
         above = (negatives / 2 - scores[place] / 2 + 0.5).clamp_(0, 1)
@@ -153,21 +154,39 @@ def table(rows: list[dict[str, float]], fitted: dict[str, float], threads: int) 
     return "\n".join(lines) + "\n"
 
 
+def on_gpu(rows: list[tuple[int, int]], output: Path | None) -> None:
+    """Print the table of a GPU, and write it."""
+    import ranking_on_gpu as gpu
+
+    measured = []
+    for positives, negatives in rows:
+        sizes = {"positives": positives, "negatives": negatives}
+        loop = ap_loop if negatives <= LOOP_LIMIT else None
+        measured.append(sizes | gpu.measure(*problem(positives, negatives), loop))
+    save(gpu.table(measured), {"rows": measured}, output)
+
+
+def save(text: str, numbers: dict[str, object], output: Path | None) -> None:
+    print(text)
+    if output:
+        output.with_suffix(".json").write_text(json.dumps(numbers, indent=1) + "\n")
+        output.with_suffix(".md").write_text(text)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rows", type=int, default=len(ROWS), help="how many rows of the table, from the smallest")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--output", type=Path, help="write OUTPUT.json and OUTPUT.md")
     options = parser.parse_args()
+    if options.device == "cuda":
+        return on_gpu(ROWS[: options.rows], options.output)
     torch.set_num_threads(options.threads)
     rows = [measure(*row, options.rounds) for row in ROWS[: options.rows]]
     fitted = growth(options.rounds)
-    text = table(rows, fitted, options.threads)
-    print(text)
-    if options.output:
-        options.output.with_suffix(".json").write_text(json.dumps({"rows": rows, "growth": fitted}, indent=1) + "\n")
-        options.output.with_suffix(".md").write_text(text)
+    save(table(rows, fitted, options.threads), {"rows": rows, "growth": fitted}, options.output)
 
 
 if __name__ == "__main__":
