@@ -26,6 +26,7 @@ TITLES = {
     "nanodet": "NanoDet",
     "nanodet-plus": "NanoDet-Plus",
     "tood": "TOOD",
+    "ssd": "SSD",
 }
 
 WHAT = {
@@ -80,6 +81,12 @@ Class and box should be best at the same place. The head shares one stack of con
 layers, multiplies scores by a map and reads each side of a box where learned offsets point. After first epochs by ATSS
 an object takes the 13 priors with the largest score · IoU⁶. Feng et al. 2021,
 [arXiv:2108.07755](https://arxiv.org/abs/2108.07755).""",
+    "ssd": """\
+Default boxes of several shapes on levels of falling resolution, each level with convolutions of its own, and one
+softmax over classes and background. Every object gets its best default box and all that overlap it by half. Of the
+background only the **hard negatives** count: in each image three per matched box, those with the largest loss. 8732
+boxes on 38, 19, 10, 5, 3 and 1 cells a side at 300 px; any timm backbone, with VGG-16 as published.
+Liu et al. 2016, [arXiv:1512.02325](https://arxiv.org/abs/1512.02325).""",
 }
 
 # COCO val2017, ResNet-50, 12 epochs unless said otherwise
@@ -94,6 +101,7 @@ PUBLISHED = {
     "tood": "42.4",
     "nanodet": "20.6 (320 px, 280 epochs)",
     "nanodet-plus": "30.4 (416 px, 300 epochs)",
+    "ssd": "25.1 (300 px, 65 epochs)",
 }
 
 
@@ -113,10 +121,11 @@ def parts(recipe: Recipe) -> dict[str, str]:
         "neck": part(network.neck, "channels"),
         "head": part(network.head, "convs", "channels", "reg_max"),
         "guide": part(network.guide.head, "convs", "channels") if network.guide else "",
-        "priors": part(network.priors, "scale", "octave_base", "scales_per_octave", "offset"),
+        "priors": part(network.priors, "scale", "octave_base", "scales_per_octave", "offset", "min_sizes"),
         "boxes as": part(network.coder, "reg_max"),
         "assigner": part(criterion.assigner, "topk", "positive_iou", "negative_iou"),
         "classification": part(criterion.classification),
+        "sampler": part(criterion.sampler, "ratio") if criterion.sampler else "",
         "boxes": part(criterion.box),
         "distribution": part(criterion.distribution) if criterion.distribution else "",
         "quality": f"{part(criterion.quality)} of {criterion.quality_target}" if criterion.quality else "",
@@ -144,9 +153,11 @@ def training(recipe: Recipe) -> dict[str, str]:
 def picture(recipe: Recipe) -> str:
     """Draw the parts of a recipe: the network in a row, what trains it below."""
     rows = parts(recipe)
-    network = ["image", rows["backbone"], rows["neck"], f"{recipe.detector.head.type} head", "detections"]
+    neck = rows["neck"] if "[" not in rows["neck"] else recipe.detector.neck.type  # what fits its box
+    network = ["image", rows["backbone"], neck, f"{recipe.detector.head.type} head", "detections"]
     losses = [
-        f"{name}: {rows[name].partition(',')[0]}" for name in ("classification", "boxes", "distribution", "quality")
+        f"{name}: {rows[name].partition(',')[0]}"
+        for name in ("classification", "sampler", "boxes", "distribution", "quality")
     ]
     losses = [text for text in losses if not text.endswith(": ")]
     below = [f"assigner: {rows['assigner'].partition(',')[0]}", *losses]

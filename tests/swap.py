@@ -11,7 +11,7 @@ from boxwright.recipes import build_criterion, load_recipe, schema
 from boxwright.recipes.compatibility import is_softmax
 from boxwright.structures import Predictions
 
-SYSTEMS = ("retinanet-tiny", "atss-tiny", "gfl-tiny", "nanodet-tiny", "tood-tiny")
+SYSTEMS = ("retinanet-tiny", "atss-tiny", "gfl-tiny", "nanodet-tiny", "tood-tiny", "ssd-tiny")
 PARTS = {"assigner": schema.Assigner, "classification": schema.Classification, "box": schema.Box}
 
 

@@ -132,7 +132,8 @@ def test_collate_pads_to_a_common_multiple_of_32():
     assert batch.targets.crowd.tolist() == [[False, True], [False, False]]
     assert batch.image_ids == (20, 33)
     assert len(batch) == 2
-    assert collate([sample_of(20, 40, box, (40, 80))], square=96).images.shape == (1, 3, 96, 96)
+    assert collate([sample_of(20, 40, box, (40, 80))], square=90).images.shape == (1, 3, 90, 90)
+    assert collate([sample_of(20, 100, box, (40, 80))], square=90).images.shape == (1, 3, 96, 128)
 
 
 def test_boxes_map_back_to_the_stored_image():

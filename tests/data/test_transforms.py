@@ -44,6 +44,7 @@ options = st.fixed_dictionaries(
         "horizontal_flip": st.sampled_from([0.0, 0.5]),
         "vertical_flip": st.sampled_from([0.0, 0.5]),
         "scale_jitter": st.sampled_from([None, (0.3, 2.5), (1.0, 1.0)]),
+        "expand": st.sampled_from([0.0, 0.7]),
         "iou_crop": st.sampled_from([0.0, 1.0]),
         "photometric": st.sampled_from([0.0, 1.0, 3.0]),
     }
@@ -72,10 +73,10 @@ def test_boxes_labels_and_crowd_flags_stay_together(sample, options, seed):
     assert max(height, width) <= long
 
 
-@pytest.mark.parametrize("iou_crop", [0.0, 1.0])
-def test_the_boxes_follow_the_pixels(iou_crop):
+@pytest.mark.parametrize(("expand", "iou_crop"), [(0.0, 0.0), (0.0, 1.0), (1.0, 1.0)])
+def test_the_boxes_follow_the_pixels(expand, iou_crop):
     """Each object is a block of its own colour, which must fill its box and nothing else after every change."""
-    transform = training_transform(64, vertical_flip=0.5, scale_jitter=(0.7, 2.0), iou_crop=iou_crop)
+    transform = training_transform(64, vertical_flip=0.5, scale_jitter=(0.7, 2.0), expand=expand, iou_crop=iou_crop)
     boxes = torch.tensor([[10.0, 20, 50, 60], [60, 10, 110, 30], [70, 50, 90, 70]])
     survivors = 0
     for seed in range(30):

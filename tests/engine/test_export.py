@@ -58,7 +58,7 @@ def lively(name):
 
 
 # one head by default, in a file for any number of images; the others are slow
-HEADS = ["retinanet", "atss", "gfl", "gflv2", "nanodet", "nanodet-plus", "tood"]
+HEADS = ["retinanet", "atss", "gfl", "gflv2", "nanodet", "nanodet-plus", "tood", "ssd"]
 CASES = [pytest.param(f"{name}-tiny", 1, marks=pytest.mark.slow, id=name) for name in HEADS]
 
 

@@ -16,7 +16,7 @@ def _trained_norms(module):
             nn.init.uniform_(norm.bias, -0.5, 0.5)
 
 
-@pytest.mark.parametrize("name", ["retinanet-tiny", "nanodet-plus-tiny"])
+@pytest.mark.parametrize("name", ["retinanet-tiny", "nanodet-plus-tiny", "ssd-tiny"])
 def test_a_fused_detector_predicts_the_same(name):
     torch.manual_seed(0)
     detector = build_detector(load_recipe(name, ["data.size=64"]), ["a", "b"], pretrained=False).eval()

@@ -64,7 +64,9 @@ class HardNegativeSampler:
         room = (self.ratio * assignment.positive.sum(dim=1)).long().clamp(min=self.minimum)
         background = _background(assignment)
         cost = loss.masked_fill(~background, -torch.inf)
-        rank = cost.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+        order = cost.argsort(dim=1, descending=True, stable=True)
+        place = torch.arange(cost.shape[1], device=cost.device).expand_as(order)
+        rank = torch.empty_like(order).scatter_(1, order, place)
         return _keep(assignment, assignment.positive | (background & (rank < room.unsqueeze(1))))
 
 

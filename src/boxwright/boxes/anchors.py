@@ -113,19 +113,37 @@ class AnchorGenerator:
         min_sizes: Sequence[float],
         max_sizes: Sequence[float],
         ratios: Sequence[Sequence[float]],
+        steps: Sequence[float] | None = None,
         clip: tuple[int, int] | None = None,
     ) -> Self:
         """SSD's default boxes. Liu et al. 2016, arXiv 1512.02325.
 
         Per level the square `min`, the square `√(min·max)`, then for each ratio r the boxes `min·√r × min/√r` and
         `min/√r × min·√r`.
+
+        Args:
+            strides: pixels per cell of each level of the network.
+            min_sizes: of each level, pixels.
+            max_sizes: of each level, pixels; as a rule the next level's `min`.
+            ratios: of each level, its long side / short side.
+            steps: pixels between the centres of a level where they are not its stride, as on levels whose convolutions
+                lose the border: SSD spreads the centres over the image.
+            clip: see the class.
+
+        Raises:
+            ValueError: the lists are not of one length.
         """
+        lengths = [len(strides), len(min_sizes), len(max_sizes), len(ratios), len(strides if steps is None else steps)]
+        if len(set(lengths)) != 1:
+            raise ValueError(
+                f"the network has {lengths[0]} levels, but min_sizes, max_sizes, ratios and steps name {lengths[1:]}"
+            )
         shapes = []
         for small, large, level_ratios in zip(min_sizes, max_sizes, ratios, strict=True):
             extra = math.sqrt(small * large)
             pairs = [_shape(small, turned) for ratio in level_ratios for turned in (1 / ratio, ratio)]
             shapes.append([(small, small), (extra, extra), *pairs])
-        return cls(_floats(strides), _frozen(shapes), clip=clip)
+        return cls(_floats(strides if steps is None else steps), _frozen(shapes), clip=clip)
 
     @classmethod
     def torchvision(

@@ -6,8 +6,10 @@ from typing import Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from boxwright.assigners.samplers import LossSampler
 from boxwright.boxes.iou import aligned_iou
 from boxwright.distributed import all_reduce_sum, world_size
+from boxwright.losses import sigmoid_cross_entropy, softmax_cross_entropy
 from boxwright.structures import Assignment, Predictions, Priors, Targets
 
 __all__ = ["DenseCriterion", "centerness"]
@@ -45,6 +47,8 @@ class DenseCriterion(nn.Module):
         box: loss of the positives' boxes, in its `space`: "boxes" decoded, "deltas" encoded, or "gaussian" encoded
             beside the head's `extras["log_variance"]` (B, L, 4).
         coder: encodes and decodes boxes relative to the priors.
+        sampler: chooses after the assignment which priors are charged, by the cross-entropy of their classes, such as
+            SSD's `HardNegativeSampler`; None charges all.
         distribution: loss of the four distributions that a coder such as `IntegralCoder` reads, against distances.
         quality: loss of the logits `predictions.extras["quality"]` of the positives against `quality_target`.
         classification_weight: factor of the classification loss.
@@ -78,6 +82,7 @@ class DenseCriterion(nn.Module):
         box: nn.Module,
         coder: BoxCoder,
         *,
+        sampler: LossSampler | None = None,
         distribution: nn.Module | None = None,
         quality: nn.Module | None = None,
         classification_weight: float = 1.0,
@@ -94,6 +99,7 @@ class DenseCriterion(nn.Module):
         self.classification = classification
         self.box = box
         self.coder = coder
+        self.sampler = sampler
         self.distribution = distribution
         self.quality = quality
         self.classification_weight = classification_weight
@@ -132,6 +138,8 @@ class DenseCriterion(nn.Module):
     def _losses(
         self, predictions: Predictions, priors: Priors, targets: Targets, assignment: Assignment
     ) -> dict[str, Tensor]:
+        if self.sampler is not None:
+            assignment = self.sampler(assignment, _class_cost(predictions.detach(), assignment.labels(targets)))
         match = self._match(assignment, predictions, priors, targets)
         self.positives, weights = all_reduce_sum(torch.stack([match.counted.sum(), match.weight.sum()])).unbind()
         self.normalizer = self.positives.clamp(min=1) / world_size()
@@ -181,6 +189,13 @@ class DenseCriterion(nn.Module):
                 inputs = torch.cat([inputs, predictions.extras["log_variance"].float()], dim=-1)
         loss: Tensor = self.box(inputs, goal, weight=match.weight, normalizer=normalizer)
         return loss
+
+
+def _class_cost(predictions: Predictions, labels: Tensor) -> Tensor:
+    """(B, L) cross-entropy of each prior's classes."""
+    if "background" in predictions.extras:
+        return softmax_cross_entropy(predictions.columns(), labels)
+    return sigmoid_cross_entropy(predictions.logits, labels).sum(-1)
 
 
 class _Match(NamedTuple):

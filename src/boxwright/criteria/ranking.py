@@ -38,6 +38,8 @@ class ALRPCriterion(DenseCriterion):
 
     def __init__(self, *parts: Any, **options: Any) -> None:
         super().__init__(*parts, **options)
+        if self.sampler is not None:
+            raise ValueError("aLRP ranks all priors; it needs sampler=None")
         if self.box.space != "boxes" or self.distribution is not None or self.quality is not None:
             raise ValueError("aLRP ranks losses of decoded boxes, such as giou, without distribution or quality part")
         box: Any = copy.deepcopy(self.box)

@@ -53,7 +53,7 @@ class Batch(TensorStruct):
     """B images of one size with their targets.
 
     Attributes:
-        images: (B, 3, H, W) uint8; the content at the top left, H and W multiples of 32.
+        images: (B, 3, H, W) uint8; the content at the top left.
         targets: objects in pixels of `images`.
         sizes: (B, 2) int64, height and width of the content inside the padding.
         original_sizes: (B, 2) int64, height and width of the stored images.
@@ -167,15 +167,19 @@ class DetectionDataset(Dataset[Sample]):
 
 
 def collate(samples: Sequence[Sample], square: int | None = None) -> Batch:
-    """Pad images at the right and the bottom to one size, a multiple of 32, and stack them.
+    """Pad images at the right and the bottom to one size and stack them.
 
     Args:
         samples: at least one.
-        square: side to pad to at least, for batches of always the same size; None pads to the largest image.
+        square: side of the square to pad to, for batches of always the same size; None pads to the largest image and on
+            to multiples of 32, as does an image that is larger than the square.
     """
     sizes = torch.tensor([sample.image.shape[-2:] for sample in samples])
-    most = torch.cat([sizes, sizes.new_full((1, 2), square or 1)]).amax(dim=0)
-    height, width = (-(-side // STRIDE) * STRIDE for side in most.tolist())
+    most = sizes.amax(dim=0).tolist()
+    if square is not None and max(most) <= square:
+        height = width = square
+    else:
+        height, width = (-(-max(side, square or 1) // STRIDE) * STRIDE for side in most)
     fill = torch.tensor(FILL, dtype=torch.uint8).view(3, 1, 1)
     images = torch.empty(len(samples), 3, height, width, dtype=torch.uint8)
     for canvas, sample in zip(images, samples, strict=True):

@@ -37,6 +37,7 @@ def training_transform(
     horizontal_flip: float = 0.5,
     vertical_flip: float = 0.0,
     scale_jitter: tuple[float, float] | None = None,
+    expand: float = 0.0,
     iou_crop: float = 0.0,
     photometric: float = 0.0,
 ) -> v2.Transform:
@@ -47,10 +48,13 @@ def training_transform(
         horizontal_flip: probability.
         vertical_flip: probability.
         scale_jitter: range of the zoom: above 1 a part of the image fills the frame, below 1 the image shrinks.
+        expand: probability of SSD's expansion: the image at a random place of a canvas with 1 to 4 times its sides.
         iou_crop: probability of SSD's crop by minimum overlap.
         photometric: strength of colour changes; 1 are SSD's.
     """
     steps: list[v2.Transform] = []
+    if expand:
+        steps.append(v2.RandomZoomOut(fill=FILL, side_range=(1.0, 4.0), p=expand))
     if iou_crop:
         steps.append(v2.RandomApply([IoUCrop()], p=iou_crop))
     steps.append(ZoomCrop(size, scale_jitter) if scale_jitter else Resize(size))

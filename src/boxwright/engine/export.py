@@ -55,7 +55,7 @@ class ExportableDetector(nn.Module):
         there are (B,).
 
         Args:
-            images: (B, 3, H, W) uint8 0..255, RGB, H and W multiples of 32.
+            images: (B, 3, H, W) uint8 0..255, RGB, in a size that the detector was made for.
         """
         predictions, priors = self.detector.predict(images)
         coder, postprocess = self.detector.criterion.coder, self.detector.postprocess
@@ -220,5 +220,7 @@ def _apart(found: dict[str, Tensor], expected: dict[str, Tensor]) -> tuple[Tenso
 
 def _canvas(size: int | tuple[int, int]) -> tuple[int, int]:
     """Height and width of the images that an exported detector takes."""
-    short, long = size if isinstance(size, tuple) else (size, size)
+    if isinstance(size, int):
+        return size, size
+    short, long = size
     return -(-short // _DIVISOR) * _DIVISOR, -(-long // _DIVISOR) * _DIVISOR

@@ -4,8 +4,8 @@ from boxwright.models.backbones import Backbone
 from boxwright.models.darknet import Darknet, GridDetector
 from boxwright.models.detector import DenseDetector
 from boxwright.models.guide import Guide
-from boxwright.models.heads import ATSSHead, GFLHead, NanoDetHead, PPYOLOEHead, RetinaHead, TOODHead
-from boxwright.models.necks import FPN, PAN, GhostPAN
+from boxwright.models.heads import ATSSHead, GFLHead, NanoDetHead, PPYOLOEHead, RetinaHead, SSDHead, TOODHead
+from boxwright.models.necks import FPN, PAN, ExtraLevels, GhostPAN
 from boxwright.models.postprocess import Postprocess
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Backbone",
     "Darknet",
     "DenseDetector",
+    "ExtraLevels",
     "GFLHead",
     "GhostPAN",
     "GridDetector",
@@ -23,5 +24,6 @@ __all__ = [
     "PPYOLOEHead",
     "Postprocess",
     "RetinaHead",
+    "SSDHead",
     "TOODHead",
 ]

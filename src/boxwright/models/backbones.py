@@ -58,6 +58,9 @@ class Backbone(nn.Module):
             body = _create(name, checkpoint_path=_existing(weights), **options)
         else:
             body = _pretrained(name, **options) if pretrained else _create(name, **options)
+        for pool in body.modules():
+            if isinstance(pool, nn.MaxPool2d) and pool.padding == 0:
+                pool.ceil_mode = True  # level n has ⌈H / 2ⁿ⌉ cells, as it has by padded convolutions
         self.channels: list[int] = [*body.feature_info.channels()]
         self.body: nn.Module = body
         if norm != "bn":

@@ -28,13 +28,13 @@ class ImageBatch(NamedTuple):
 
 
 def batch_images(images: Sequence[Tensor], size: int | tuple[int, int], divisor: int = 32) -> ImageBatch:
-    """Resize each image (3, h, w) keeping its shape, put it in the upper left corner, pad to a multiple of `divisor`.
+    """Resize each image (3, h, w) keeping its shape, put it in the upper left corner, pad to one size.
 
     Args:
         images: uint8 0..255 or float 0..1, each of its own size.
-        size: a number bounds the long side and makes the batch square; (short, long) sets the short side unless that
-            pushes the long side over its bound.
-        divisor: the network's coarsest stride.
+        size: a number bounds the long side and makes the batch a square of that side; (short, long) sets the short side
+            unless that pushes the long side over its bound.
+        divisor: the sides of a batch that is no square are multiples of it: the network's coarsest stride.
 
     Raises:
         ValueError: an image is not (3, h, w).
@@ -48,8 +48,8 @@ def batch_images(images: Sequence[Tensor], size: int | tuple[int, int], divisor:
         scales.append(scale)
         resized.append(F.interpolate(to_float(image)[None], size=(height, width), mode="bilinear", antialias=True)[0])
     sizes = torch.tensor([image.shape[-2:] for image in resized])
-    canvas = (size, size) if isinstance(size, int) else tuple(sizes.amax(dim=0).tolist())
-    height, width = (-(-side // divisor) * divisor for side in canvas)
+    most = (-(-side // divisor) * divisor for side in sizes.amax(dim=0).tolist())
+    height, width = (size, size) if isinstance(size, int) else most
     # Padding has the mean colour, which normalisation turns into zero.
     pixels = torch.tensor(MEAN, device=resized[0].device).view(1, 3, 1, 1).repeat(len(resized), 1, height, width)
     for canvas, image in zip(pixels, resized, strict=True):

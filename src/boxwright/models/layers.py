@@ -1,11 +1,12 @@
 """Small layers that necks and heads share."""
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 from torch import nn
 
-__all__ = ["Norm", "conv_norm_act", "conv_tower", "group_norm", "init_conv", "separable_conv"]
+__all__ = ["Norm", "conv_norm_act", "conv_tower", "group_norm", "init_conv", "separable_conv", "shared_width"]
 
 Norm = Literal["none", "bn", "gn"]
 
@@ -46,6 +47,19 @@ def conv_tower(in_channels: int, channels: int, convs: int, norm: Norm) -> nn.Se
     """Build 3×3 convolutions with norm and ReLU, one after the other; none of them passes the input on."""
     widths = (channels if index else in_channels for index in range(convs))
     return nn.Sequential(*(conv_norm_act(width, channels, 3, norm=norm) for width in widths))
+
+
+def shared_width(in_channels: Sequence[int]) -> int:
+    """Channels of all levels, for layers that the levels share.
+
+    Raises:
+        ValueError: the levels differ.
+    """
+    if len(set(in_channels)) != 1:
+        raise ValueError(
+            f"its convolutions are shared by all levels, which have {[*in_channels]} channels, not as many"
+        )
+    return in_channels[0]
 
 
 def init_conv(module: nn.Module, std: float = 0.01) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from boxwright.criteria import ALRPCriterion, BalancedCriterion, DenseCriterion, PhasedCriterion
 from boxwright.criteria.dense import BoxCoder
@@ -18,7 +18,7 @@ from boxwright.recipes.schema import CriterionConfig, Recipe
 
 __all__ = ["build_criterion", "build_detector"]
 
-_PARTS = ("assigner", "classification", "box", "distribution", "quality")
+_PARTS = ("assigner", "classification", "box", "sampler", "distribution", "quality")
 _OPTIONS = tuple(CriterionConfig.model_fields.keys() - {*_PARTS, "balance"})
 
 
@@ -52,17 +52,16 @@ def build_detector(
     neck = _built("detector.neck", network.neck, in_channels=backbone.channels)
     first = min(network.backbone.levels)
     strides = tuple(float(2 ** (first + index)) for index in range(len(neck.channels)))
-    priors = network.priors.build(strides=strides)
+    priors = _built("detector.priors", network.priors, strides=strides)
     softmax = is_softmax(recipe.criterion)
-    common = {"num_classes": len(class_names) + softmax, "priors_per_cell": _per_cell(priors.per_cell)}
     part: Any = network.head
-    head = _built("detector.head", part, in_channels=neck.channels, **common)
+    head = _head("detector.head", part, neck.channels, len(class_names) + softmax, priors.per_cell)
     if softmax:
         head = WithBackground(head, len(class_names), part.prior_probability)
     guide = None
     if network.guide is not None:
         both = [2 * channels for channels in neck.channels]
-        guide_head = _built("detector.guide.head", network.guide.head, in_channels=both, **common)
+        guide_head = _head("detector.guide.head", network.guide.head, both, len(class_names), priors.per_cell)
         guide = Guide(neck, guide_head, network.guide.detach_epoch)
     return DenseDetector(
         backbone,
@@ -113,7 +112,13 @@ def _built(field: str, part: Part, **context: Any) -> Any:
         raise RecipeError(f"{field}: {error}") from error
 
 
-def _per_cell(counts: Sequence[int]) -> int:
-    if len(set(counts)) != 1:
-        raise RecipeError(f"detector.priors: a head shared by all levels needs equal anchors per cell, got {counts}")
-    return counts[0]
+def _head(field: str, part: Part, in_channels: Sequence[int], num_classes: int, per_cell: Sequence[int]) -> nn.Module:
+    counts: Sequence[int] | int = per_cell
+    if not getattr(type(part).factory, "per_level", False):
+        if len(set(per_cell)) != 1:
+            raise RecipeError(
+                f"detector.priors: the {part.type} head needs equal anchors per cell on all levels, got {per_cell}"
+            )
+        counts = per_cell[0]
+    head: nn.Module = _built(field, part, in_channels=in_channels, num_classes=num_classes, priors_per_cell=counts)
+    return head

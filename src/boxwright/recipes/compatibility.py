@@ -54,8 +54,9 @@ def _of_head(name: str, head: Any, network: DetectorConfig) -> Iterator[str]:
     if head.type == "tood":
         if coder.type != "distance":
             yield f"detector.coder: the tood head predicts distances (`distance`), got {coder.type}"
-        if head.offset != priors.offset:
-            yield f"{name}.offset is {head.offset} but detector.priors.offset is {priors.offset}"
+        offset = getattr(priors, "offset", 0.5)
+        if head.offset != offset:
+            yield f"{name}.offset is {head.offset} but detector.priors.offset is {offset}"
 
 
 def _of_criterion(criterion: CriterionConfig, network: DetectorConfig) -> Iterator[str]:

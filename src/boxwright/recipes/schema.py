@@ -55,8 +55,17 @@ PriorGenerator = Annotated[
             "octave-anchors": boxes.AnchorGenerator.retinanet,
             "square-anchors": boxes.AnchorGenerator.square,
             "points": boxes.PointGenerator,
+            "default-boxes": boxes.AnchorGenerator.ssd,
         },
         context=("strides",),
+    ),
+]
+# a recipe cannot give the boxes that an `iou_threshold` needs
+Sampler = Annotated[
+    Part,
+    PartOf(
+        {"hard-negative": assigners.HardNegativeSampler, "hard-example": assigners.HardExampleSampler},
+        context=("iou_threshold",),
     ),
 ]
 Neck = Annotated[Part, PartOf(_exported(necks), context=("in_channels",))]
@@ -110,6 +119,9 @@ class CriterionConfig(Section):
     assigner: Assigner
     classification: Classification
     box: Box
+    sampler: Sampler | None = Field(
+        None, description="which priors are charged, by what they cost: hard-negative (SSD), hard-example"
+    )
     distribution: Distribution | None = Field(
         None, description="loss of the sides' distributions (integral or fine-grained coder)"
     )
@@ -149,6 +161,7 @@ class AugmentConfig(Section):
     horizontal_flip: Probability = 0.5
     vertical_flip: Probability = 0.0
     scale_jitter: tuple[Positive, Positive] | None = Field(None, description="zoom range; above 1 crops, below 1 pads")
+    expand: Probability = Field(0.0, description="chance of SSD's expansion: a canvas of up to 4 times the sides")
     iou_crop: Probability = Field(0.0, description="chance of SSD's crop by minimum overlap")
     photometric: NonNegative = Field(0.0, description="strength of brightness, contrast, saturation and hue changes")
 

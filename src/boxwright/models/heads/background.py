@@ -17,14 +17,14 @@ class WithBackground(nn.Module):
     Args:
         head: built for C + 1 classes, of which the last becomes background.
         num_classes: C.
-        prior_probability: what all classes share at the start; the rest is background's.
+        prior_probability: what all classes share at the start; the rest is background's. None: all columns alike.
     """
 
-    def __init__(self, head: nn.Module, num_classes: int, prior_probability: float = 0.01) -> None:
+    def __init__(self, head: nn.Module, num_classes: int, prior_probability: float | None = 0.01) -> None:
         super().__init__()
         self.head = head
-        odds = (1 - prior_probability) / prior_probability
         # the head starts all its columns alike, which a softmax cannot see
+        odds = 1 / num_classes if prior_probability is None else (1 - prior_probability) / prior_probability
         self.bias = nn.Parameter(torch.tensor([math.log(num_classes * odds)]))
 
     def forward(self, features: list[Tensor]) -> Predictions:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from boxwright.models.heads.quality import DistributionQuality, product_logit
 from boxwright.models.heads.retina import flatten_level, prior_bias
-from boxwright.models.layers import Norm, conv_tower, init_conv
+from boxwright.models.layers import Norm, conv_tower, init_conv, shared_width
 from boxwright.structures import Predictions
 
 __all__ = ["GFLHead"]
@@ -48,9 +48,10 @@ class GFLHead(nn.Module):
         super().__init__()
         if priors_per_cell != 1:
             raise ValueError(f"a distribution head has one prior per cell, got priors_per_cell={priors_per_cell}")
-        self.class_tower = conv_tower(in_channels[0], channels, convs, norm)
-        self.box_tower = conv_tower(in_channels[0], channels, convs, norm)
-        width = channels if convs else in_channels[0]
+        own = shared_width(in_channels)
+        self.class_tower = conv_tower(own, channels, convs, norm)
+        self.box_tower = conv_tower(own, channels, convs, norm)
+        width = channels if convs else own
         self.class_logits = nn.Conv2d(width, num_classes, 3, padding=1)
         self.distribution = nn.Conv2d(width, 4 * (reg_max + 1), 3, padding=1)
         self.scales = nn.Parameter(torch.ones(len(in_channels)))

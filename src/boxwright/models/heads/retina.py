@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from boxwright.models.layers import Norm, conv_tower, init_conv
+from boxwright.models.layers import Norm, conv_tower, init_conv, shared_width
 from boxwright.structures import Predictions
 
 __all__ = ["RetinaHead", "flatten_level", "prior_bias"]
@@ -44,9 +44,10 @@ class RetinaHead(nn.Module):
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.class_tower = conv_tower(in_channels[0], channels, convs, norm)
-        self.box_tower = conv_tower(in_channels[0], channels, convs, norm)
-        width = channels if convs else in_channels[0]
+        own = shared_width(in_channels)
+        self.class_tower = conv_tower(own, channels, convs, norm)
+        self.box_tower = conv_tower(own, channels, convs, norm)
+        width = channels if convs else own
         self.class_logits = nn.Conv2d(width, priors_per_cell * num_classes, 3, padding=1)
         self.num_params = 4 if reg_max is None else 4 * (reg_max + 1)
         self.box_params = nn.Conv2d(width, priors_per_cell * self.num_params, 3, padding=1)

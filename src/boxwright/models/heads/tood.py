@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from boxwright.models.heads.quality import product_logit
 from boxwright.models.heads.retina import flatten_level, prior_bias
-from boxwright.models.layers import conv_norm_act, init_conv
+from boxwright.models.layers import conv_norm_act, init_conv, shared_width
 from boxwright.structures import Predictions
 
 __all__ = ["TOODHead"]
@@ -57,7 +57,7 @@ class TOODHead(nn.Module):
         self.anchor_scale = anchor_scale
         self.offset = offset
         self.sampling = sampling
-        widths = [in_channels[0], *[channels] * convs]
+        widths = [shared_width(in_channels), *[channels] * convs]
         self.stack = nn.ModuleList(conv_norm_act(before, after, 3, norm="gn") for before, after in pairwise(widths))
         self.class_features = _LayerAttention(channels, convs)
         self.box_features = _LayerAttention(channels, convs)

@@ -1,7 +1,8 @@
 """Necks: what lies between the backbone's features and the head."""
 
+from boxwright.models.necks.extra_levels import ExtraLevels
 from boxwright.models.necks.fpn import FPN
 from boxwright.models.necks.ghost_pan import GhostPAN
 from boxwright.models.necks.pan import PAN
 
-__all__ = ["FPN", "PAN", "GhostPAN"]
+__all__ = ["FPN", "PAN", "ExtraLevels", "GhostPAN"]
