@@ -7,9 +7,9 @@ import torch
 
 from boxwright.kernels import DistanceModulator, FocalModulator, VarifocalModulator
 from boxwright.kernels.chunked import _fill
-from boxwright.kernels.fused import fill
+from boxwright.kernels.fused import fill, rescale
 
-EXTREMES = torch.tensor([0.0, -1e-4, 17.0, -17.0, 90.0, -90.0, 1e4, -1e4])
+EXTREMES = torch.tensor([0.0, -1e-4, 17.5, -17.0, 90.0, -90.0, 1e4, -1e4])
 
 
 def main(device: str) -> None:
@@ -51,6 +51,12 @@ def main(device: str) -> None:
             for a, b in zip(actual, on_cpu, strict=True):
                 torch.testing.assert_close(a.cpu().float(), b.float(), rtol=tolerance, atol=tolerance)
             cases += 1
+        scaled = dense.to(dtype)
+        upstream[:3] = 1
+        for above in (upstream, torch.ones_like(upstream)):
+            expected = scaled.float() * above.unsqueeze(1)
+            rescale(scaled, above)
+            torch.testing.assert_close(scaled.float(), expected, rtol=tolerance, atol=0)
     print(f"{cases} cases agree")
 
 

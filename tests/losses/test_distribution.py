@@ -9,6 +9,7 @@ from torch import Tensor
 
 from boxwright.boxes import FineGrainedCoder, aligned_iou, cxcywh_to_xyxy, xyxy_to_cxcywh
 from boxwright.losses.distribution import (
+    FineGrainedLocalizationLoss,
     bin_targets,
     distribution_focal_loss,
     fine_grained_localization_loss,
@@ -135,3 +136,10 @@ def test_a_student_equal_to_its_teacher_costs_nothing() -> None:
     matched = torch.zeros(2, 3, dtype=torch.bool)
     loss = localization_distillation_loss(logits, logits, matched, weight=torch.ones(2, 3))
     torch.testing.assert_close(loss, torch.zeros(()), atol=1e-6, rtol=0)
+
+
+def test_bins_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"values \(33,\) must be one per bin of inputs \(2, 4, 9\)"):
+        FineGrainedLocalizationLoss(bins=32)(torch.zeros(2, 4, 9), torch.zeros(2, 4))
+    with pytest.raises(ValueError, match=r"two bins or more, got shape \(3, 1\)"):
+        distribution_focal_loss(torch.zeros(3, 1), torch.zeros(3))

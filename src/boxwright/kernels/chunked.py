@@ -20,12 +20,14 @@ __all__ = ["dense_targets", "modulated_row_sums"]
 CHUNK = 2**15
 
 
-def modulated_row_sums(logits: Tensor, targets: Tensor, scores: Tensor | None, modulator: Modulator) -> Tensor:
+def modulated_row_sums(
+    logits: Tensor, targets: Tensor, scores: Tensor | None, modulator: Modulator, factor: Tensor | None = None
+) -> Tensor:
     """(…) sums over the last dimension of the modulated cross-entropy of (…, C) logits, in float32 or float64.
 
     Needs, beside the logits, memory for their gradient and nothing else of that size: the gradient is computed in
-    closed form together with the loss and only scaled in the backward pass. Not differentiable twice, nor by the
-    targets.
+    closed form together with the loss. The backward pass only scales it, and where what comes from above is 1 (the sum
+    of rows whose weights are in `factor`) not even that. Not differentiable twice, nor by targets or factor.
     Compiled code takes the plain form, which the compiler fuses by itself.
 
     Args:
@@ -33,12 +35,14 @@ def modulated_row_sums(logits: Tensor, targets: Tensor, scores: Tensor | None, m
         targets: (…) integer labels, negative for background, or (…, C) floating point targets in 0..1.
         scores: (…) target of the labelled class (1 where None); only with labels.
         modulator: the member of the family.
+        factor: (…) of each row, 1 where None.
     """
     if torch.compiler.is_compiling():
         inputs = logits.to(torch.promote_types(logits.dtype, torch.float32))
         t, positive = dense_targets(inputs, targets, scores)
-        return modulated_cross_entropy(inputs, t, positive, modulator).sum(-1)
-    sums: Tensor = _RowSums.apply(logits, targets, scores, modulator)
+        rows = modulated_cross_entropy(inputs, t, positive, modulator).sum(-1)
+        return rows if factor is None else rows * factor.detach()
+    sums: Tensor = _RowSums.apply(logits, targets, scores, modulator, factor)
     return sums
 
 
@@ -54,27 +58,45 @@ def dense_targets(inputs: Tensor, targets: Tensor, scores: Tensor | None) -> tup
 
 class _RowSums(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, targets: Tensor, scores: Tensor | None, modulator: Modulator) -> Tensor:
-        ctx.save_for_backward(logits, targets, scores)
+    def forward(
+        ctx: Any, logits: Tensor, targets: Tensor, scores: Tensor | None, modulator: Modulator, factor: Tensor | None
+    ) -> Tensor:
+        ctx.save_for_backward(logits, targets, scores, factor)
         ctx.modulator = modulator
-        # rounding to half precision before the upstream factor (a loss scale) would lose small gradients
-        early = ctx.needs_input_grad[0] and logits.dtype in (torch.float32, torch.float64)
+        # rounding to float16 before the upstream factor (a loss scale) would lose small gradients
+        early = ctx.needs_input_grad[0] and logits.dtype != torch.float16
         ctx.gradient = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device) if early else None
         sums = logits.new_empty(logits.shape[:-1], dtype=torch.promote_types(logits.dtype, torch.float32))
-        _fill(logits, targets, scores, modulator, sums, ctx.gradient)
+        _fill(logits, targets, scores, modulator, sums, ctx.gradient, factor)
         return sums
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None, None]:
         gradient, ctx.gradient = ctx.gradient, None
-        if gradient is not None:
-            return gradient.mul_(upstream.unsqueeze(-1)), None, None, None
-        # half precision, or a second pass through a retained graph
-        logits, targets, scores = ctx.saved_tensors
-        gradient = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
-        _fill(logits, targets, scores, ctx.modulator, None, gradient, upstream)
-        return gradient, None, None, None
+        if gradient is None:
+            # float16, or a second pass through a retained graph
+            logits, targets, scores, factor = ctx.saved_tensors
+            gradient = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
+            above = upstream if factor is None else upstream * factor
+            _fill(logits, targets, scores, ctx.modulator, None, gradient, above)
+        elif gradient.numel():
+            _rescale(gradient, upstream)
+        return gradient, None, None, None, None
+
+
+def _rescale(gradient: Tensor, upstream: Tensor) -> None:
+    """Multiply the rows of (…, C) by (…) in place, unless that is 1 everywhere."""
+    if _fusible(gradient):
+        from boxwright.kernels.fused import rescale
+
+        rescale(gradient.view(-1, gradient.shape[-1]), upstream.reshape(-1))
+    elif not gradient.is_cpu or any(upstream.stride()) or upstream.view(-1)[0] != 1:
+        gradient.mul_(upstream.unsqueeze(-1))
+
+
+def _fusible(tensor: Tensor) -> bool:
+    return tensor.is_cuda and tensor.dtype != torch.float64 and find_spec("triton") is not None
 
 
 def _fill(
@@ -84,39 +106,39 @@ def _fill(
     modulator: Modulator,
     sums: Tensor | None,
     gradient: Tensor | None,
-    upstream: Tensor | None = None,
+    factor: Tensor | None = None,
 ) -> None:
-    """Write the row sums and the gradient (times upstream) into the tensors that are given."""
+    """Write the row sums and the gradient, both times `factor` (…), into the tensors that are given."""
     classes = logits.shape[-1]
     if logits.numel() == 0:
         if sums is not None:
             sums.zero_()
         return
     x = logits.reshape(-1, classes)
-    if x.is_cuda and x.dtype != torch.float64 and find_spec("triton") is not None:
+    sparse = not targets.is_floating_point()
+    t = targets.reshape(-1) if sparse else targets.reshape(-1, classes)
+    s, f, out = (None if tensor is None else tensor.reshape(-1) for tensor in (scores, factor, sums))
+    slopes = None if gradient is None else gradient.view(-1, classes)
+    if _fusible(x):
         from boxwright.kernels.fused import fill
 
-        flat = [None if tensor is None else tensor.reshape(-1) for tensor in (scores, sums, upstream)]
-        goal = targets.reshape(x.shape if targets.is_floating_point() else -1)
-        fill(x, goal, flat[0], modulator, flat[1], None if gradient is None else gradient.view(x.shape), flat[2])
+        fill(x, t, s, modulator, out, slopes, f)
         return
-    sparse = not targets.is_floating_point()
-    t = targets.reshape(-1, 1) if sparse else targets.reshape(-1, classes)
-    s = None if scores is None else scores.reshape(-1, 1)
     step = max(1, CHUNK * max(2, torch.get_num_threads()) // classes)
     for start in range(0, len(x), step):
         rows = slice(start, start + step)
         chunk = x[rows].to(torch.promote_types(x.dtype, torch.float32))
         if sparse:
-            loss, slope = _sparse(chunk, t[rows], None if s is None else s[rows], modulator)
+            loss, slope = _sparse(chunk, t[rows].unsqueeze(1), None if s is None else s[rows].unsqueeze(1), modulator)
         else:
             soft = t[rows].to(chunk.dtype)
             loss, slope = loss_and_gradient(chunk, soft, soft > 0, modulator)
-        if sums is not None:
-            torch.sum(loss, 1, out=sums.view(-1)[rows])
-        if gradient is not None:
-            scaled = slope if upstream is None else slope.mul_(upstream.reshape(-1, 1)[rows])
-            gradient.view(-1, classes)[rows] = scaled
+        if out is not None:
+            torch.sum(loss, 1, out=out[rows])
+        if slopes is not None:
+            slopes[rows] = slope if f is None else slope.mul_(f[rows].unsqueeze(1))
+    if out is not None and f is not None:
+        out.mul_(f)
 
 
 def _sparse(x: Tensor, labels: Tensor, scores: Tensor | None, modulator: Modulator) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,9 @@
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
 """The modulated cross-entropy as one Triton kernel: logits are read once, row sums and gradient written in one pass.
 
-The formulas are those of `boxwright.kernels.modulated`, which is its reference. Import this module only where Triton is
-installed.
+The formulas are those of `boxwright.kernels.modulated`, which is its reference. With labels nearly every entry is
+background, whose formula is half as long; the one labelled entry of each row is computed apart and put in its place.
+Import this module only where Triton is installed.
 """
 
 from typing import Any
@@ -13,9 +14,12 @@ from torch import Tensor
 
 from boxwright.kernels.modulated import SMALLEST_BASE, FocalModulator, Modulator, VarifocalModulator
 
-__all__ = ["fill"]
+__all__ = ["fill", "rescale"]
 
 FOCAL, DISTANCE, VARIFOCAL = 0, 1, 2
+# entries of a block at a time: eight per thread, so that enough loads are on their way
+TILE = 1024
+WARPS = 4
 
 
 def fill(
@@ -25,9 +29,9 @@ def fill(
     modulator: Modulator,
     sums: Tensor | None,
     gradient: Tensor | None,
-    upstream: Tensor | None = None,
+    factor: Tensor | None = None,
 ) -> None:
-    """Write the row sums and the gradient (times upstream) into the tensors that are given.
+    """Write the row sums and the gradient, both times `factor`, into the tensors that are given.
 
     Args:
         logits: (N, C), float32 or half precision.
@@ -36,34 +40,45 @@ def fill(
         modulator: the member of the family.
         sums: (N,) float32.
         gradient: (N, C) contiguous, of the logits' dtype.
-        upstream: (N,) factor of the gradient.
+        factor: (N,) of each row.
     """
     logits = logits.contiguous()
-    rows, classes = logits.shape
     alpha = modulator.alpha if isinstance(modulator, FocalModulator) else None
-    # few classes beyond the end of a block are computed in vain
-    columns = min(triton.next_power_of_2(classes), 16 if classes % 32 else 32)
-    height = 1024 // columns
-    _fused_modulated[(triton.cdiv(rows, height),)](
+    grid, shape = _tiles(logits)
+    _fused_modulated[grid](
         logits,
         targets.contiguous(),
         logits if scores is None else scores.contiguous(),
         alpha if isinstance(alpha, Tensor) else logits,
         logits if sums is None else sums,
         logits if gradient is None else gradient,
-        logits if upstream is None else upstream.contiguous(),
-        rows,
-        classes,
+        logits if factor is None else factor.contiguous(),
+        *logits.shape,
         SPARSE=not targets.is_floating_point(),
         HAS_SCORES=scores is not None,
         WANT_SUMS=sums is not None,
         WANT_GRADIENT=gradient is not None,
-        HAS_UPSTREAM=upstream is not None,
+        HAS_FACTOR=factor is not None,
         SMALLEST=SMALLEST_BASE,
-        HEIGHT=height,
-        COLUMNS=columns,
+        num_warps=WARPS,
+        **shape,
         **_constants(modulator),
     )
+
+
+def rescale(gradient: Tensor, factor: Tensor) -> None:
+    """Multiply the rows of (N, C) by (N,) in place; where the factor is 1, nothing is read or written."""
+    grid, shape = _tiles(gradient)
+    _rescale[grid](gradient, factor.contiguous(), *gradient.shape, num_warps=WARPS, **shape)
+
+
+def _tiles(logits: Tensor) -> tuple[tuple[int], dict[str, int]]:
+    """Blocks of whole rows, each read in tiles of HEIGHT x COLUMNS."""
+    rows, classes = logits.shape
+    # few classes beyond the end of a tile are computed in vain
+    columns = min(triton.next_power_of_2(classes), 16 if classes % 32 else 32)
+    height = TILE // columns
+    return (triton.cdiv(rows, height),), {"HEIGHT": height, "COLUMNS": columns}
 
 
 def _constants(modulator: Modulator) -> dict[str, Any]:
@@ -80,7 +95,8 @@ def _constants(modulator: Modulator) -> dict[str, Any]:
     return constants | {"FORM": form, "ALPHA": alpha, "BALANCE": balance, "WEIGHT_BY_TARGET": by_target}
 
 
-@triton.jit
+# the number of rows varies between batches; nothing is gained by compiling for it
+@triton.jit(do_not_specialize=["rows"])
 def _fused_modulated(
     logits,
     targets,
@@ -88,7 +104,7 @@ def _fused_modulated(
     alphas,
     sums,
     gradient,
-    upstream,
+    factors,
     rows,
     classes,
     GAMMA: tl.constexpr,
@@ -101,81 +117,169 @@ def _fused_modulated(
     HAS_SCORES: tl.constexpr,
     WANT_SUMS: tl.constexpr,
     WANT_GRADIENT: tl.constexpr,
-    HAS_UPSTREAM: tl.constexpr,
+    HAS_FACTOR: tl.constexpr,
     SMALLEST: tl.constexpr,
     HEIGHT: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    row = tl.program_id(0).to(tl.int64) * HEIGHT + tl.arange(0, HEIGHT)
-    here = row < rows
-    total = tl.zeros((HEIGHT,), tl.float32)
-    label = tl.zeros((HEIGHT,), tl.int64)
-    score = tl.full((HEIGHT,), 1.0, tl.float32)
-    factor_above = tl.full((HEIGHT,), 1.0, tl.float32)
+    # 64 bits where a block begins, 32 inside of it
+    first = tl.program_id(0).to(tl.int64) * HEIGHT
+    row = tl.arange(0, HEIGHT)
+    here = first + row < rows
+    logits += first * classes
+    targets += first if SPARSE else first * classes
+    factor = tl.full((HEIGHT,), 1.0, tl.float32)
+    if HAS_FACTOR:
+        factor = tl.load(factors + first + row, mask=here, other=0.0).to(tl.float32)
+    total = tl.zeros((HEIGHT, COLUMNS), tl.float32)
     if SPARSE:
-        label = tl.load(targets + row, mask=here, other=-1).to(tl.int64)
+        label = tl.load(targets + row, mask=here, other=-1).to(tl.int32)
+        labelled = here & (label >= 0) & (label < classes)
+        label = tl.where(labelled, label, -1)
+        score = tl.full((HEIGHT,), 1.0, tl.float32)
         if HAS_SCORES:
-            score = tl.load(scores + row, mask=here, other=0.0).to(tl.float32)
-    if HAS_UPSTREAM:
-        factor_above = tl.load(upstream + row, mask=here, other=0.0).to(tl.float32)
+            score = tl.load(scores + first + row, mask=here, other=0.0).to(tl.float32)
+        own_alpha = tl.full((HEIGHT,), ALPHA, tl.float32)
+        if BALANCE == "class":
+            own_alpha = tl.load(alphas + label, mask=labelled, other=0.0).to(tl.float32)
+        entry = tl.load(logits + row * classes + label, mask=labelled, other=0.0).to(tl.float32)
+        entry_loss, entry_slope = _modulated(
+            entry, score, labelled, own_alpha, GAMMA, FORM, BALANCE != "none", WEIGHT_BY_TARGET, DETACH, SMALLEST
+        )
     for start in range(0, classes, COLUMNS):
         column = start + tl.arange(0, COLUMNS)
         inside = here[:, None] & (column < classes)[None, :]
         at = row[:, None] * classes + column[None, :]
         x = tl.load(logits + at, mask=inside, other=0.0).to(tl.float32)
-        if SPARSE:
-            positive = label[:, None] == column[None, :]
-            t = tl.where(positive, score[:, None], 0.0)
-        else:
-            t = tl.load(targets + at, mask=inside, other=0.0).to(tl.float32)
-            positive = t > 0
-        small = tl.exp(-tl.abs(x))
-        p = tl.where(x >= 0, 1.0, small) / (1.0 + small)
-        # log(1 + small) rounds to 0 where small is below the precision of 1
-        log1p = tl.where(small < 1e-4, small - 0.5 * small * small, tl.log(1.0 + small))
-        cross_entropy = tl.maximum(x, 0.0) + log1p - x * t
-        if FORM == 0:
-            sign = 1.0 - 2.0 * t
-            base = t + p * sign
-        else:
-            sign = tl.where(p > t, 1.0, tl.where(p < t, -1.0, 0.0))
-            base = tl.abs(p - t)
-        if GAMMA == 2.0:
-            factor = base * base
-            slope = 2.0 * base * sign
-        elif GAMMA == 1.0:
-            factor = base
-            slope = sign
-        elif GAMMA == 0.0:
-            factor = base * 0.0 + 1.0
-            slope = base * 0.0
-        else:
-            base = tl.maximum(base, SMALLEST)
-            inner = tl.exp((GAMMA - 1.0) * tl.log(base))
-            factor = inner * base
-            slope = GAMMA * inner * sign
+        alpha = tl.full((COLUMNS,), ALPHA, tl.float32)
         if BALANCE == "class":
-            alpha = tl.load(alphas + column, mask=column < classes, other=0.0).to(tl.float32)[None, :]
-            balance = alpha * t + (1.0 - alpha) * (1.0 - t)
-            factor *= balance
-            slope *= balance
-        elif BALANCE == "number":
-            balance = ALPHA * t + (1.0 - ALPHA) * (1.0 - t)
-            factor *= balance
-            slope *= balance
-        if FORM == 2:
-            if WEIGHT_BY_TARGET:
-                factor = tl.where(positive, t, ALPHA * factor)
-            else:
-                factor = tl.where(positive, 1.0, ALPHA * factor)
-            slope = tl.where(positive, 0.0, ALPHA * slope)
+            alpha = tl.load(alphas + column, mask=column < classes, other=0.0).to(tl.float32)
+        if SPARSE:
+            counted = inside & (label[:, None] != column[None, :])
+            loss, slope = _background(x, alpha[None, :], GAMMA, FORM, BALANCE != "none", DETACH)
+            slope = tl.where(counted, slope, entry_slope[:, None])
+        else:
+            counted = inside
+            t = tl.load(targets + at, mask=inside, other=0.0).to(tl.float32)
+            loss, slope = _modulated(
+                x, t, t > 0, alpha[None, :], GAMMA, FORM, BALANCE != "none", WEIGHT_BY_TARGET, DETACH, SMALLEST
+            )
         if WANT_SUMS:
-            total += tl.sum(tl.where(inside, factor * cross_entropy, 0.0), axis=1)
+            total += tl.where(counted, loss, 0.0)
         if WANT_GRADIENT:
-            change = factor * (p - t)
-            if not DETACH:
-                change += slope * p * (1.0 - p) * cross_entropy
-            change *= factor_above[:, None]
-            tl.store(gradient + at, change.to(gradient.dtype.element_ty), mask=inside)
+            change = slope * factor[:, None]
+            tl.store(gradient + first * classes + at, change.to(gradient.dtype.element_ty), mask=inside)
     if WANT_SUMS:
-        tl.store(sums + row, total, mask=here)
+        row_sum = tl.sum(total, axis=1)
+        if SPARSE:
+            row_sum += tl.where(labelled, entry_loss, 0.0)
+        tl.store(sums + first + row, row_sum * factor, mask=here)
+
+
+@triton.jit
+def _background(x, alpha, GAMMA: tl.constexpr, FORM: tl.constexpr, BALANCED: tl.constexpr, DETACH: tl.constexpr):
+    """Loss and gradient at t = 0: `w p^gamma softplus(x)` and `w p^gamma (gamma (1 - p) softplus(x) + p)`."""
+    p, q, log1p = _sigmoid(x)
+    softplus = tl.maximum(x, 0.0) + log1p
+    if GAMMA == 2.0:
+        power = p * p
+    elif GAMMA == 1.0:
+        power = p
+    elif GAMMA == 0.0:
+        power = p * 0.0 + 1.0
+    else:
+        power = tl.exp(GAMMA * (tl.minimum(x, 0.0) - log1p))
+    if FORM == 2:
+        power *= alpha
+    elif BALANCED:
+        power *= 1.0 - alpha
+    slope = p
+    if not DETACH:
+        slope += GAMMA * q * softplus
+    return power * softplus, power * slope
+
+
+@triton.jit
+def _modulated(
+    x,
+    t,
+    positive,
+    alpha,
+    GAMMA: tl.constexpr,
+    FORM: tl.constexpr,
+    BALANCED: tl.constexpr,
+    WEIGHT_BY_TARGET: tl.constexpr,
+    DETACH: tl.constexpr,
+    SMALLEST: tl.constexpr,
+):
+    """Loss and gradient at any target."""
+    p, q, log1p = _sigmoid(x)
+    cross_entropy = tl.maximum(x, 0.0) + log1p - x * t
+    # p - t, from whichever of p and 1 - p has not been rounded away
+    distance = tl.where(x >= 0, (1.0 - t) - q, p - t)
+    if FORM == 0:
+        sign = 1.0 - 2.0 * t
+        base = q * t + p * (1.0 - t)
+    else:
+        sign = tl.where(distance > 0, 1.0, tl.where(distance < 0, -1.0, 0.0))
+        base = tl.abs(distance)
+    if GAMMA == 2.0:
+        factor = base * base
+        slope = 2.0 * base * sign
+    elif GAMMA == 1.0:
+        factor = base
+        slope = sign
+    elif GAMMA == 0.0:
+        factor = base * 0.0 + 1.0
+        slope = base * 0.0
+    else:
+        base = tl.maximum(base, SMALLEST)
+        inner = tl.exp((GAMMA - 1.0) * tl.log(base))
+        factor = inner * base
+        slope = GAMMA * inner * sign
+    if FORM == 2:
+        factor = tl.where(positive, t if WEIGHT_BY_TARGET else 1.0, alpha * factor)
+        slope = tl.where(positive, 0.0, alpha * slope)
+    elif BALANCED:
+        balance = alpha * t + (1.0 - alpha) * (1.0 - t)
+        factor *= balance
+        slope *= balance
+    gradient = factor * distance
+    if not DETACH:
+        gradient += slope * p * q * cross_entropy
+    return factor * cross_entropy, gradient
+
+
+@triton.jit
+def _sigmoid(x):
+    """p = sigmoid(x), 1 - p, and log(1 + exp(-|x|)), all with the relative precision of float32."""
+    small = tl.exp(-tl.abs(x))
+    inverse = 1.0 / (1.0 + small)
+    p = tl.where(x >= 0, inverse, small * inverse)
+    q = tl.where(x >= 0, small * inverse, inverse)
+    # log(1 + s) / s on 0..1 by its best polynomial; the logarithm itself would lose the digits that 1 + s rounds away
+    ratio = 0.005232491530478001 * small - 0.029504427686333656
+    ratio = ratio * small + 0.07822462916374207
+    ratio = ratio * small - 0.1366313397884369
+    ratio = ratio * small + 0.19105954468250275
+    ratio = ratio * small - 0.24842968583106995
+    ratio = ratio * small + 0.3331909477710724
+    ratio = ratio * small - 0.4999949336051941
+    ratio = ratio * small + 0.9999999403953552
+    return p, q, ratio * small
+
+
+@triton.jit(do_not_specialize=["rows"])
+def _rescale(gradient, factors, rows, classes, HEIGHT: tl.constexpr, COLUMNS: tl.constexpr):
+    first = tl.program_id(0).to(tl.int64) * HEIGHT
+    row = tl.arange(0, HEIGHT)
+    here = first + row < rows
+    factor = tl.load(factors + first + row, mask=here, other=1.0).to(tl.float32)
+    if tl.max(tl.where(factor == 1.0, 0, 1), axis=0) == 1:
+        gradient += first * classes
+        for start in range(0, classes, COLUMNS):
+            column = start + tl.arange(0, COLUMNS)
+            inside = here[:, None] & (column < classes)[None, :]
+            at = row[:, None] * classes + column[None, :]
+            value = tl.load(gradient + at, mask=inside).to(tl.float32) * factor[:, None]
+            tl.store(gradient + at, value.to(gradient.dtype.element_ty), mask=inside)

@@ -19,6 +19,8 @@ __all__ = ["PairFormula", "PairGeometry", "floor", "pair_loss", "pair_loss_refer
 
 # Boxes per chunk and thread: a pair of coordinate planes takes 256 KiB in float32.
 CHUNK: Final = 32768
+# what a device without such caches takes at once
+MUCH: Final = 2**20
 
 
 class PairGeometry:
@@ -144,7 +146,8 @@ def _fill(
     )
     sizes = [name for name, need in zip(("size", "target_size"), needed, strict=True) if need]
     leaves = frozenset(["inner", "hull", "offset", "difference", *sizes]) if any(needed) else frozenset()
-    for part in _chunks(len(inputs)):
+    step = CHUNK * torch.get_num_threads() if inputs.is_cpu else MUCH
+    for part in (slice(start, start + step) for start in range(0, len(inputs), step)):
         planes = _planes(inputs[part]), _planes(targets[part])
         pair = PairGeometry(*planes, leaves=leaves)
         with torch.set_grad_enabled(any(needed)):
@@ -165,11 +168,6 @@ def _fill(
             swapped = {name.removeprefix("target_"): slope for name, slope in slopes.items() if name != "size"}
             _store(gradients[1][part], _corner_slopes(planes[1], planes[0], swapped, -1))
     return gradients[0], gradients[1]
-
-
-def _chunks(count: int) -> list[slice]:
-    step = CHUNK * torch.get_num_threads()
-    return [slice(start, start + step) for start in range(0, count, step)]
 
 
 def _inner_extent(pair: PairGeometry) -> Tensor:

@@ -74,7 +74,12 @@ def fine_grained_localization_loss(
         weight: (…) per side, or without the last dimension: the overlap of the box in D-FINE.
         reduction: "none", "sum", "mean" or "image".
         normalizer: divisor of "mean", by default the number of sides.
+
+    Raises:
+        ValueError: shapes that do not fit, or another number of bins than of values.
     """
+    if values.shape != inputs.shape[-1:]:
+        raise ValueError(f"values {tuple(values.shape)} must be one per bin of inputs {tuple(inputs.shape)}")
     left, right_weight = bin_targets(targets, values)
     return reduce(weighted(_two_bin_cross_entropy(inputs, left, right_weight), weight), reduction, normalizer)
 
@@ -134,6 +139,8 @@ def _two_bin_cross_entropy(inputs: Tensor, left: Tensor, right_weight: Tensor) -
         raise ValueError(
             f"targets must have the inputs' shape without the bins, {tuple(inputs.shape[:-1])}, got {tuple(left.shape)}"
         )
+    if inputs.shape[-1] < 2:
+        raise ValueError(f"inputs must have two bins or more, got shape {tuple(inputs.shape)}")
     logits = upcast(inputs)
     index = left.to(torch.int64).unsqueeze(-1)
     low, high = (logits.gather(-1, index + step).squeeze(-1) for step in (0, 1))

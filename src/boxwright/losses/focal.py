@@ -1,13 +1,14 @@
 """Focal loss, the sigmoid and the softmax form."""
 
 from collections.abc import Sequence
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
 from boxwright.kernels import FocalModulator
 from boxwright.losses.cross_entropy import Background, softmax_loss
-from boxwright.losses.pointwise import ClassificationLoss, ClassWeight, modulated_loss
+from boxwright.losses.pointwise import ClassificationLoss, ClassWeight, Common, modulated_loss
 from boxwright.losses.reduction import Reduction
 
 __all__ = ["SigmoidFocalLoss", "SoftmaxFocalLoss", "sigmoid_focal_loss", "softmax_focal_loss"]
@@ -76,7 +77,23 @@ def softmax_focal_loss(
     )
 
 
-class SigmoidFocalLoss(ClassificationLoss):
+class _BalancedLoss(ClassificationLoss):
+    """Base of the modules with an `alpha`: one per class is kept on the device of the inputs."""
+
+    alpha: Tensor | None
+
+    def __init__(self, alpha: float | tuple[float, ...] | None, *args: Any, **hyper: Any) -> None:
+        super().__init__(*args, alpha=alpha, **hyper)
+        single = alpha is None or isinstance(alpha, float | int)
+        self.register_buffer("alpha", None if single else torch.tensor(alpha, dtype=torch.float32), persistent=False)
+
+    def compute(self, inputs: Tensor, targets: Tensor, **common: Unpack[Common]) -> Tensor:
+        """Call the loss function with the hyper-parameters of the module."""
+        alpha = self.hyper["alpha"] if self.alpha is None else self.alpha
+        return type(self).function(inputs, targets, **common, **self.hyper | {"alpha": alpha})
+
+
+class SigmoidFocalLoss(_BalancedLoss):
     """Module of `sigmoid_focal_loss`."""
 
     function = staticmethod(sigmoid_focal_loss)
@@ -89,10 +106,10 @@ class SigmoidFocalLoss(ClassificationLoss):
         class_weight: ClassWeight = None,
         reduction: Reduction = "mean",
     ) -> None:
-        super().__init__(class_weight, reduction, alpha=alpha, gamma=gamma, from_logits=from_logits)
+        super().__init__(alpha, class_weight, reduction, gamma=gamma, from_logits=from_logits)
 
 
-class SoftmaxFocalLoss(ClassificationLoss):
+class SoftmaxFocalLoss(_BalancedLoss):
     """Module of `softmax_focal_loss`."""
 
     function = staticmethod(softmax_focal_loss)
@@ -105,7 +122,7 @@ class SoftmaxFocalLoss(ClassificationLoss):
         class_weight: ClassWeight = None,
         reduction: Reduction = "mean",
     ) -> None:
-        super().__init__(class_weight, reduction, alpha=alpha, gamma=gamma, background=background)
+        super().__init__(alpha, class_weight, reduction, gamma=gamma, background=background)
 
 
 def per_class(alpha: float | Sequence[float] | Tensor | None, inputs: Tensor) -> Tensor | float | None:

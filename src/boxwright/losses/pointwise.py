@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from boxwright.kernels import Modulator, dense_targets, modulated_cross_entropy, modulated_row_sums
 from boxwright.losses.class_weights import class_weights
-from boxwright.losses.reduction import IGNORED, Reduction, check_same_shape, reduce, upcast, weighted
+from boxwright.losses.reduction import IGNORED, Reduction, check_same_shape, divisor, reduce, upcast, weighted
 
 __all__ = ["ClassWeight", "ClassificationLoss", "Common", "check_targets", "finish", "modulated_loss", "row_weight_of"]
 
@@ -118,14 +118,20 @@ def modulated_loss(
     Sums over classes are taken without building an elementwise loss or a (…, C) target wherever no argument needs one.
     """
     check_targets(inputs, targets, scores, class_weight)
-    per_element = weight is not None and weight.ndim == inputs.ndim
-    if reduction == "none" or per_element or not from_logits or inputs.ndim == 1:
+    terms = inputs.shape[-1]
+    plain = reduction == "none" or not from_logits or inputs.ndim == 1
+    if plain or (weight is not None and (weight.ndim == inputs.ndim or weight.requires_grad)):
         x = upcast(inputs)
         t, positive = dense_targets(x, targets, scores)
         loss = modulated_cross_entropy(x, t, positive, modulator, from_logits)
-    else:
-        loss = modulated_row_sums(inputs, targets, scores, modulator)
-    return finish(loss, targets, weight, class_weight, reduction, normalizer, inputs.shape[-1])
+        return finish(loss, targets, weight, class_weight, reduction, normalizer, terms)
+    ones = inputs.new_ones(inputs.shape[:-1], dtype=torch.promote_types(inputs.dtype, torch.float32))
+    factor = weighted(weighted(ones, row_weight_of(targets, class_weight)), weight)
+    if reduction != "mean":
+        return reduce(modulated_row_sums(inputs, targets, scores, modulator, factor), reduction, normalizer)
+    # divided before they are added up, so that the backward pass has nothing left to multiply
+    factor = factor / divisor(_counted(targets, terms) if normalizer is None else normalizer)
+    return modulated_row_sums(inputs, targets, scores, modulator, factor).sum()
 
 
 def finish(
@@ -139,11 +145,14 @@ def finish(
 ) -> Tensor:
     """Weigh and reduce a loss per prior (…) or per element (…, C); "mean" counts `terms` per prior not ignored."""
     loss = weighted(weighted(loss, row_weight_of(targets, class_weight)), weight)
+    return reduce(loss, reduction, normalizer, _counted(targets, terms))
+
+
+def _counted(targets: Tensor, terms: int) -> Tensor | int:
+    """How many terms the priors that are not ignored have."""
     if targets.is_floating_point():
-        counted: Tensor | int = targets.numel() // targets.shape[-1] * terms if targets.numel() else 0
-    else:
-        counted = (targets != IGNORED).sum() * terms
-    return reduce(loss, reduction, normalizer, counted)
+        return targets.numel() // targets.shape[-1] * terms if targets.numel() else 0
+    return (targets != IGNORED).sum() * terms
 
 
 def check_targets(

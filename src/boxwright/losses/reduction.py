@@ -5,7 +5,17 @@ from typing import Any, Final, Literal, get_args
 import torch
 from torch import Tensor
 
-__all__ = ["BACKGROUND", "IGNORED", "Reduction", "check_choice", "check_same_shape", "reduce", "upcast", "weighted"]
+__all__ = [
+    "BACKGROUND",
+    "IGNORED",
+    "Reduction",
+    "check_choice",
+    "check_same_shape",
+    "divisor",
+    "reduce",
+    "upcast",
+    "weighted",
+]
 
 BACKGROUND: Final = -1
 IGNORED: Final = -2
@@ -45,10 +55,10 @@ def reduce(
         return loss.sum()
     if reduction == "image":
         images = loss.sum(dim=tuple(range(1, loss.ndim))) if loss.ndim > 1 else loss
-        return images if normalizer is None else images / _divisor(normalizer)
+        return images if normalizer is None else images / divisor(normalizer)
     if normalizer is None:
         normalizer = loss.numel() if counted is None else counted
-    return loss.sum() / _divisor(normalizer)
+    return loss.sum() / divisor(normalizer)
 
 
 def weighted(loss: Tensor, weight: Tensor | None) -> Tensor:
@@ -108,7 +118,8 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
 
 
-def _divisor(normalizer: Tensor | float) -> Tensor | float:
+def divisor(normalizer: Tensor | float) -> Tensor | float:
+    """Return what a normalizer divides by: itself, or 1 where it is 0."""
     if isinstance(normalizer, Tensor):
         return torch.where(normalizer > 0, normalizer, 1)
     return normalizer if normalizer > 0 else 1.0
