@@ -2,11 +2,15 @@
 
     python benchmarks/assigners.py             # writes benchmarks/results/assigners.json
     python benchmarks/assigners.py --only atss --rounds 3
+    python benchmarks/assigners.py --device cuda --out gpu.json
 
 Peers are our own transcription of the published dense algorithms (tests/dense_assigners.py, float32, one image at a
 time) and, for max-IoU, torchvision's box_iou with its Matcher. Ours and the peer take turns in one process; a time is
 the smallest of the rounds, on one thread and in processor time unless --wall, so that a busy machine disturbs it less.
 Memory is the allocator's high water above the start of a call, for the whole batch of ours and per image of the peer.
+
+On CUDA a row holds the wall time of a batch called from Python and of the same call captured in a graph, the kernels
+that were launched (copies counted), and the peak of memory, each after warming up.
 """
 
 import argparse
@@ -17,8 +21,10 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
+import torchvision
 from torch.profiler import ProfilerActivity, profile
 from torchvision.models.detection._utils import Matcher
 from torchvision.ops import box_iou
@@ -106,13 +112,69 @@ def alternate(functions: dict[str, Callable[[], object]], rounds: int, clock: Ca
     return {name: min(values) for name, values in times.items()}
 
 
+def on_cuda(function: Callable[[], object], rounds: int) -> dict[str, float]:
+    """Milliseconds per call, kernels and copies, and MiB above the start."""
+
+    def call() -> None:
+        function()
+        torch.cuda.synchronize()
+
+    call()
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    call()
+    high = torch.cuda.max_memory_allocated() - before
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as record:
+        call()
+    events = record.profiler.kineto_results.events()
+    kernels = sum(event.device_type() == torch.autograd.DeviceType.CUDA for event in events)
+    time_ms = alternate({"call": call}, rounds, time.perf_counter)["call"]
+    return {"ms/batch": round(time_ms, 3), "kernels": kernels, "MiB": round(high / 2**20, 1)}
+
+
+def captured(function: Callable[[], object], rounds: int) -> float:
+    """Milliseconds per replay of a CUDA graph of the call."""
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        function()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        function()
+
+    def replay() -> None:
+        graph.replay()
+        torch.cuda.synchronize()
+
+    replay()
+    return round(alternate({"replay": replay}, rounds, time.perf_counter)["replay"], 3)
+
+
+def compare_on_cuda(name: str, priors: Priors, targets: Targets, options: argparse.Namespace) -> dict[str, Any]:
+    """As `compare`, with our call forbidden to wait for the device."""
+    seen = None if name in ("max_iou", "atss") else make_predictions(priors, targets).to("cuda")
+    priors, targets = priors.to("cuda"), targets.to("cuda")
+
+    def ours() -> None:
+        torch.cuda.set_sync_debug_mode("error")
+        OURS[name](priors, targets, seen)
+        torch.cuda.set_sync_debug_mode("default")
+
+    def published() -> None:
+        dense_assigners.per_image(name, priors, targets, seen)
+
+    row = on_cuda(ours, 20 * options.rounds) | {"ms/batch as a graph": captured(ours, 20 * options.rounds)}
+    return {"ours": row, "published": on_cuda(published, min(options.rounds, 3))}
+
+
 def torchvision_matcher(priors: Priors, targets: Targets) -> None:
     matcher = Matcher(0.5, 0.4, allow_low_quality_matches=True)
     for image in range(len(targets)):
         matcher(box_iou(targets.boxes[image][targets.valid[image]], priors.boxes))
 
 
-def compare(name: str, priors: Priors, targets: Targets, options: argparse.Namespace) -> dict[str, float | str]:
+def compare(name: str, priors: Priors, targets: Targets, options: argparse.Namespace) -> dict[str, Any]:
     seen = None if name in ("max_iou", "atss") else make_predictions(priors, targets)
     functions: dict[str, Callable[[], object]] = {
         "ours": lambda: OURS[name](priors, targets, seen),
@@ -121,7 +183,7 @@ def compare(name: str, priors: Priors, targets: Targets, options: argparse.Names
     if name == "max_iou":
         functions["torchvision"] = lambda: torchvision_matcher(priors, targets)
     times = alternate(functions, options.rounds, options.clock)
-    row: dict[str, float | str] = {f"{who} ms/image": round(ms / len(targets), 3) for who, ms in times.items()}
+    row: dict[str, Any] = {f"{who} ms/image": round(ms / len(targets), 3) for who, ms in times.items()}
     row["ratio"] = round(times["ours"] / times["published"], 4)
     row["ours MiB"] = round(peak(functions["ours"]), 1)
     row["published MiB"] = round(peak(functions["published"]), 1)
@@ -148,11 +210,11 @@ def growth(name: str, options: argparse.Namespace) -> dict[str, float]:
     return {"time ~ objects^": exponent(objects), "time ~ priors^": exponent(priors)}
 
 
-def workloads() -> dict[str, tuple[str, Callable[[], tuple[Priors, Targets]]]]:
-    few = torch.randint(1, 61, (16,)).tolist()
+def workloads(cuda: bool) -> dict[str, tuple[str, Callable[[], tuple[Priors, Targets]]]]:
+    few = torch.randint(1, 61, (16,), generator=torch.Generator().manual_seed(0)).tolist()
     table: dict[str, tuple[str, Callable[[], tuple[Priors, Targets]]]] = {}
     for name in ("atss", "task_aligned", "simota", "dynamic_soft_label"):
-        images = 16 if name in ("atss", "task_aligned") else 2
+        images = 16 if cuda or name in ("atss", "task_aligned") else 2
         table[f"{name}, {images} images, 8,400 priors, 1-60 objects"] = (
             name,
             lambda name=name, images=images: (square_priors(name), make_targets(few[:images], 640, 640)),
@@ -161,6 +223,11 @@ def workloads() -> dict[str, tuple[str, Callable[[], tuple[Priors, Targets]]]]:
             name,
             lambda name=name: (square_priors(name), make_targets([300], 640, 640)),
         )
+        if cuda:
+            table[f"{name}, 16 images, 8,400 priors, 30 objects"] = (
+                name,
+                lambda name=name: (square_priors(name), make_targets([30] * 16, 640, 640)),
+            )
     table["atss, 200,700 priors (9 per cell), 60 objects"] = (
         "atss",
         lambda: (retina_priors(), make_targets([60], 800, 1333)),
@@ -173,10 +240,18 @@ def workloads() -> dict[str, tuple[str, Callable[[], tuple[Priors, Targets]]]]:
     return table
 
 
+def processor() -> str:
+    """Name of the processor where the system tells it."""
+    about = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.split(":")[1].strip() for line in about if line.startswith("model name")]
+    return f"{names[0]}, {len(names)} cores" if names else platform.processor() or platform.machine()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="workloads whose name holds this text")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--wall", action="store_true", help="wall clock instead of processor time")
     parser.add_argument("--no-growth", action="store_true", help="leave out the exponents")
@@ -184,23 +259,26 @@ def main() -> None:
     options = parser.parse_args()
     options.clock = time.perf_counter if options.wall else time.process_time
     torch.set_num_threads(options.threads)
-    torch.manual_seed(0)
     dense_assigners.EXACT_TIES = False
-    results: dict[str, dict[str, float | str]] = {}
-    for title, (name, scene) in workloads().items():
+    cuda = options.device == "cuda"
+    results: dict[str, dict[str, Any]] = {}
+    for title, (name, scene) in workloads(cuda).items():
         if options.only in title:
-            results[title] = compare(name, *scene(), options)
+            torch.manual_seed(0)
+            results[title] = (compare_on_cuda if cuda else compare)(name, *scene(), options)
             print(title, results[title], flush=True)
     exponents = {}
-    for name in OURS if not options.no_growth else ():
+    for name in () if options.no_growth or cuda else OURS:
         if options.only in name:
             exponents[name] = growth(name, options)
             print(name, exponents[name], flush=True)
     about = {
+        "python": platform.python_version(),
         "torch": torch.__version__,
-        "machine": platform.processor() or platform.machine(),
+        "torchvision": torchvision.__version__,
+        "machine": torch.cuda.get_device_name() if cuda else processor(),
         "threads": options.threads,
-        "clock": "wall" if options.wall else "processor",
+        "clock": "wall" if options.wall or cuda else "processor",
     }
     options.out.parent.mkdir(exist_ok=True)
     known = json.loads(options.out.read_text()) if options.out.exists() else {"workloads": {}, "exponents": {}}

@@ -142,7 +142,7 @@ def simota(
         joint.expand(shape), one_hot[:, None].expand(shape), reduction="none"
     ).sum(-1)
     cost = entropy - 3 * (iou + 1e-8).log() + 1e6 * ~window[:, candidate]
-    index = torch.full((len(logits),), -1)
+    index = torch.full_like(logits[:, 0], -1, dtype=torch.int64)
     index[candidate] = dynamic_k(cost, iou, topk)
     return index
 
@@ -159,7 +159,7 @@ def dynamic_soft_label(
     entropy = torch.nn.functional.binary_cross_entropy_with_logits(some, soft, reduction="none")
     cost = (entropy * (soft - some.sigmoid()).abs().square()).sum(-1) - 3 * (iou + 1e-7).log()
     cost = cost + 10.0 ** (distance / priors.strides[candidate] - 3)
-    index = torch.full((len(logits),), -1)
+    index = torch.full_like(logits[:, 0], -1, dtype=torch.int64)
     index[candidate] = dynamic_k(cost, iou, topk)
     return index
 
@@ -169,8 +169,8 @@ def per_image(name: str, priors: Priors, targets: Targets, predictions: Predicti
     indices, scores = [], []
     for image in range(len(targets)):
         boxes, labels = (part[image][targets.objects[image]] for part in (targets.boxes, targets.labels))
-        numbers = torch.arange(targets.labels.shape[1])[targets.objects[image]]
-        index, score = torch.full((len(priors),), -1), None
+        numbers = targets.objects[image].nonzero().squeeze(1)
+        index, score = torch.full((len(priors),), -1, device=numbers.device), None
         if len(boxes):
             arguments: tuple[Tensor, ...] = ()
             if predictions is not None and predictions.boxes is not None:

@@ -8,54 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dense_assigners
+from assigner_forms import ASSIGNERS, ORDERED, WAITING
 from assignment_scenes import make_predictions, make_priors, make_targets, scenes
-from boxwright.assigners import (
-    ATSSAssigner,
-    DualAssigner,
-    DynamicSoftLabelAssigner,
-    HungarianAssigner,
-    MaxIoUAssigner,
-    ProposalAssigner,
-    RatioGridAssigner,
-    RPNAssigner,
-    SimOTAAssigner,
-    SSDAssigner,
-    TaskAlignedAssigner,
-    YOLOAssigner,
-)
 from boxwright.structures import Targets
 from boxwright.testing import check_assigner
 
-ASSIGNERS = {
-    "max_iou": MaxIoUAssigner(),
-    "max_iou rpn first": MaxIoUAssigner(0.7, 0.3, min_positive_iou=0.3, low_quality="first"),
-    "max_iou rcnn": MaxIoUAssigner(0.5, 0.5, low_quality="none"),
-    "max_iou ap-loss": MaxIoUAssigner(plus_one=True, keep_argmax=True),
-    "atss": ATSSAssigner(),
-    "atss original": ATSSAssigner.original(),
-    "atss paddle": ATSSAssigner.paddle(force_match=True, soft_scores=True),
-    "tood": TaskAlignedAssigner(),
-    "tood paddle": TaskAlignedAssigner.paddle(),
-    "tood ultralytics": TaskAlignedAssigner.ultralytics(final_topk=7),
-    "simota": SimOTAAssigner(),
-    "simota mmdet": SimOTAAssigner.mmdet(),
-    "simota mild": SimOTAAssigner(penalty=1e3),
-    "rtmdet": DynamicSoftLabelAssigner(),
-    "nanodet": DynamicSoftLabelAssigner(center_radius=None),
-    "dual": DualAssigner(),
-    "ssd": SSDAssigner(),
-    "yolo": YOLOAssigner(),
-    "yolo by shape": YOLOAssigner(ignore_by="shape"),
-    "ratio grid": RatioGridAssigner(),
-    "rpn": RPNAssigner(count=10**6),  # takes everybody: no chance
-    "proposal": ProposalAssigner(count=10**6, positive_fraction=1.0),
-    "hungarian": HungarianAssigner(class_form="focal"),
-    "hungarian batched": HungarianAssigner(class_form="focal", solver="batched"),
-}
-# the last of several claimants wins (max-IoU, YOLO); beside a million float32 knows no cents (SimOTA); boxes that
-# overlap nothing all cost the same (NanoDet)
-ORDERED = {"max_iou", "max_iou rpn first", "yolo", "yolo by shape", "simota", "simota mmdet", "nanodet"}
-WAITING = {"hungarian", "hungarian batched"}
 EXACT = ("max_iou", "atss", "tood", "simota", "rtmdet", "nanodet")
 COVERED = pytest.mark.parametrize("name", [name for name in ASSIGNERS if name.startswith(EXACT)])
 

@@ -109,5 +109,5 @@ def test_crowd_is_ignored_and_duplicates_share_nothing():
 def test_one_graph():
     priors = _priors(torch.tensor([[0.0, 0, 10, 10], [5, 5, 20, 20], [8, 8, 30, 30]]))
     targets = _targets(torch.tensor([[0.0, 0, 9, 9], [6, 6, 20, 22]]), torch.zeros(0, 4))
-    compiled = torch.compile(lambda p, t: SSDAssigner()(p, t), fullgraph=True, backend="eager")
+    compiled = torch.compile(SSDAssigner(), fullgraph=True, backend="eager")
     assert torch.equal(compiled(priors, targets).gt_index, SSDAssigner()(priors, targets).gt_index)

@@ -103,9 +103,11 @@ class ATSSAssigner:
         """IoU of the candidates and which of them are positive, both (B, G, K)."""
         boxes = boxes.unsqueeze(2)
         iou = aligned_iou(boxes, take(anchors, nearest), eps=EPS, offset=offset)
-        threshold = iou.mean(-1, keepdim=True)
+        exact = iou.double()  # the mean of equal IoUs is one of them, in whatever order a device adds
+        threshold = exact.mean(-1, keepdim=True)
         if iou.shape[-1] > 1:
-            threshold = threshold + iou.std(-1, keepdim=True)
+            threshold = threshold + exact.std(-1, keepdim=True)
+        threshold = threshold.to(iou.dtype)
         reached = iou > threshold if self.strict else iou >= threshold
         return iou, reached & (inside_margin(boxes, take(centers, nearest)) > self.margin)
 

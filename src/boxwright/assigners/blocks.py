@@ -8,16 +8,21 @@ from torch import Tensor
 
 from boxwright.structures import BACKGROUND, IGNORED, Assignment
 
-__all__ = ["BLOCK_ELEMENTS", "blocks", "clean_boxes", "no_objects", "of_images", "over_objects"]
+__all__ = ["BLOCK_ELEMENTS", "block_elements", "blocks", "clean_boxes", "no_objects", "of_images", "over_objects"]
 
-BLOCK_ELEMENTS: Final = {"cpu": 2**18, "cuda": 2**25}  # a few planes of a CPU block stay in the cache
+BLOCK_ELEMENTS: Final = {"cpu": 2**18, "cuda": 2**24}  # a few planes of a CPU block stay in the cache
 _FAR: Final = 1e9  # pixels: the areas of boxes within it are finite
+
+
+def block_elements(tensor: Tensor) -> int:
+    """How many elements a block may have on the device of a tensor."""
+    return BLOCK_ELEMENTS.get(tensor.device.type, 2**22)
 
 
 def blocks(boxes: Tensor, priors: int) -> Iterator[tuple[slice, slice]]:
     """Yield slices of images and of objects of `boxes` (B, G, 4) that with L priors make blocks of bounded size."""
     images, objects = boxes.shape[:2]
-    budget = BLOCK_ELEMENTS.get(boxes.device.type, 2**22)
+    budget = block_elements(boxes)
     image_step = max(1, min(images, budget // max(objects * priors, 1)))
     object_step = objects if image_step > 1 else max(1, min(objects, budget // max(priors, 1)))
     for image in range(0, images, image_step):

@@ -67,7 +67,7 @@ class DualAssigner:
             ignore_threshold=self.ignore_threshold,
         )
         if one_to_one is None:
-            first, second = many.assign_by_rank(priors, targets, predictions, (self.topk, 1))
-            return DualAssignment(first, second)
-        one = replace(many, topk=1)
-        return DualAssignment(many(priors, targets, predictions), one(priors, targets, one_to_one))
+            return DualAssignment(*many.assign_by_rank(priors, targets, predictions, (self.topk, 1)))
+        [first] = many.assign_by_rank(priors, targets, predictions, (self.topk,))
+        [second] = replace(many, topk=1).assign_by_rank(priors, targets, one_to_one, (1,))
+        return DualAssignment(first, second)

@@ -6,7 +6,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from boxwright.assigners.blocks import blocks, no_objects, over_objects
+from boxwright.assigners.blocks import block_elements, blocks, no_objects, over_objects
 from boxwright.assigners.overlaps import EPS
 from boxwright.assigners.scene import Scene
 from boxwright.assigners.select import match, rising, top_k, unpack_rising
@@ -18,7 +18,7 @@ __all__ = ["Cost", "Near", "dynamic_k", "probability", "sum_over_classes"]
 Near = Callable[[slice, slice], Tensor]
 Cost = Callable[[slice, slice, Tensor], Tensor]
 
-_ELEMENTS: Final = 2**18  # class logits looked at together
+_LEAST: Final = 1024  # priors whose classes are summed together
 
 
 def dynamic_k(scene: Scene, near: Near, cost: Cost, topk: int) -> Assignment:
@@ -80,9 +80,12 @@ def probability(logits: Tensor) -> Tensor:
 
 
 def sum_over_classes(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
-    """Sum of `function` over the last dimension of tensors (B, L, …), a block of priors at a time: (B, L)."""
-    step = max(1, _ELEMENTS // tensors[0].shape[-1])
+    """Sum of `function` over the last dimension of tensors (B, L, …), a block of priors at a time: (B, L).
+
+    Added in double precision, so that the result does not hang on the order of the classes.
+    """
+    step = max(_LEAST, block_elements(tensors[0]) // tensors[0].shape[-1])
     rows = [tensor.flatten(0, 1) for tensor in tensors]
     starts = range(0, len(rows[0]), step)
-    sums = [function(*(row[start : start + step] for row in rows)).sum(-1) for start in starts]
-    return torch.cat(sums).reshape(tensors[0].shape[:2])
+    sums = [function(*(row[start : start + step] for row in rows)).sum(-1, dtype=torch.float64) for start in starts]
+    return torch.cat(sums).to(torch.float32).reshape(tensors[0].shape[:2])

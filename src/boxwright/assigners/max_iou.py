@@ -61,6 +61,10 @@ class MaxIoUAssigner:
     @torch.no_grad()
     def __call__(self, priors: Priors, targets: Targets, predictions: Predictions | None = None) -> Assignment:
         """Assign B images at once; predictions are not looked at."""
+        return self.without_gradient(priors, targets)
+
+    def without_gradient(self, priors: Priors, targets: Targets) -> Assignment:
+        """Do the same where gradients are off; torch.compile cannot call a decorated method of what it built itself."""
         objects = targets.objects
         boxes, anchors = clean_boxes(targets.boxes, objects), priors.boxes
         offset = 1.0 if self.plus_one else 0.0

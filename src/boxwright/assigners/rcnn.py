@@ -96,7 +96,7 @@ def with_objects(priors: Priors, targets: Targets) -> Priors:
 def _sample(rule: MaxIoUAssigner, priors: Priors, used: Tensor, targets: Targets, sampler: RandomSampler) -> Assignment:
     """Assign by a rule as if only the priors `used`, (L,) or (B, L), were there; ignore the others; sample."""
     # without those the boxes are no grid any more
-    assignment = rule(replace(priors, boxes=clean_boxes(priors.boxes, used), levels=()), targets)
+    assignment = rule.without_gradient(replace(priors, boxes=clean_boxes(priors.boxes, used), levels=()), targets)
     index = assignment.gt_index.where(used, IGNORED)
     return sampler(Assignment(index, assignment.score * used))
 

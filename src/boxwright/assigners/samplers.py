@@ -32,7 +32,6 @@ class RandomSampler:
     positive_fraction: float = 0.5
     negative_ratio: float | None = None
 
-    @torch.no_grad()
     def __call__(self, assignment: Assignment, generator: torch.Generator | None = None) -> Assignment:
         """Sample every image of the batch; reproducible by the seed of `generator` (default: torch's global one)."""
         draw = torch.rand(assignment.score.shape, generator=generator, device=assignment.score.device)
@@ -63,11 +62,7 @@ class HardNegativeSampler:
         """Choose by `loss` (B, L), the class loss of every prior; the lowest index among equals."""
         room = (self.ratio * assignment.positive.sum(dim=1)).long().clamp(min=self.minimum)
         background = _background(assignment)
-        cost = loss.masked_fill(~background, -torch.inf)
-        order = cost.argsort(dim=1, descending=True, stable=True)
-        place = torch.arange(cost.shape[1], device=cost.device).expand_as(order)
-        rank = torch.empty_like(order).scatter_(1, order, place)
-        return _keep(assignment, assignment.positive | (background & (rank < room.unsqueeze(1))))
+        return _keep(assignment, assignment.positive | (background & (_rank(loss, background) < room.unsqueeze(1))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +80,13 @@ class HardExampleSampler:
 
     @torch.no_grad()
     def __call__(self, assignment: Assignment, loss: Tensor, boxes: Tensor | None = None) -> Assignment:
-        """Choose by `loss` (B, L), the whole loss of every prior at `boxes` (B, L, 4) or (L, 4)."""
+        """Choose by `loss` (B, L), the whole loss of priors at `boxes` (B, L, 4) or (L, 4); of equals the lowest."""
         eligible = ~assignment.ignored
         if self.iou_threshold is not None:
             if boxes is None:
                 raise ValueError(f"iou_threshold={self.iou_threshold} needs the boxes of the priors")
             eligible = eligible & _unsuppressed(boxes, loss, eligible, self.iou_threshold)
-        return _keep(assignment, _largest(loss, eligible, self.count))
+        return _keep(assignment, eligible & (_rank(loss, eligible) < self.count))
 
 
 def _background(assignment: Assignment) -> Tensor:
@@ -101,6 +96,14 @@ def _background(assignment: Assignment) -> Tensor:
 def _keep(assignment: Assignment, chosen: Tensor) -> Assignment:
     index = torch.where(chosen, assignment.gt_index, IGNORED)
     return Assignment(index, assignment.score * chosen)
+
+
+def _rank(loss: Tensor, eligible: Tensor) -> Tensor:
+    """Place (B, L) of every prior by falling loss in its image, the lowest index first among equals."""
+    cost = loss.masked_fill(~eligible, -torch.inf)
+    order = cost.argsort(dim=1, descending=True, stable=True)
+    place = torch.arange(cost.shape[1], device=cost.device).expand_as(order)
+    return torch.empty_like(order).scatter_(1, order, place)
 
 
 def _largest(value: Tensor, eligible: Tensor, most: int, room: Tensor | None = None) -> Tensor:

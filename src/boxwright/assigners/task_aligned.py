@@ -77,7 +77,6 @@ class TaskAlignedAssigner:
         """
         return self.assign_by_rank(priors, targets, predictions, (self.topk,))[0]
 
-    @torch.no_grad()
     def assign_by_rank(
         self,
         priors: Priors,
@@ -85,7 +84,7 @@ class TaskAlignedAssigner:
         predictions: Predictions | None,
         ranks: tuple[int, ...],
     ) -> list[Assignment]:
-        """Assign once for each of several `topk`, none above this one's, with one search."""
+        """Assign once for each of several `topk`, none above this one's, with one search; where gradients are off."""
         scene = Scene.of(priors, targets, predictions, self.ignore_threshold)
         if scene.boxes.shape[1] == 0:
             return [no_objects(scene.covered) for _ in ranks]
