@@ -78,3 +78,15 @@ def test_a_recipe_may_hold_a_whole_cfg_and_weights(tmp_path):
 def test_what_does_not_fit_is_refused(recipe, overrides, words):
     with pytest.raises(RecipeError, match=words):
         build_detector(load_recipe(recipe, overrides), ["a"], pretrained=False)
+
+
+@pytest.mark.parametrize("name", ["yolov2-tiny", "yolov3-tiny"])
+def test_training_from_scratch_starts_at_the_prior_probability(name, tmp_path):
+    recipe = load_recipe(name, [*NARROW, "detector.prior_probability=0.02"])
+    detector = build_detector(recipe, ["a", "b"]).eval()
+    objectness = detector.predict(torch.zeros(1, 3, 64, 64))[0].extras["quality"].sigmoid()
+    torch.testing.assert_close(objectness, torch.full_like(objectness, 0.02))
+    write_weights(detector.backbone, tmp_path / "a.weights")
+    trained = load_recipe(name, [*NARROW, f"detector.weights={tmp_path / 'a.weights'}"])
+    loaded = build_detector(trained, ["a", "b"]).eval()  # whose own start is another
+    torch.testing.assert_close(loaded.predict(torch.zeros(1, 3, 64, 64))[0].extras["quality"].sigmoid(), objectness)

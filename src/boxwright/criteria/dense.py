@@ -129,11 +129,29 @@ class DenseCriterion(nn.Module):
         losses = self._losses(predictions, priors, targets, assignment)
         return losses | {f"guide_{name}": loss for name, loss in guided.items()}
 
+    @property
+    def _looks(self) -> bool:
+        """Whether the assigner looks at predictions."""
+        return bool(getattr(self.assigner, "needs_predictions", True))
+
+    @property
+    def _rates(self) -> bool:
+        """Whether the quality target is read."""
+        return self.quality is not None or self.weigh_boxes == "quality"
+
+    @property
+    def _compares(self) -> bool:
+        """Whether the IoU of the positives is read."""
+        return self.soft_target == "iou" or (self._rates and self.quality_target == "iou")
+
     def _decoded(self, predictions: Predictions, priors: Priors) -> Predictions:
+        """Predictions with boxes where something reads them."""
+        if not (self._looks or self._compares or self.box.space == "boxes"):
+            return predictions
         return predictions.with_boxes(self.coder.decode(priors, predictions.params.float()))
 
     def _assigned(self, predictions: Predictions, priors: Priors, targets: Targets) -> Assignment:
-        return self.assigner(priors, targets, predictions.detach().with_sigmoids())
+        return self.assigner(priors, targets, predictions.detach().with_sigmoids() if self._looks else None)
 
     def _losses(
         self, predictions: Predictions, priors: Priors, targets: Targets, assignment: Assignment
@@ -164,15 +182,18 @@ class DenseCriterion(nn.Module):
         return losses
 
     def _match(self, assignment: Assignment, predictions: Predictions, priors: Priors, targets: Targets) -> "_Match":
-        assert predictions.boxes is not None
         positive = assignment.positive
         own = priors.boxes.expand(*positive.shape, 4)
         # A prior without an object gets its own box, so that every prior encodes finitely.
         boxes = torch.where(positive.unsqueeze(-1), assignment.boxes(targets), own)
         hard = positive.to(torch.float32)
-        iou = hard * aligned_iou(predictions.boxes.detach(), boxes)
+        iou = quality = hard  # stand for what is not read
+        if self._compares:
+            assert predictions.boxes is not None  # as `_decoded` makes sure
+            iou = hard * aligned_iou(predictions.boxes.detach(), boxes)
+        if self._rates:
+            quality = iou if self.quality_target == "iou" else hard * centerness(priors, boxes)
         target = {"hard": hard, "assignment": assignment.score, "iou": iou}[self.soft_target]
-        quality = iou if self.quality_target == "iou" else hard * centerness(priors, boxes)
         if self.weigh_boxes == "score":
             weight = hard * predictions.detach().with_sigmoids().logits.float().amax(-1).sigmoid()
         else:

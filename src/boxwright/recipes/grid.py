@@ -44,6 +44,9 @@ class DarknetConfig(Section):
     )
     cfg: str | None = Field(None, description="a whole network in darknet's own words, instead of a layout")
     weights: str | None = Field(None, description="darknet .weights file to start from")
+    prior_probability: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.5, description="objectness of every cell before training from scratch; darknet's is 0.5"
+    )
     multi_scale: tuple[PositiveInt, PositiveInt] | None = Field(
         None, description="lowest and highest image side in training, another one every ten batches"
     )
@@ -113,6 +116,7 @@ def build_grid_detector(
         network, header = load_darknet(sections, config.weights)
     else:
         network = Darknet(sections)
+        network.expect_objects(config.prior_probability)
     layers = sorted(network.detections, key=lambda layer: layer.stride)
     kinds = {layer.kind for layer in layers}
     if kinds != {recipe.criterion.type} or len({layer.anchors for layer in layers}) != 1:

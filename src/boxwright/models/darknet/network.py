@@ -1,7 +1,9 @@
 """A darknet network as a module."""
 
+import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from boxwright.models.darknet.config import CfgSection
@@ -55,6 +57,18 @@ class Darknet(nn.Module):
     def convolutions(self) -> list[Convolution]:
         """The layers that hold weights, in the order of a weight file."""
         return [layer for layer in self.layers if isinstance(layer, Convolution)]
+
+    @torch.no_grad()
+    def expect_objects(self, probability: float) -> None:
+        """Start the objectness of every cell at a probability, so that background does not swamp the first steps.
+
+        T.-Y. Lin et al. 2017, arXiv:1708.02002, section 4.1; darknet itself starts at 0.5.
+        """
+        for index, detection in zip(self._answers, self.detections, strict=False):
+            output = self.layers[self._sources[index][0]]
+            if isinstance(output, Convolution) and output.conv.bias is not None:
+                cells = output.conv.bias.view(len(detection.mask), 5 + detection.classes)
+                cells[:, 4] = math.log(probability / (1 - probability))
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Map images (B, C, H, W) to what stands before each detection layer, (B, A (5 + classes), H', W') in order.
