@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from boxwright.assigners import DynamicSoftLabelAssigner, MaxIoUAssigner
+from boxwright.assigners import DynamicSoftLabelAssigner, HardExampleSampler, HardNegativeSampler, MaxIoUAssigner
 from boxwright.boxes import AnchorGenerator, DeltaCoder, IntegralCoder, aligned_iou
 from boxwright.criteria import DenseCriterion, centerness
 from boxwright.losses import (
@@ -13,11 +13,13 @@ from boxwright.losses import (
     SigmoidCrossEntropyLoss,
     SigmoidFocalLoss,
     SmoothL1Loss,
+    SoftmaxCrossEntropyLoss,
     distribution_focal_loss,
     giou_loss,
     sigmoid_cross_entropy,
     sigmoid_focal_loss,
     smooth_l1_loss,
+    softmax_cross_entropy,
 )
 from boxwright.structures import Predictions, Priors, Targets
 
@@ -184,3 +186,71 @@ def test_a_guide_decides_the_assignment_and_is_charged_alike(priors):
     sum(losses.values()).backward()
     assert own.logits.grad.abs().sum() > 0
     assert guide.logits.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("softmax", [False, True])
+def test_of_the_background_only_the_hardest_is_charged(priors, softmax):
+    """Image by image: three times as much background as positives, the costliest by cross-entropy."""
+    predictions, targets = _predictions(priors, images=3), _targets(3, 0, 2)
+    extras = {"background": torch.randn(3, len(priors), 1)} if softmax else {}
+    predictions = Predictions(predictions.logits, predictions.params, extras)
+    loss = SoftmaxCrossEntropyLoss() if softmax else SigmoidFocalLoss()
+    options = {"sampler": HardNegativeSampler(ratio=3)}
+    criterion = DenseCriterion(MaxIoUAssigner(), loss, SmoothL1Loss(), DeltaCoder(), **options)
+    losses = criterion(predictions, priors, targets)
+    assignment = MaxIoUAssigner()(priors, targets)
+    labels, columns = assignment.labels(targets), predictions.columns()
+    cost = softmax_cross_entropy(columns, labels) if softmax else sigmoid_cross_entropy(columns, labels).sum(-1)
+    charged = cost if softmax else sigmoid_focal_loss(columns, labels).sum(-1)
+    expected = 0.0
+    for image in range(3):
+        positives = int(assignment.positive[image].sum())
+        background = (labels[image] == -1).nonzero().squeeze(1).tolist()
+        hardest = sorted(background, key=lambda prior: -cost[image, prior].item())[: 3 * positives]
+        expected += charged[image, assignment.positive[image]].sum() + charged[image, hardest].sum()
+    assert (labels[1] == -1).sum() > 10
+    torch.testing.assert_close(losses["classification"], expected / assignment.positive.sum())
+    compiled = torch.compile(criterion, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(predictions, priors, targets), losses)
+
+
+def test_the_hardest_examples_of_all(priors):
+    predictions, targets = _predictions(priors), _targets(3, 2)
+    losses = _criterion(sampler=HardExampleSampler(count=5))(predictions, priors, targets)
+    assignment = MaxIoUAssigner()(priors, targets)
+    labels = assignment.labels(targets)
+    cost = sigmoid_cross_entropy(predictions.logits, labels).sum(-1).masked_fill(assignment.ignored, -1)
+    kept = torch.zeros_like(labels, dtype=torch.bool).scatter(1, cost.topk(5, dim=1).indices, True)
+    each = sigmoid_focal_loss(predictions.logits, labels).sum(-1)
+    positives = (assignment.positive & kept).sum().clamp(min=1)
+    torch.testing.assert_close(losses["classification"], each[kept].sum() / positives)
+
+
+@pytest.mark.parametrize("targets", [_targets(0, 0), _targets(2, 3, crowd=True)])
+def test_without_objects_nothing_is_mined(priors, targets):
+    predictions = _predictions(priors)
+    losses = _criterion(sampler=HardNegativeSampler())(predictions, priors, targets)
+    assert losses["classification"] == losses["box"] == 0
+    sum(losses.values()).backward()
+    assert predictions.logits.grad.abs().max() == predictions.params.grad.abs().max() == 0
+
+
+def test_an_assigner_that_needs_no_predictions_gets_none(priors):
+    predictions, targets = _predictions(priors), _targets(3, 2)
+    seen = []
+
+    class Watched:
+        needs_predictions = False
+
+        def __call__(self, priors, targets, predictions):
+            seen.append(predictions)
+            return MaxIoUAssigner()(priors, targets)
+
+    criterion = DenseCriterion(Watched(), SigmoidFocalLoss(), SmoothL1Loss(beta=0.1), DeltaCoder())
+    losses = criterion(predictions, priors, targets)
+    torch.testing.assert_close(losses, _criterion(SmoothL1Loss(beta=0.1))(predictions, priors, targets))
+    assert seen == [None]
+    seen.clear()
+    criterion.assigner = lambda *given: seen.append(given[2]) or MaxIoUAssigner()(*given[:2])
+    criterion(predictions, priors, targets)
+    assert seen[0].boxes.shape == (2, len(priors), 4)
