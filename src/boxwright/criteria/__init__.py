@@ -4,6 +4,7 @@ from boxwright.criteria.dense import DenseCriterion, centerness
 from boxwright.criteria.grid import GridCriterion, RegionCriterion, YOLOCriterion
 from boxwright.criteria.phased import PhasedCriterion
 from boxwright.criteria.ranking import ALRPCriterion, BalancedCriterion
+from boxwright.criteria.two_stage import StageCriterion, TwoStageCriterion
 
 __all__ = [
     "ALRPCriterion",
@@ -12,6 +13,8 @@ __all__ = [
     "GridCriterion",
     "PhasedCriterion",
     "RegionCriterion",
+    "StageCriterion",
+    "TwoStageCriterion",
     "YOLOCriterion",
     "centerness",
 ]

@@ -156,8 +156,7 @@ class DenseCriterion(nn.Module):
     def _losses(
         self, predictions: Predictions, priors: Priors, targets: Targets, assignment: Assignment
     ) -> dict[str, Tensor]:
-        if self.sampler is not None:
-            assignment = self.sampler(assignment, _class_cost(predictions.detach(), assignment.labels(targets)))
+        assignment = self._sampled(assignment, predictions, targets)
         match = self._match(assignment, predictions, priors, targets)
         self.positives, weights = all_reduce_sum(torch.stack([match.counted.sum(), match.weight.sum()])).unbind()
         self.normalizer = self.positives.clamp(min=1) / world_size()
@@ -180,6 +179,11 @@ class DenseCriterion(nn.Module):
             quality = self.quality(logits, match.quality.unsqueeze(-1), weight=weight, normalizer=self.normalizer)
             losses["quality"] = self.quality_weight * quality
         return losses
+
+    def _sampled(self, assignment: Assignment, predictions: Predictions, targets: Targets) -> Assignment:
+        if self.sampler is None:
+            return assignment
+        return self.sampler(assignment, _class_cost(predictions.detach(), assignment.labels(targets)))
 
     def _match(self, assignment: Assignment, predictions: Predictions, priors: Priors, targets: Targets) -> "_Match":
         positive = assignment.positive

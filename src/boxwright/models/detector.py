@@ -7,7 +7,7 @@ from typing import Protocol, Self
 import torch
 from torch import Tensor, nn
 
-from boxwright.criteria import DenseCriterion, GridCriterion, PhasedCriterion
+from boxwright.criteria import DenseCriterion, GridCriterion, PhasedCriterion, TwoStageCriterion
 from boxwright.models.fuse import fold_batch_norms
 from boxwright.models.guide import Guide
 from boxwright.models.images import MEAN, STD, batch_images, to_float
@@ -55,7 +55,7 @@ class DenseDetector(nn.Module):
         neck: nn.Module,
         head: nn.Module,
         priors: PriorGenerator,
-        criterion: DenseCriterion | PhasedCriterion | GridCriterion,
+        criterion: DenseCriterion | PhasedCriterion | GridCriterion | TwoStageCriterion,
         postprocess: Postprocess,
         *,
         size: int | tuple[int, int],
@@ -96,16 +96,22 @@ class DenseDetector(nn.Module):
             sizes = torch.tensor([pixels.shape[-2:]], device=pixels.device).expand(len(pixels), 2)
         else:
             pixels, scales, sizes = batch_images(images, self.size)
-        truth = self._targets(targets, pixels, scales) if self.training else None
-        predictions, priors = self.predict(pixels)
-        if truth is not None:
-            losses: dict[str, Tensor] = self.criterion(predictions, priors, truth)
-            return losses
+        if self.training:
+            return self.losses(pixels, self._targets(targets, pixels, scales))
+        predictions, priors = self.predict(pixels, sizes)
         detections = self.postprocess(predictions, priors, self.criterion.coder, sizes)
         return detections if scales is None else _rescaled(detections, 1 / scales)
 
-    def predict(self, pixels: Tensor) -> tuple[Predictions, Priors]:
-        """Return what the head says about a batch (B, 3, H, W), undecoded, and where."""
+    def losses(self, pixels: Tensor, targets: Targets) -> dict[str, Tensor]:
+        """Return the losses of a batch (B, 3, H, W)."""
+        losses: dict[str, Tensor] = self.criterion(*self.predict(pixels), targets)
+        return losses
+
+    def predict(self, pixels: Tensor, sizes: Tensor | None = None) -> tuple[Predictions, Priors]:
+        """Return what the head says about a batch (B, 3, H, W), undecoded, and where.
+
+        `sizes` (B, 2), heights and widths inside the padding, matter only to heads that look at boxes.
+        """
         features = self._features(pixels)
         levels = self.neck(features)
         priors = self.priors([(level.shape[-2], level.shape[-1]) for level in levels], pixels.device)

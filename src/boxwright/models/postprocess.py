@@ -48,8 +48,9 @@ class Postprocess:
         scores = self._scores(predictions)
         picked = self._best(scores, priors)
         scores = scores.flatten(1).gather(1, picked)
-        rows = (picked // classes).unsqueeze(-1)
-        boxes = coder.decode(priors, predictions.params.float()).gather(1, rows.expand(-1, -1, 4))
+        boxes = coder.decode(priors, predictions.params.float())
+        rows = picked if boxes.ndim == 4 else picked // classes  # (B, L, C, 4) where every class has its own
+        boxes = boxes.flatten(1, -2).gather(1, rows.unsqueeze(-1).expand(-1, -1, 4))
         corner, opposite = clip_boxes(boxes, limits).split(2, dim=-1)
         # sides that are predicted one by one may cross; libraries disagree about the overlaps of such boxes
         boxes = torch.cat([corner, torch.maximum(corner, opposite)], dim=-1)
@@ -66,7 +67,8 @@ class Postprocess:
     def _best(self, scores: Tensor, priors: Priors) -> Tensor:
         """Flat indices (B, K') into (L · C) of the best scores of every level."""
         start, picked = 0, []
-        for level in torch.split(scores, [level.size for level in priors.levels], dim=1):
+        sizes = [level.size for level in priors.levels] or [len(priors)]  # proposals have no levels
+        for level in torch.split(scores, sizes, dim=1):
             flat = level.flatten(1)
             top = flat.topk(min(self.pre_nms, flat.shape[1]), dim=1).indices
             picked.append(top + start)

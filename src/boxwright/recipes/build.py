@@ -3,18 +3,20 @@
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from boxwright.criteria import ALRPCriterion, BalancedCriterion, DenseCriterion, PhasedCriterion
+from boxwright.criteria import ALRPCriterion, BalancedCriterion, DenseCriterion, PhasedCriterion, TwoStageCriterion
 from boxwright.criteria.dense import BoxCoder
 from boxwright.errors import RecipeError
 from boxwright.losses import ALRPLoss, ClassificationLoss
-from boxwright.models import Backbone, DenseDetector, Guide, Postprocess
+from boxwright.models import DenseDetector, Guide, Postprocess
 from boxwright.models.heads import WithBackground
 from boxwright.recipes.compatibility import check_parts, is_softmax
 from boxwright.recipes.grid import GridRecipe, build_grid_detector
-from boxwright.recipes.parts import Part
+from boxwright.recipes.parts import built
 from boxwright.recipes.schema import CriterionConfig, Recipe
+from boxwright.recipes.trunk import build_head, build_trunk
+from boxwright.recipes.two_stage import TwoStageRecipe, build_two_stage_criterion, build_two_stage_detector
 
 __all__ = ["build_criterion", "build_detector"]
 
@@ -44,24 +46,19 @@ def build_detector(
     """
     if isinstance(recipe, GridRecipe):
         return build_grid_detector(recipe, class_names, pretrained=pretrained)
+    if isinstance(recipe, TwoStageRecipe):
+        return build_two_stage_detector(recipe, class_names, class_counts=class_counts, pretrained=pretrained)
     network = recipe.detector
-    options = network.backbone.model_dump()
-    if pretrained is False:
-        options |= {"pretrained": False, "weights": None}
-    backbone = Backbone(**options)
-    neck = _built("detector.neck", network.neck, in_channels=backbone.channels)
-    first = min(network.backbone.levels)
-    strides = tuple(float(2 ** (first + index)) for index in range(len(neck.channels)))
-    priors = _built("detector.priors", network.priors, strides=strides)
+    backbone, neck, priors = build_trunk(network.backbone, network.neck, network.priors, pretrained=pretrained)
     softmax = is_softmax(recipe.criterion)
     part: Any = network.head
-    head = _head("detector.head", part, neck.channels, len(class_names) + softmax, priors.per_cell)
+    head = build_head("detector.head", part, neck.channels, len(class_names) + softmax, priors.per_cell)
     if softmax:
         head = WithBackground(head, len(class_names), part.prior_probability)
     guide = None
     if network.guide is not None:
         both = [2 * channels for channels in neck.channels]
-        guide_head = _head("detector.guide.head", network.guide.head, both, len(class_names), priors.per_cell)
+        guide_head = build_head("detector.guide.head", network.guide.head, both, len(class_names), priors.per_cell)
         guide = Guide(neck, guide_head, network.guide.detach_epoch)
     return DenseDetector(
         backbone,
@@ -76,12 +73,16 @@ def build_detector(
     )
 
 
-def build_criterion(recipe: Recipe, class_counts: Tensor | None = None) -> DenseCriterion | PhasedCriterion:
+def build_criterion(
+    recipe: Recipe, class_counts: Tensor | None = None
+) -> DenseCriterion | PhasedCriterion | TwoStageCriterion:
     """Build a recipe's criterion alone; `class_counts` (C,) as in `build_detector`.
 
     Raises:
         RecipeError: parts do not fit together.
     """
+    if isinstance(recipe, TwoStageRecipe):
+        return build_two_stage_criterion(recipe, class_counts)
     check_parts(recipe)
     config, coder = recipe.criterion, recipe.detector.coder.build()
     then = _dense(config, coder, class_counts)
@@ -92,7 +93,7 @@ def build_criterion(recipe: Recipe, class_counts: Tensor | None = None) -> Dense
 
 def _dense(config: CriterionConfig, coder: BoxCoder, class_counts: Tensor | None) -> DenseCriterion:
     chosen = {name: part for name in _PARTS if (part := getattr(config, name)) is not None}
-    parts = {name: _built(f"criterion.{name}", part) for name, part in chosen.items()}
+    parts = {name: built(f"criterion.{name}", part) for name, part in chosen.items()}
     if class_counts is not None and isinstance(parts["classification"], ClassificationLoss):
         parts["classification"].count_classes(class_counts)
     options = {name: getattr(config, name) for name in _OPTIONS}
@@ -103,22 +104,3 @@ def _dense(config: CriterionConfig, coder: BoxCoder, class_counts: Tensor | None
         return kind(**parts, coder=coder, **options)
     except ValueError as error:
         raise RecipeError(f"criterion: {error}") from error
-
-
-def _built(field: str, part: Part, **context: Any) -> Any:
-    try:
-        return part.build(**context)
-    except ValueError as error:
-        raise RecipeError(f"{field}: {error}") from error
-
-
-def _head(field: str, part: Part, in_channels: Sequence[int], num_classes: int, per_cell: Sequence[int]) -> nn.Module:
-    counts: Sequence[int] | int = per_cell
-    if not getattr(type(part).factory, "per_level", False):
-        if len(set(per_cell)) != 1:
-            raise RecipeError(
-                f"detector.priors: the {part.type} head needs equal anchors per cell on all levels, got {per_cell}"
-            )
-        counts = per_cell[0]
-    head: nn.Module = _built(field, part, in_channels=in_channels, num_classes=num_classes, priors_per_cell=counts)
-    return head

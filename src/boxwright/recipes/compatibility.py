@@ -7,7 +7,7 @@ from boxwright.errors import RecipeError
 from boxwright.recipes.parts import Part
 from boxwright.recipes.schema import CriterionConfig, DetectorConfig, Recipe
 
-__all__ = ["check_parts", "is_softmax"]
+__all__ = ["check_parts", "is_softmax", "of_head", "of_losses"]
 
 _MISPLACED = {
     "dual": "it matches twice, for a head with two branches",
@@ -25,9 +25,9 @@ def check_parts(recipe: Recipe) -> None:
     if recipe.criterion.first is not None:
         criteria.append(("criterion.first", recipe.criterion.first))
     network = recipe.detector
-    reasons = [*_of_head("detector.head", network.head, network)]
+    reasons = [*of_head("detector.head", network.head, network)]
     if network.guide is not None:
-        reasons += _of_head("detector.guide.head", network.guide.head, network)
+        reasons += of_head("detector.guide.head", network.guide.head, network)
     for name, criterion in criteria:
         reasons += [f"{name}.{reason}" for reason in _of_criterion(criterion, network)]
     if reasons:
@@ -37,12 +37,13 @@ def check_parts(recipe: Recipe) -> None:
         raise RecipeError(f"recipe {recipe.name}: {pair} cannot follow each other: one is a softmax, the other is not")
 
 
-def is_softmax(criterion: CriterionConfig) -> bool:
+def is_softmax(criterion: Any) -> bool:
     """Whether the classes and background are one softmax, for which a head needs a column more."""
     return hasattr(criterion.classification, "background")
 
 
-def _of_head(name: str, head: Any, network: DetectorConfig) -> Iterator[str]:
+def of_head(name: str, head: Any, network: Any) -> Iterator[str]:
+    """Say what of a dense head does not fit the coder and the priors of its network."""
     parts: tuple[Any, Any] = (network.coder, network.priors)
     coder, priors = parts
     bins, read = getattr(head, "reg_max", None), getattr(coder, "reg_max", None)
@@ -64,22 +65,9 @@ def _of_criterion(criterion: CriterionConfig, network: DetectorConfig) -> Iterat
     head, coder = parts
     if reason := _MISPLACED.get(criterion.assigner.type):
         yield f"assigner: {criterion.assigner.type} does not fit, because {reason}"
-    classification: Any = criterion.classification
-    if is_softmax(criterion):
-        what = f"classification: {classification.type} needs a column for background beside the classes, which"
-        if head.type == "tood" or getattr(head, "quality", False):
-            yield f"{what} the {head.type} head does not have: its scores are products of sigmoids"
-        if network.guide is not None:
-            yield f"{what} the guide does not have"
-        if classification.background != "last":
-            yield f"classification.background: a detector has background last, got {classification.background}"
-    if not getattr(criterion.classification, "from_logits", True):
-        yield f"classification.from_logits: the {head.type} head gives logits, not probabilities"
-    space = _class_of(criterion.box).space
-    if space == "gaussian" and not getattr(head, "variance", False):
-        yield f"box: {criterion.box.type} needs a head that predicts variances (retina with variance: true)"
-    if hasattr(coder, "reg_max") and space in ("deltas", "gaussian"):
-        yield f"box: {criterion.box.type} compares 4 encoded parameters, which the {coder.type} coder does not have"
+    if is_softmax(criterion) and network.guide is not None:
+        yield f"classification: {criterion.classification.type} needs a column for background, which the guide has not"
+    yield from of_losses(criterion, head, coder)
     if criterion.distribution is not None:
         yield from _of_distribution(criterion.distribution, coder)
     rated = getattr(_class_of(head), "rates_boxes", False)
@@ -89,6 +77,26 @@ def _of_criterion(criterion: CriterionConfig, network: DetectorConfig) -> Iterat
         yield f"quality: the {head.type} head has no quality branch"
     if criterion.quality is None and rated:
         yield f"quality: the {head.type} head has a quality branch, which needs a loss (such as sigmoid-cross-entropy)"
+
+
+def of_losses(criterion: Any, head: Any, coder: Any) -> Iterator[str]:
+    """Say what of a criterion's classification and box loss does not fit a head and the coder of its boxes."""
+    classification = criterion.classification
+    if is_softmax(criterion):
+        if head.type == "tood" or getattr(head, "quality", False):
+            yield (
+                f"classification: {classification.type} needs a column for background beside the classes, which the "
+                f"{head.type} head does not have: its scores are products of sigmoids"
+            )
+        if classification.background != "last":
+            yield f"classification.background: a detector has background last, got {classification.background}"
+    if not getattr(classification, "from_logits", True):
+        yield f"classification.from_logits: the {head.type} head gives logits, not probabilities"
+    space = _class_of(criterion.box).space
+    if space == "gaussian" and not getattr(head, "variance", False):
+        yield f"box: {criterion.box.type} needs a head that predicts variances (retina with variance: true)"
+    if hasattr(coder, "reg_max") and space in ("deltas", "gaussian"):
+        yield f"box: {criterion.box.type} compares 4 encoded parameters, which the {coder.type} coder does not have"
 
 
 def _of_distribution(loss: Any, coder: Any) -> Iterator[str]:

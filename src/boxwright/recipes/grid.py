@@ -1,6 +1,6 @@
 """Recipes of YOLOv2 and v3, whose network is one of darknet's."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, model_validator
@@ -20,7 +20,6 @@ __all__ = [
     "GridRecipe",
     "build_grid_detector",
     "cfg_text",
-    "recipe_kind",
     "with_anchors",
     "with_detector",
 ]
@@ -68,12 +67,6 @@ class GridRecipe(Recipe):
 
     detector: DarknetConfig  # type: ignore[assignment]
     criterion: Criterion  # type: ignore[assignment]
-
-
-def recipe_kind(values: Mapping[str, Any]) -> type[Recipe]:
-    """Return the class that describes a recipe of these values."""
-    detector = values.get("detector")
-    return GridRecipe if isinstance(detector, dict) and detector.get("type") == "darknet" else Recipe
 
 
 def with_anchors(recipe: GridRecipe, sizes: Tensor) -> GridRecipe:

@@ -11,12 +11,14 @@ from pydantic import ValidationError
 
 from boxwright.errors import RecipeError
 from boxwright.recipes.cfg import recipe_values
-from boxwright.recipes.grid import recipe_kind
+from boxwright.recipes.grid import GridRecipe
 from boxwright.recipes.parts import nearest
 from boxwright.recipes.schema import Recipe
+from boxwright.recipes.two_stage import TwoStageRecipe
 
 __all__ = ["dump_recipe", "load_recipe", "parse_recipe", "recipe_names"]
 
+_KINDS: dict[str, type[Recipe]] = {"darknet": GridRecipe, "two-stage": TwoStageRecipe}  # by detector.type
 _FOLDER = resources.files("boxwright.recipes") / "library"
 
 
@@ -89,9 +91,17 @@ def _mapping(text: str, source: str) -> dict[str, Any]:
 
 def _validated(values: dict[str, Any], source: str) -> Recipe:
     try:
-        return recipe_kind(values).model_validate(values)
+        return _kind(values.get("detector"), source).model_validate(values)
     except ValidationError as error:
         raise RecipeError(f"{source}: " + "; ".join(_sentence(problem) for problem in error.errors())) from error
+
+
+def _kind(detector: Any, source: str) -> type[Recipe]:
+    """Return the class that describes a recipe with this section `detector`."""
+    named = detector.get("type") if isinstance(detector, dict) else None
+    if named is None or named in _KINDS:
+        return Recipe if named is None else _KINDS[named]
+    raise RecipeError(f"{source}: detector.type: unknown network {named!r}; {nearest(str(named), _KINDS)}")
 
 
 def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

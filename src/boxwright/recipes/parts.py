@@ -16,7 +16,9 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, create_model, model_validator
 from pydantic_core import CoreSchema
 
-__all__ = ["Part", "PartOf", "Section", "named", "nearest", "type_name"]
+from boxwright.errors import RecipeError
+
+__all__ = ["Part", "PartOf", "Section", "built", "named", "nearest", "type_name"]
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -50,6 +52,14 @@ class Part(Section):
         """Construct the described object; `context` holds what a recipe cannot know, such as channel counts."""
         fields = {name: getattr(self, name) for name in type(self).model_fields if name != "type"}
         return type(self).factory(**fields, **context)
+
+
+def built(field: str, part: Part, **context: Any) -> Any:
+    """Construct a part; what its class says against it becomes a `RecipeError` that names the field."""
+    try:
+        return part.build(**context)
+    except ValueError as error:
+        raise RecipeError(f"{field}: {error}") from error
 
 
 def type_name(cls: type) -> str:

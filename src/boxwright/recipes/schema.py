@@ -54,6 +54,7 @@ PriorGenerator = Annotated[
         {
             "octave-anchors": boxes.AnchorGenerator.retinanet,
             "square-anchors": boxes.AnchorGenerator.square,
+            "rcnn-anchors": boxes.AnchorGenerator.rcnn,
             "points": boxes.PointGenerator,
             "default-boxes": boxes.AnchorGenerator.ssd,
         },

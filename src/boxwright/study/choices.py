@@ -10,6 +10,7 @@ from boxwright.errors import RecipeError
 from boxwright.recipes.grid import GridRecipe
 from boxwright.recipes.parts import Part, nearest
 from boxwright.recipes.schema import Assigner, Recipe
+from boxwright.recipes.two_stage import TwoStageRecipe
 
 __all__ = ["Choice", "Step", "choices"]
 
@@ -91,6 +92,10 @@ def choices(recipe: Recipe, names: Sequence[str] | None = None, *, sweep: bool =
 
 
 def _of_recipe(recipe: Recipe) -> Iterator[tuple[str, Part]]:
+    if isinstance(recipe, TwoStageRecipe):  # the recipe's priors are those of its first stage
+        assigner = recipe.criterion.rpn.assigner
+        yield f"{assigner.type} (of {recipe.name})", assigner
+        return
     own, first = recipe.criterion.assigner, recipe.criterion.first
     yield f"{own.type} (of {recipe.name})", own
     if first is not None:

@@ -6,6 +6,7 @@ from boxwright.models.necks import FPN, PAN, GhostPAN
 CHANNELS = [8, 12, 20]
 NECKS = {
     "fpn-c5": (FPN, {"extra_levels": 2, "extra_from": "c5"}),
+    "fpn-pool": (FPN, {"extra_levels": 2, "extra_from": "pool"}),
     "fpn-p5": (FPN, {"extra_levels": 2, "extra_from": "p5"}),
     "pan": (PAN, {}),
     "pan-extra": (PAN, {"extra_levels": 1, "norm": "bn"}),

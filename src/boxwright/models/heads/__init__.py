@@ -6,7 +6,18 @@ from boxwright.models.heads.gfl import GFLHead
 from boxwright.models.heads.nanodet import NanoDetHead
 from boxwright.models.heads.ppyoloe import PPYOLOEHead
 from boxwright.models.heads.retina import RetinaHead
+from boxwright.models.heads.rpn import RPNHead
 from boxwright.models.heads.ssd import SSDHead
 from boxwright.models.heads.tood import TOODHead
 
-__all__ = ["ATSSHead", "GFLHead", "NanoDetHead", "PPYOLOEHead", "RetinaHead", "SSDHead", "TOODHead", "WithBackground"]
+__all__ = [
+    "ATSSHead",
+    "GFLHead",
+    "NanoDetHead",
+    "PPYOLOEHead",
+    "RPNHead",
+    "RetinaHead",
+    "SSDHead",
+    "TOODHead",
+    "WithBackground",
+]

@@ -21,7 +21,8 @@ class FPN(nn.Module):
         in_channels: channels of the backbone's features, finest first.
         channels: channels of every output level.
         extra_levels: further levels, each by a 3×3 convolution of stride 2 with a ReLU between them.
-        extra_from: "c5", the backbone's coarsest feature, or "p5", the pyramid's, feeds the first extra level.
+        extra_from: "c5", the backbone's coarsest feature, or "p5", the pyramid's, feeds the first extra level; "pool":
+            no convolutions, every other cell of the pyramid's coarsest level, as in Faster R-CNN with FPN.
         norm: "none" as published, or "bn" after every convolution (small models from scratch learn faster with it).
         upsampling: how a coarse level is enlarged before it is added to the finer one.
     """
@@ -31,7 +32,7 @@ class FPN(nn.Module):
         in_channels: Sequence[int],
         channels: int = 256,
         extra_levels: int = 2,
-        extra_from: Literal["c5", "p5"] = "c5",
+        extra_from: Literal["c5", "p5", "pool"] = "c5",
         norm: Literal["none", "bn"] = "none",
         upsampling: Literal["nearest", "bilinear"] = "nearest",
     ) -> None:
@@ -43,8 +44,9 @@ class FPN(nn.Module):
         first = in_channels[-1] if extra_from == "c5" else channels
         self.extra = nn.ModuleList(
             conv_norm_act(channels if index else first, channels, 3, stride=2, norm=norm, act=False)
-            for index in range(extra_levels)
+            for index in range(extra_levels * (extra_from != "pool"))
         )
+        self.pools = extra_levels if extra_from == "pool" else 0
         self.channels = [channels] * (len(in_channels) + extra_levels)
         if norm == "none":  # what a norm would make up for
             for layer in self.modules():
@@ -63,4 +65,5 @@ class FPN(nn.Module):
         for index, extra in enumerate(self.extra):
             coarse = extra(F.relu(coarse) if index else coarse)
             outputs.append(coarse)
+        outputs += [outputs[-1][..., :: 2**n, :: 2**n] for n in range(1, self.pools + 1)]
         return outputs
