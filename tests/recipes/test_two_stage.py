@@ -44,7 +44,7 @@ def test_parts_of_either_stage_are_swapped():
     ]
     criterion = build_criterion(load_recipe("faster-rcnn-tiny", overrides))
     assert criterion.rpn.assigner == MaxIoUAssigner(positive_iou=0.7)
-    assert criterion.rpn.sampler == RandomSampler()
+    assert criterion.rpn.draw == RandomSampler()
     assert isinstance(criterion.rpn.box, SigmaSmoothL1Loss)
     assert isinstance(criterion.roi.box, GIoULoss)
     assert criterion.roi.box_weight == 10
