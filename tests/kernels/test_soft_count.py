@@ -17,14 +17,16 @@ def steps(values: Tensor, thresholds: Tensor, delta: float) -> Tensor:
 def bins(ramps: Ramps, values: Tensor, group: Tensor) -> Tensor:
     """(N,) bins of the values by the grid."""
     grid, index = Grid.over(ramps), values.int()
-    base = (group * grid.cells).int()
-    return grid.locate(values, base, index, torch.empty_like(values), torch.empty_like(index)).long()
+    base = (group * grid.cells).int()[:, None]
+    return grid.locate(values, 1, base, index, torch.empty_like(values), torch.empty_like(index)).long()
 
 
 def table(ramps: Ramps, values: Tensor, index: Tensor) -> Tensor:
-    """(1, 2, S) number and sum of the values per bin."""
+    """(2, 1, S) number and sum of the values per bin."""
     weights = (torch.ones_like(values), values)
-    return torch.stack([torch.bincount(index, weight.double(), minlength=len(ramps.edges)) for weight in weights])[None]
+    rows = [torch.bincount(index, weight.double(), minlength=len(ramps.edges)) for weight in weights]
+    rows[1][ramps.outer.view(-1)] = 0
+    return torch.stack(rows)[:, None]
 
 
 @pytest.mark.parametrize("delta", [1.0, 0.25, 0.0])

@@ -33,12 +33,15 @@ class Background:
     Args:
         entries: the entries.
         ramps: around the positives (of all processes).
-        own: which of the thresholds of the ramps are positives among these entries.
         remember: whether there will be a gradient.
+
+    Attributes:
+        with_positives: whether positives are counted among the background, for the caller to take out again.
     """
 
-    def __init__(self, entries: Entries, ramps: Ramps, own: slice, remember: bool) -> None:
-        self.entries, self.ramps, self.own, self.grid = entries, ramps, own, Grid.over(ramps)
+    def __init__(self, entries: Entries, ramps: Ramps, remember: bool) -> None:
+        self.entries, self.ramps, self.grid = entries, ramps, Grid.over(ramps)
+        self.with_positives = entries.sparse
         logits = entries.logits
         # the gradient's memory holds the bins until it is written; they are int32, so that they fit
         self.memory = torch.empty_like(logits) if remember and logits.dtype == torch.float32 else None
@@ -47,26 +50,23 @@ class Background:
 
     def tally(self) -> tuple[Tensor, Tensor]:
         """Return number and sum of the background per bin, (2, S) float64, and a zero that is NaN where a score is."""
-        entries, places = self.entries, self.ramps.places[2, self.own]
         size = len(self.ramps.edges)
 
         def work(pieces: Sequence[_Piece]) -> Tensor:
-            buffers = _Buffers.fitting(self.pieces, entries, second=False, bins=self.memory is None)
-            table = torch.zeros(2, size, dtype=torch.float64, device=places.device)
+            buffers = _Buffers.fitting(self.pieces, self.entries, second=False, bins=self.memory is None)
+            table = self.ramps.thresholds.new_zeros(2, size)
             number, total = table.unbind()
             for piece in pieces:
                 index = self._locate(piece, buffers)
                 number += torch.bincount(index, minlength=size)
-                wide = buffers.wide[: index.numel()].copy_(piece.logits.view(-1))
+                wide = buffers.wide[: len(index)].copy_(piece.logits)
                 total += torch.bincount(index, wide, minlength=size)
             return table
 
-        table = torch.stack(self._spread(work)).sum(0)
-        alarm = table[1, self.ramps.outer[0]].clamp(0, 0).sum()
-        if entries.sparse:  # labelled entries were counted as well
-            values = self.ramps.thresholds[self.own]
-            table.index_add_(1, places, torch.stack([torch.ones_like(values), values]), alpha=-1)
-        return table, alarm
+        table, *others = self._spread(work)
+        for other in others:
+            table += other
+        return table, table[1].sum().clamp_(0, 0)
 
     def gradient(self, lines: Tensor, positives: Tensor, dtype: torch.dtype) -> Tensor:
         """(R, C) gradient: `a + b x` of background by the lines (2, S) of its bins, and that of the positives (P,)."""
@@ -80,8 +80,8 @@ class Background:
             for piece in pieces:
                 index = self._locate(piece, buffers) if again else piece.memory
                 # in float64, because the two parts cancel where scores are large
-                change, part = buffers.wide[: index.numel()], buffers.more[: index.numel()]
-                change.copy_(piece.logits.view(-1)).mul_(torch.index_select(slope, 0, index, out=part))
+                change, part = buffers.wide[: len(index)], buffers.more[: len(index)]
+                change.copy_(piece.logits).mul_(torch.index_select(slope, 0, index, out=part))
                 change.add_(torch.index_select(level, 0, index, out=part))
                 gradient[piece.rows].view(-1).copy_(_within(gradient.dtype, change))
             return gradient
@@ -98,43 +98,46 @@ class Background:
         rows, columns = entries.logits.shape
         # small problems are cut so that the buffers do not outweigh the logits
         chunk = min(CHUNK, max(CHUNK // 4, total // 4)) if entries.logits.is_cpu else MUCH
-        step = max(1, chunk // columns)
-        pieces = [
-            _Piece(slice(start, start + step), logits, entries.positive)
-            for start, logits in zip(range(0, rows, step), entries.logits.split(step), strict=True)
+        step = -(-chunk // columns)
+        starts = range(0, rows, step)
+        logits = entries.logits.view(-1).split(step * columns)
+        memory = (
+            [None] * len(starts)
+            if self.memory is None
+            else self.memory.view(torch.int32).view(-1).split(step * columns)
+        )
+        ignored: list[Tensor | None] = [None] * len(starts)
+        if entries.sparse:
+            found = (entries.targets == IGNORED).nonzero().view(-1)
+            if len(found):
+                bounds = torch.searchsorted(found, torch.arange(0, rows + step, step, device=found.device)).tolist()
+                ignored = [found[a:b] - start for start, a, b in zip(starts, bounds[:-1], bounds[1:], strict=True)]
+        return [
+            _Piece(slice(start, start + step), *parts)
+            for start, *parts in zip(starts, logits, memory, ignored, strict=True)
         ]
-        if self.memory is not None:
-            places = self.memory.view(torch.int32).view(-1).split(step * columns)
-            pieces = [piece._replace(memory=memory) for piece, memory in zip(pieces, places, strict=True)]
-        ignored = (entries.targets == IGNORED).nonzero().view(-1) if entries.sparse else entries.positive[:0]
-        if len(ignored):
-            bounds = torch.searchsorted(ignored, torch.arange(0, rows + step, step, device=ignored.device)).tolist()
-            spans = zip(pieces, bounds[:-1], bounds[1:], strict=True)
-            pieces = [piece._replace(ignored=ignored[a:b] - piece.rows.start) for piece, a, b in spans]
-        return pieces
 
     def _locate(self, piece: "_Piece", buffers: "_Buffers") -> Tensor:
         """Return the bins of a chunk, flat; the lowest is for what is no background too."""
-        entries, values = self.entries, piece.logits
-        size, shape = values.numel(), values.shape
+        entries, values, columns = self.entries, piece.logits, self.entries.logits.shape[1]
+        size = len(values)
         if values.dtype != entries.dtype:
-            values = buffers.more.view(entries.dtype)[:size].view(shape).copy_(values)
-        index = buffers.bins[:size] if self.memory is None else piece.memory
-        apart = entries.scope != "batch"
-        group = entries.groups_of(piece.rows) if apart else None
+            values = buffers.more.view(entries.dtype)[:size].copy_(values)
+        index = piece.memory if piece.memory is not None and not len(buffers.bins) else buffers.bins[:size]
+        group = None if entries.scope == "batch" else entries.groups_of(piece.rows)
         base = None if group is None else group * self.grid.cells
-        step = buffers.step[:size]
-        self.grid.locate(values, base, index, buffers.wide.view(entries.dtype)[:size], step)
-        table = index.view(shape)
+        self.grid.locate(values, columns, base, index, buffers.wide.view(entries.dtype)[:size], buffers.step[:size])
+        if entries.sparse and piece.ignored is None:
+            return index
         lowest = None if group is None else self.ramps.outer[0].int()[group]
+        table = index.view(-1, columns)
         if not entries.sparse:
-            background = torch.eq(entries.targets[piece.rows], 0, out=step.view(shape))
+            background = entries.targets[piece.rows] == 0
             table.mul_(background) if lowest is None else table.sub_(lowest).mul_(background).add_(lowest)
-        elif piece.ignored is not None:
-            if lowest is None:
-                table.index_fill_(0, piece.ignored, 0)
-            else:
-                table[piece.ignored] = lowest.expand(shape)[piece.ignored]
+        elif lowest is None:
+            table.index_fill_(0, piece.ignored, 0)
+        else:
+            table[piece.ignored] = lowest.expand(table.shape)[piece.ignored]
         return index
 
     def _spread(self, work: Callable[[Sequence["_Piece"]], Tensor]) -> list[Tensor]:
@@ -145,10 +148,12 @@ class Background:
 
 
 class _Piece(NamedTuple):
+    """A chunk: its rows, their logits, flat, the memory of their bins if any, and the ignored ones if any."""
+
     rows: slice
     logits: Tensor
-    memory: Tensor
-    ignored: Tensor | None = None
+    memory: Tensor | None
+    ignored: Tensor | None
 
 
 class _Buffers(NamedTuple):

@@ -27,6 +27,7 @@ class Entries:
         scope: what makes a group.
         rows_per_image: R over the number of images.
         padded: whether P is a capacity, and the free places make one more group of their own.
+        dtype: what is computed in.
     """
 
     logits: Tensor
@@ -36,6 +37,7 @@ class Entries:
     scope: Scope
     rows_per_image: int
     padded: bool
+    dtype: torch.dtype
 
     @classmethod
     def of(cls, inputs: Tensor, targets: Tensor, scope: Scope, capacity: int | None = None) -> Self:
@@ -61,17 +63,13 @@ class Entries:
         positive = place * columns + _pick(goal, place, capacity is not None) if sparse else place
         groups = {"batch": 1, "class": columns, "image": len(inputs)}[scope] or 1
         per_image = len(logits) // max(len(inputs), 1) or 1
-        return cls(logits, goal, positive, groups, scope, per_image, capacity is not None)
+        wide = torch.promote_types(inputs.dtype, torch.float32)
+        return cls(logits, goal, positive, groups, scope, per_image, capacity is not None, wide)
 
     @property
     def sparse(self) -> bool:
         """Whether targets are labels."""
         return self.targets.ndim == 1
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """What is computed in."""
-        return torch.promote_types(self.logits.dtype, torch.float32)
 
     def at_positives(self, values: Tensor) -> Tensor:
         """Pick (P,) what belongs to the positives from values of the logits' or the targets' size; 0 at free places."""

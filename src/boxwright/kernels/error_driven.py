@@ -81,7 +81,8 @@ class _State(NamedTuple):
         """(R, C) gradient of the losses weighed by `upstream` (T,)."""
         weight = (upstream.double() * self.factor).unsqueeze(1)
         lines = self.ramps.sums((weight * self.update.background).sum(0))
-        return self.background.gradient(lines, (weight * self.update.positives).sum(0)[self.own], dtype)
+        positives = (weight * self.update.positives).sum(0)
+        return self.background.gradient(lines, positives[self.own], dtype)
 
 
 def _evaluate(
@@ -91,22 +92,27 @@ def _evaluate(
     fused = _fused(inputs)
     entries = Entries.of(inputs, targets, scope, _capacity(targets) if fused else None)
     scores = entries.at_positives(entries.logits).to(entries.dtype)
-    good = scores.new_ones(len(scores)) if quality is None else entries.at_positives(quality)
+    ones = torch.ones_like(scores, dtype=torch.float64)
+    good = ones if quality is None else entries.at_positives(quality).double()
     group, own, factor, alone = entries.group(), slice(0, len(scores)), 1, scope == "image" or world_size() == 1
     if not alone:
         factor = world_size()
         (scores, good, *groups), own = _gather([scores, good] + ([] if group is None else [group]), entries.padded)
-        group = groups[0] if groups else None
+        group, ones = groups[0] if groups else None, torch.ones_like(good)
     share = _share(scores, group, entries.groups, apart=scope == "image")
     ramps = Ramps.around(scores, group, entries.groups + entries.padded, delta)
-    background = _background(fused)(entries, ramps, own, remember)
+    background = _background(fused)(entries, ramps, remember)
     table, alarm = background.tally()
     if not alone:
         table = all_reduce_sum(table)
-    good = good.double()
-    counts = ramps.counts(torch.cat([table.unsqueeze(0), ramps.tally(torch.stack([torch.ones_like(good), good]))]))
+    positives = ramps.tally(ones[None] if quality is None else torch.stack([ones, good]))
+    if background.with_positives:
+        table -= positives[:, 0]
+    # no ramp rises in the outer bins, and what lies there may be huge
+    table[1].index_fill_(0, ramps.outer.view(-1), 0)
+    counts = ramps.counts(torch.cat([table.unsqueeze(1), positives], 1))
     with torch.autocast(inputs.device.type, enabled=False):
-        update = rule(Ranking(scores, good, group, share, counts[1], counts[2], counts[0], ramps))
+        update = rule(Ranking(scores, good, group, share, counts[1], counts[-1], counts[0], ramps))
     weights = scores.new_empty(0)
     if update.weights is not None:
         weights = _at_priors(update.weights[own] * factor, entries, targets)
@@ -172,40 +178,47 @@ class _ErrorDriven(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, inputs: Tensor, targets: Tensor, quality: Tensor | None, rule: Rule, delta: float, scope: Scope
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
         losses, weights, ctx.state = _evaluate(inputs, targets, quality, rule, delta, scope, ctx.needs_input_grad[0])
         ctx.save_for_backward(inputs)
         ctx.mark_non_differentiable(weights)
-        return losses, weights
+        return *losses.unbind(), weights
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         (inputs,) = ctx.saved_tensors  # raises where the logits were changed in place
-        return ctx.state.gradient(upstream, inputs.dtype).view(inputs.shape), None, None, None, None, None
+        return (
+            ctx.state.gradient(torch.stack(upstream[:-1]), inputs.dtype).view(inputs.shape),
+            None,
+            None,
+            None,
+            None,
+            None,
+        )
 
 
-def error_driven(terms: int) -> Callable[[Rule], Callable[..., tuple[Tensor, Tensor]]]:
+def error_driven(terms: int) -> Callable[[Rule], Callable[..., tuple[Tensor, ...]]]:
     """Make a loss of a rule with this many losses.
 
     The loss is called with inputs (…, C), integer labels (…) or qualities (…, C) as targets, a quality (…) of the
-    labelled entries or None, δ and the scope; it returns the rule's losses (T,) and its weights, in the targets' shape
-    (0 where there is no positive; empty where the rule has none). Compiled code sees it as one operator, which makes
+    labelled entries or None, δ and the scope; it returns the T losses of the rule, scalars, and its weights, in the
+    targets' shape (0 where there is no positive; empty where the rule has none). Compiled code sees it as one operator, which makes
     the gradient of each loss together with the losses.
     """
 
-    def decorate(rule: Rule) -> Callable[..., tuple[Tensor, Tensor]]:
+    def decorate(rule: Rule) -> Callable[..., tuple[Tensor, ...]]:
         operator = _operator(rule, terms)
 
         def loss(
             inputs: Tensor, targets: Tensor, quality: Tensor | None, delta: float, scope: Scope
-        ) -> tuple[Tensor, Tensor]:
+        ) -> tuple[Tensor, ...]:
             if torch.compiler.is_compiling():
                 remember = torch.is_grad_enabled() and inputs.requires_grad
                 losses, weights, _ = operator(inputs, targets, quality, delta, scope, remember)
-                return losses, weights
-            losses, weights = _ErrorDriven.apply(inputs, targets, quality, rule, delta, scope)
-            return losses, weights
+                return *losses.unbind(), weights
+            results: tuple[Tensor, ...] = _ErrorDriven.apply(inputs, targets, quality, rule, delta, scope)
+            return results
 
         return loss
 

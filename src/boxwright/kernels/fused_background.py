@@ -27,7 +27,9 @@ UNIT = 2**31
 class FusedBackground:
     """As `boxwright.kernels.background.Background`, of padded entries; never waits for the device."""
 
-    def __init__(self, entries: Entries, ramps: Ramps, own: slice, remember: bool) -> None:
+    with_positives = False
+
+    def __init__(self, entries: Entries, ramps: Ramps, remember: bool) -> None:
         self.entries, self.ramps = entries, ramps
         # of the last group, which holds the free places, nobody asks
         first, last = ramps.outer[:, : entries.groups].unbind()

@@ -21,7 +21,7 @@ class Grid:
     """Uniform cells over the edges of some ramps, one row of cells for each group.
 
     Attributes:
-        first: (G * cells,) int32, the bin in which each cell begins.
+        first: (G * cells + 1,) int32, the bin in which each cell begins.
         shift: (), cell 0 begins where `scale * x + shift` is 0.
         scale: cells per unit, a power of two: so nothing is rounded but the sum, and alike for edges and values.
         cells: cells per group.
@@ -40,46 +40,53 @@ class Grid:
         """Lay cells over the ends of ramps."""
         groups, size = ramps.outer.shape[1], ramps.places.shape[1]
         cells = 1 << (min(2 * size * CELLS_PER_EDGE, MOST_CELLS) // groups).bit_length()
-        low, high = 0.0, 0.0
-        if size:
-            low, high = (bound.item() for bound in ramps.thresholds.aminmax())
+        low, high = torch.stack(ramps.thresholds.aminmax()).tolist() if size else (0.0, 0.0)
         span = max(high - low + 2 * ramps.delta, 1e-12)
         scale = 2.0 ** math.floor(math.log2(cells / span)) if math.isfinite(span) else 1.0
-        shift = ramps.edges.new_tensor((ramps.delta - low) * scale)
-        cell = _cell_of(ramps.edges, shift, scale, cells, torch.empty_like(ramps.edges), ramps.edges.int())
+        shift = ramps.edges.new_full((), (ramps.delta - low) * scale)
+        cell = _cell_of(
+            ramps.edges,
+            shift,
+            scale,
+            cells,
+            torch.empty_like(ramps.edges),
+            ramps.places.new_empty(2 * size + groups, dtype=torch.int32),
+        )
         if groups > 1:
             cell += (torch.searchsorted(ramps.outer[1], torch.arange(len(cell), device=cell.device)) * cells).int()
-        population = torch.zeros(groups * cells, dtype=torch.int32, device=cell.device)
-        population.index_add_(0, cell, torch.ones_like(cell))
+        population = torch.zeros(groups * cells + 1, dtype=torch.int32, device=cell.device)
+        population.index_add_(0, cell + 1, torch.ones_like(cell))
         steps = int(population.max()).bit_length()
         # no value goes beyond the last bin of a group
-        reach = ramps.edges.index_fill(0, ramps.outer[1], torch.nan)
+        reach = torch.where(ramps.edges == torch.inf, torch.nan, ramps.edges)
         strides = [(1, reach)]
         for step in range(1, steps):
             half = 2 ** (step - 1)
             reach = torch.maximum(reach, torch.nn.functional.pad(reach[half:], (0, half), value=torch.nan))
             strides.append((2 * half, reach))
-        first = torch.cumsum(population, 0, dtype=torch.int32).sub_(population)
+        first = population.cumsum(0, dtype=torch.int32)
         return cls(first, shift, scale, cells, tuple(reversed(strides)))
 
-    def locate(self, values: Tensor, base: Tensor | None, index: Tensor, real: Tensor, step: Tensor) -> Tensor:
+    def locate(
+        self, values: Tensor, columns: int, base: Tensor | None, index: Tensor, real: Tensor, step: Tensor
+    ) -> Tensor:
         """Write the bins of values into `index`; what is not a number lies lowest.
 
         Args:
-            values: (r, C) of the edges' dtype.
-            base: first cell of each value's group, broadcastable to the values; None where there is one group.
+            values: (N,) of the edges' dtype.
+            columns: C, so many values are a row.
+            base: first cell of each value's group, broadcastable to (N / C, C); None where there is one group.
             index: (N,) int32, the result.
             real: (N,) memory of the values' dtype to work in.
             step: (N,) int32 memory to work in.
         """
-        flat = values.view(-1)
-        _cell_of(flat, self.shift, self.scale, self.cells, real, step)
+        _cell_of(values, self.shift, self.scale, self.cells, real, step)
         if base is not None:
-            step.view(values.shape).add_(base)
+            step.view(-1, columns).add_(base)
         torch.index_select(self.first, 0, step, out=index)
         for stride, reach in self.strides:
             torch.index_select(reach, 0, index, out=real)
-            index.add_(torch.ge(flat, real, out=step), alpha=stride)
+            index.add_(torch.ge(values, real, out=step), alpha=stride)
         return index
 
 

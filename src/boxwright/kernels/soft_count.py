@@ -42,52 +42,52 @@ class Ramps:
         """Make the ramps of thresholds (P,) in groups (P,), of which there are `groups`."""
         size = len(thresholds)
         keys = torch.cat([thresholds - delta, thresholds + delta, thresholds])
-        # a threshold that ties with an edge comes after it, because the sort is stable
-        order = keys.argsort(stable=True)
-        if group is not None:
-            order = order[group.repeat(3)[order].argsort(stable=True)]
-        bins = (order < 2 * size).cumsum(0)
+        ends, order = keys[: 2 * size].sort()
+        # how many ends each key reaches
+        places = torch.searchsorted(ends, keys, right=True)
         if group is None:
-            outer = bins.new_zeros(2, 1)
-            outer[1].fill_(2 * size)
+            edges = torch.nn.functional.pad(ends, (0, 1), value=torch.inf)
+            outer = places.new_full((2, 1), 2 * size)
+            outer[0] = 0
         else:
-            bins += group.repeat(3)[order]
-            numbers = torch.arange(groups, device=keys.device)
-            population = torch.zeros_like(numbers).index_add_(0, group, torch.full_like(group, 2))
-            last = population.cumsum(0) + numbers
-            outer = torch.stack([last - population, last])
-        places = torch.empty_like(bins).scatter_(0, order, bins)
-        edges = keys.new_full((2 * size + groups,), torch.inf)
-        edges.scatter_(0, places[: 2 * size] - 1, keys[: 2 * size])
+            group = group.repeat(3)
+            places += group * (2 * size + 1)
+            ranks, order = places[: 2 * size].sort()
+            places = torch.searchsorted(ranks, places, right=True) + group
+            numbers = torch.arange(max(groups + 1, 2 * size), device=keys.device)
+            edges = keys.new_full((2 * size + groups,), torch.inf)
+            edges.scatter_(0, numbers[: 2 * size] + group[order], keys[order])
+            # behind the last edge of each group
+            last = torch.searchsorted(ranks, numbers[1 : groups + 1] * (2 * size + 1)) + numbers[:groups]
+            outer = torch.stack([torch.nn.functional.pad(last[:-1] + 1, (1, 0)), last])
+            group = group[:size]
         return cls(edges, outer, places.view(3, size), thresholds.double(), group, delta)
 
     def tally(self, weights: Tensor) -> Tensor:
-        """Weigh the thresholds themselves per bin: (K, 2, S) weight and weighted sum, of weights (K, P) in float64."""
-        both = torch.stack([weights, weights * self.thresholds], 1)
-        table = both.new_zeros(*both.shape[:2], len(self.edges))
-        return table.index_add_(2, self.places[2], both)
+        """Weigh the thresholds themselves per bin: (2, K, S) weight and weighted sum, of weights (K, P) in float64."""
+        both = torch.stack([weights, weights * self.thresholds])
+        return both.new_zeros(*both.shape[:2], len(self.edges)).index_add_(2, self.places[2], both)
 
     def counts(self, table: Tensor) -> Tensor:
         """Weigh what lies above each threshold: (K, P) float64 `Σ_j w_j H(x_j - q)` over the values of its group.
 
         Args:
-            table: (K, 2, S) float64 number (or weight) of the values per bin, and their (weighted) sum.
+            table: (2, K, S) float64 number (or weight) of the values per bin, and their (weighted) sum; huge sums in
+                the outer bins, in which no ramp rises, would cost digits.
         """
-        number, total = table.unbind(1)
-        # no ramp rises in the outer bins, and what lies there may be huge
-        table = torch.cat([number, total.index_fill(1, self.outer.view(-1), 0)])
         # sums from the top, so that the few values above a high threshold keep their digits
-        above = _cumulative(table.flip(1)).flip(1)
-        full, rest = above.index_select(1, self.places[1]).chunk(2)
+        above = _cumulative(table.flatten(0, 1).flip(1)).flip(1).view(table.shape)
+        count, moment = above.index_select(2, self.places[:2].view(-1)).unflatten(2, (2, -1)).unbind()
+        started, full = count.unbind(1)
+        inside = started - full
         if self.group is not None:
-            beyond = torch.nn.functional.pad(above, (0, 1)).index_select(1, self.outer[1] + 1)[: len(number)]
+            beyond = torch.nn.functional.pad(above[0], (0, 1)).index_select(1, self.outer[1] + 1)
             full = full - beyond.index_select(1, self.group)
         if self.delta == 0:
             return full
-        started, moment = above.index_select(1, self.places[0]).chunk(2)
-        inside = started - above[: len(number)].index_select(1, self.places[1])
         foot = self.thresholds - self.delta
-        return full + (moment - rest - foot * inside).div_(2 * self.delta).clamp_(min=0)
+        part = torch.addcmul(moment[:, 0] - moment[:, 1], foot, inside, value=-1)
+        return full + part.div_(2 * self.delta).clamp_(min=0)
 
     def sums(self, weights: Tensor) -> Tensor:
         """Add weighted ramps: (2, S) float64 lines `a + b x` that are `Σ_i w_i H(x - q_i)` in each bin.
@@ -95,15 +95,14 @@ class Ramps:
         Args:
             weights: (P,) weight of each threshold, in float64.
         """
-        rise, top = self.places[0], self.places[1]
         lines = weights.new_zeros(2, len(self.edges))
         if self.delta == 0:
-            lines[0].index_add_(0, top, weights)
+            lines[0].index_add_(0, self.places[1], weights)
         else:
             slope = weights / (2 * self.delta)
             lift = slope * (self.delta - self.thresholds)
-            change = torch.stack([torch.cat([lift, weights - lift]), torch.cat([slope, -slope])])
-            lines.index_add_(1, torch.cat([rise, top]), change)
+            change = torch.cat([lift, weights - lift, slope, -slope]).view(2, -1)
+            lines.index_add_(1, self.places[:2].view(-1), change)
         lines = _cumulative(lines)
         if self.group is not None:  # each group begins with nothing
             first = self.outer[0]

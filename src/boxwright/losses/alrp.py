@@ -55,9 +55,9 @@ def alrp_loss(
         )
     if not tau < 1:
         raise ValueError(f"tau must be below 1, got {tau}")
-    losses, weights = _alrp(inputs, targets, box_losses / (2 * (1 - tau)), delta, scope)
+    loss, weights = _alrp(inputs, targets, box_losses / (2 * (1 - tau)), delta, scope)
     positive = targets >= 0 if targets.ndim < inputs.ndim else targets > 0
-    return losses[0], (weights * torch.where(positive, box_losses, 0)).sum()
+    return loss, (weights * torch.where(positive, box_losses, 0)).sum()
 
 
 class ALRPLoss(nn.Module):

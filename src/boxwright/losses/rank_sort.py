@@ -48,8 +48,10 @@ def rank_sort_loss(
         raise ValueError(
             f"scores {tuple(scores.shape)} go with labels of the same shape, got targets {tuple(targets.shape)}"
         )
-    losses, _ = _rank_sort(inputs, targets, targets if targets.shape == inputs.shape else scores, delta, scope)
-    return losses[0], losses[1]
+    ranking, sorting, _ = _rank_sort(
+        inputs, targets, targets if targets.shape == inputs.shape else scores, delta, scope
+    )
+    return ranking, sorting
 
 
 class RankSortLoss(RankingLoss):

@@ -10,6 +10,9 @@ from boxwright.losses.reduction import check_choice
 
 __all__ = ["APLoss", "RankingLoss", "ap_loss", "average_precision", "check_ranked"]
 
+# background above a positive that is none
+SMALLEST = 1e-30
+
 
 def ap_loss(
     inputs: Tensor,
@@ -41,8 +44,8 @@ def ap_loss(
     tensor(0.)
     """
     check_ranked(inputs, targets, delta, scope)
-    losses, _ = _ap(inputs, targets, None, delta, scope)
-    return losses[0]
+    loss, _ = _ap(inputs, targets, None, delta, scope)
+    return loss
 
 
 class RankingLoss(nn.Module):
@@ -111,25 +114,23 @@ def average_precision(inputs: Tensor, targets: Tensor, *, scope: Scope = "batch"
 def _ap(ranking: Ranking) -> Update:
     # the pair of a positive with itself counts as a whole one
     rank = ranking.above + (0.5 if ranking.ramps.delta > 0 else 0) + ranking.background
-    precision = 1 - ranking.background / rank
-    interpolated = _running_maximum(precision, ranking)
-    error = 1 - interpolated
-    slack = torch.where(interpolated > precision, error * rank / ranking.background, 1)
-    loss = (ranking.share * error).sum()
-    return Update(loss[None], (-ranking.share * error)[None], (ranking.share * slack / rank)[None])
+    # one minus the precision: what remains of it where that is nearly 1 keeps its digits
+    error = _running_minimum(ranking.background / rank, ranking)
+    push = (ranking.share * error).unsqueeze(0)
+    return Update(push.sum(1), -push, push / ranking.background.clamp(min=SMALLEST))
 
 
-def _running_maximum(precision: Tensor, ranking: Ranking) -> Tensor:
-    """Best precision at any score up to each positive's own, within its group."""
+def _running_minimum(error: Tensor, ranking: Ranking) -> Tensor:
+    """Smallest error at any score up to each positive's own, within its group: the best, interpolated precision."""
     order = ranking.scores.argsort()
     if ranking.group is None:
-        best = precision[order].cummax(0).values
+        best = error.index_select(0, order).cummin(0).values
     else:
         order = order[ranking.group[order].argsort(stable=True)]
-        # groups are lifted above each other, so that none inherits the maximum of another
+        # groups are lowered below each other, so that none inherits the minimum of another
         lift = 2 * ranking.group[order]
-        best = (precision[order] + lift).cummax(0).values - lift
-    return torch.empty_like(precision).scatter_(0, order, best)
+        best = (error[order] - lift).cummin(0).values + lift
+    return torch.empty_like(error).index_copy_(0, order, best)
 
 
 def check_ranked(inputs: Tensor, targets: Tensor, delta: float, scope: Scope) -> None:
