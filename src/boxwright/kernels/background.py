@@ -91,7 +91,7 @@ class Background:
         return gradient
 
     def _divide(self) -> list["_Piece"]:
-        """Divide the entries into chunks of rows, each with its ignored rows counted from its start."""
+        """Divide the entries into chunks of rows."""
         entries, total = self.entries, self.entries.logits.numel()
         if not total:
             return []
@@ -101,21 +101,15 @@ class Background:
         step = -(-chunk // columns)
         starts = range(0, rows, step)
         logits = entries.logits.view(-1).split(step * columns)
-        memory = (
-            [None] * len(starts)
-            if self.memory is None
-            else self.memory.view(torch.int32).view(-1).split(step * columns)
-        )
-        ignored: list[Tensor | None] = [None] * len(starts)
-        if entries.sparse:
-            found = (entries.targets == IGNORED).nonzero().view(-1)
-            if len(found):
-                bounds = torch.searchsorted(found, torch.arange(0, rows + step, step, device=found.device)).tolist()
-                ignored = [found[a:b] - start for start, a, b in zip(starts, bounds[:-1], bounds[1:], strict=True)]
-        return [
-            _Piece(slice(start, start + step), *parts)
-            for start, *parts in zip(starts, logits, memory, ignored, strict=True)
-        ]
+        memory = ignored = [entries.positive[:0]] * len(starts)
+        if self.memory is not None:
+            memory = self.memory.view(torch.int32).view(-1).split(step * columns)
+        found = (entries.targets == IGNORED).nonzero().view(-1) if entries.sparse else entries.positive[:0]
+        if len(found):
+            bounds = torch.searchsorted(found, torch.arange(0, rows + step, step, device=found.device)).tolist()
+            ignored = [found[a:b] - start for start, a, b in zip(starts, bounds[:-1], bounds[1:], strict=True)]
+        parts = zip(starts, logits, memory, ignored, strict=True)
+        return [_Piece(slice(start, start + step), *part) for start, *part in parts]
 
     def _locate(self, piece: "_Piece", buffers: "_Buffers") -> Tensor:
         """Return the bins of a chunk, flat; the lowest is for what is no background too."""
@@ -123,11 +117,11 @@ class Background:
         size = len(values)
         if values.dtype != entries.dtype:
             values = buffers.more.view(entries.dtype)[:size].copy_(values)
-        index = piece.memory if piece.memory is not None and not len(buffers.bins) else buffers.bins[:size]
+        index = buffers.bins[:size] if len(buffers.bins) else piece.memory
         group = None if entries.scope == "batch" else entries.groups_of(piece.rows)
         base = None if group is None else group * self.grid.cells
         self.grid.locate(values, columns, base, index, buffers.wide.view(entries.dtype)[:size], buffers.step[:size])
-        if entries.sparse and piece.ignored is None:
+        if entries.sparse and not len(piece.ignored):
             return index
         lowest = None if group is None else self.ramps.outer[0].int()[group]
         table = index.view(-1, columns)
@@ -148,12 +142,12 @@ class Background:
 
 
 class _Piece(NamedTuple):
-    """A chunk: its rows, their logits, flat, the memory of their bins if any, and the ignored ones if any."""
+    """A chunk: its rows, their logits and memory for bins, flat, and the ignored rows, counted from its start."""
 
     rows: slice
     logits: Tensor
-    memory: Tensor | None
-    ignored: Tensor | None
+    memory: Tensor
+    ignored: Tensor
 
 
 class _Buffers(NamedTuple):

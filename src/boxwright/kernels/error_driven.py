@@ -203,8 +203,8 @@ def error_driven(terms: int) -> Callable[[Rule], Callable[..., tuple[Tensor, ...
 
     The loss is called with inputs (…, C), integer labels (…) or qualities (…, C) as targets, a quality (…) of the
     labelled entries or None, δ and the scope; it returns the T losses of the rule, scalars, and its weights, in the
-    targets' shape (0 where there is no positive; empty where the rule has none). Compiled code sees it as one operator, which makes
-    the gradient of each loss together with the losses.
+    targets' shape (0 where there is no positive; empty where the rule has none). Compiled code sees it as one operator,
+    which makes the gradient of each loss together with the losses.
     """
 
     def decorate(rule: Rule) -> Callable[..., tuple[Tensor, ...]]:
