@@ -16,17 +16,31 @@ def run(*arguments):
     return result.exit_code, result.output + result.stderr
 
 
-@pytest.fixture
-def files(tmp_path):
-    text = layout("yolov2", classes=2, size=64, width=0.05)
+def written(tmp_path, name, header):
+    text = layout(name, classes=2, size=64, width=0.05, depth=0.1)
     torch.manual_seed(0)
-    write_weights(Darknet(parse_cfg(text)), tmp_path / "a.weights", WeightsHeader(seen=4321))
+    write_weights(Darknet(parse_cfg(text)), tmp_path / "a.weights", header)
     (tmp_path / "a.cfg").write_text(text)
     (tmp_path / "a.names").write_text("cell\nplatelet\n")
     return tmp_path
 
 
-def test_what_is_read_and_written_again_is_the_same(files):
+@pytest.fixture
+def files(tmp_path):
+    return written(tmp_path, "yolov2", WeightsHeader(seen=4321))
+
+
+@pytest.mark.parametrize(
+    ("name", "header"),
+    [
+        ("yolov2", WeightsHeader(0, 1, 0, 77)),
+        ("yolov2-tiny", WeightsHeader(0, 2, 5, 1 << 40)),
+        ("yolov3", WeightsHeader(0, 2, 5, 32013312)),
+        ("yolov3-tiny", WeightsHeader(1, 0, 0, 0)),
+    ],
+)
+def test_what_is_read_and_written_again_is_the_same(tmp_path, name, header):
+    files = written(tmp_path, name, header)
     names = ["--names", files / "a.names"]
     assert run("read", files / "a.cfg", files / "a.weights", *names)[0] == 0
     assert boxwright.load(files / "a.safetensors").class_names == ("cell", "platelet")
@@ -37,10 +51,18 @@ def test_what_is_read_and_written_again_is_the_same(files):
 
 def test_problems_are_one_sentence(files, run_folder):
     (files / "one.names").write_text("cell\n")
+    (files / "empty.names").write_text("\n \n")
+    header = WeightsHeader(seen=(1 << 64) - 1).pack()
+    (files / "full.weights").write_bytes(header + (files / "a.weights").read_bytes()[len(header) :])
     network = [files / "a.cfg", files / "a.weights", "--names"]
     for arguments, words in (
         (("read", *network, files / "one.names"), "[region] detects 2 classes, but there are 1: cell"),
         (("read", *network, files / "no.names"), "cannot read the class names in"),
+        (("read", *network, files / "empty.names"), "holds no class name; it should have one per line"),
+        (
+            ("read", files / "a.cfg", files / "full.weights", "--names", files / "a.names"),
+            "trained on 18446744073709551615 images; is it a .weights file?",
+        ),
         (("write", run_folder, "--output", files / "c"), "is a retinanet-tiny; only networks of darknet's layers"),
     ):
         code, printed = run(*arguments)

@@ -68,6 +68,7 @@ def test_two_epochs_are_one_and_a_resumed_one(trained, scenes, tmp_path):
 def test_yolov3_trains_too(scenes, tmp_path):
     run = train("yolov3-tiny", scenes, overrides=[*SMALL, "schedule.epochs=1"], output=tmp_path / "a", quiet=True)
     assert len(run.recipe.detector.anchors) == 9
+    assert boxwright.load(run.path).criterion.seen == 8
 
 
 def test_another_number_of_classes_is_told(scenes, tmp_path):

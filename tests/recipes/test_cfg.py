@@ -32,6 +32,7 @@ def test_hyper_parameters_become_a_recipe(tmp_path):
     recipe = load_recipe(cfg(tmp_path, extra="random=1\njitter=.2"), ["data.workers=0"])
     assert recipe.name == "mine"
     assert (recipe.data.size, recipe.data.batch_size, recipe.data.workers) == (64, 64, 0)
+    assert recipe.train.accumulate == 16
     assert (recipe.optimizer.lr, recipe.optimizer.momentum, recipe.optimizer.weight_decay) == (0.002, 0.8, 0.0004)
     schedule = recipe.schedule
     assert (schedule.epochs, schedule.milestones, schedule.gamma, schedule.warmup_steps) == (273, (218, 246), 0.2, 500)
@@ -41,6 +42,11 @@ def test_hyper_parameters_become_a_recipe(tmp_path):
     assert recipe.data.augment.photometric == 1
     assert build_detector(recipe, ["a", "b"]).priors.strides == (8, 16, 32)
     assert parse_recipe(dump_recipe(recipe), "itself") == recipe
+
+
+def test_adam_becomes_adamw(tmp_path):
+    optimizer = load_recipe(cfg(tmp_path, net=NET.replace("momentum=0.8", "adam=1\nB1=.8"))).optimizer
+    assert (optimizer.type, optimizer.betas, optimizer.lr) == ("adamw", (0.8, 0.999), 0.002)
 
 
 def test_settings_of_a_region_layer_become_those_of_its_criterion(tmp_path):
@@ -57,6 +63,9 @@ def test_settings_of_a_region_layer_become_those_of_its_criterion(tmp_path):
         ("scales=.2,.2", "scales=.2,.1", r"line 14, \[net\]: scales must all be the same and above 0"),
         ("width=64", "width=96", r"line 1, \[net\]: a recipe's images are square .* found width=96, height=64"),
         ("batch=64", "batch=0", r"line 2, \[net\]: batch must lie in 1.."),
+        ("batch=64", "batch=65", r"line 3, \[net\]: subdivisions must divide batch=65, found 16"),
+        ("steps=400000,450000", "steps=400000", r"line 14, \[net\]: 1 steps need as many scales, found 2"),
+        ("momentum=0.8", "channels=1", r"line 6, \[net\]: images have 3 channels here, found 1"),
     ],
 )
 def test_what_a_recipe_cannot_say_is_named(tmp_path, old, new, words):

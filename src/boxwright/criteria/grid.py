@@ -33,11 +33,13 @@ class GridCriterion(nn.Module):
 
     Attributes:
         coder: decodes the boxes.
+        seen: scalar, images of all processes that it was trained on; saved with the weights.
         cost: scalar, what darknet reports: the mean of the layers' costs, per image of this process.
         positives: scalar, number of images in the global batch.
         normalizer: scalar, what the losses are divided by: the images of this process.
     """
 
+    seen: Tensor
     cost: Tensor
     positives: Tensor
     normalizer: Tensor
@@ -127,6 +129,11 @@ class RegionCriterion(GridCriterion):
             softmax, bias_match, warmup,
         )  # fmt: skip
 
+    @property
+    def seen(self) -> Tensor:  # type: ignore[override]
+        """The loss counts, because it changes with the count."""
+        return self.loss.seen
+
     def layer_losses(
         self, outputs: list[Tensor], boxes: Tensor, labels: Tensor, valid: Tensor, size: tuple[int, int]
     ) -> list[dict[str, Tensor]]:
@@ -162,9 +169,17 @@ class YOLOCriterion(GridCriterion):
         self.form = form
         self.ignore_thresh = ignore_thresh
         self.truth_thresh = truth_thresh
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
         self.register_buffer("pixels", torch.tensor(self.anchors), persistent=False)
         for level in range(len(self.masks)):
             self.register_buffer(f"cells_{level}", torch.tensor(self._cells(level)), persistent=False)
+
+    def forward(self, predictions: Predictions, priors: Priors, targets: Targets) -> dict[str, Tensor]:
+        """Return the scalar losses of a batch, and count its images in training."""
+        losses = super().forward(predictions, priors, targets)
+        if self.training:
+            self.seen += self.positives.long()
+        return losses
 
     def layer_losses(
         self, outputs: list[Tensor], boxes: Tensor, labels: Tensor, valid: Tensor, size: tuple[int, int]

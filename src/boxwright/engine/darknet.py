@@ -1,9 +1,12 @@
 """Between darknet's files and boxwright's: a network that was trained there works here, and the other way round."""
 
+from dataclasses import replace
 from pathlib import Path
 
-from boxwright.engine.checkpoint import save_weights
-from boxwright.engine.load import load_with_recipe
+from torch import Tensor
+
+from boxwright.engine.checkpoint import read_header, save_weights
+from boxwright.engine.load import find_weights, load_with_recipe
 from boxwright.errors import RunError
 from boxwright.files import write_text
 from boxwright.models.darknet import WeightsHeader, write_weights
@@ -31,16 +34,26 @@ def import_darknet(cfg: str | Path, weights: str | Path, names: str | Path, outp
     except (OSError, UnicodeDecodeError) as error:
         raise RunError(f"cannot read the class names in {names}: {error}") from error
     classes = [line.strip() for line in lines if line.strip()]
+    if not classes:
+        raise RunError(f"{names} holds no class name; it should have one per line")
     recipe = load_recipe(cfg)
     assert isinstance(recipe, GridRecipe)  # as every .cfg gives
     detector = build_detector(with_detector(recipe, weights=str(weights)), classes)
-    save_weights(
-        Path(output), detector.state_dict(), {"recipe": dump_recipe(recipe), "classes": classes, "metrics": {}}
-    )
+    with Path(weights).open("rb") as file:
+        version = WeightsHeader.read(file, Path(weights))
+    header = {
+        "recipe": dump_recipe(recipe),
+        "classes": classes,
+        "metrics": {},
+        "darknet": [version.major, version.minor, version.revision],
+    }
+    save_weights(Path(output), detector.state_dict(), header)
 
 
 def export_darknet(source: str | Path, stem: str | Path) -> list[Path]:
     """Write a trained detector as darknet's `.cfg`, `.weights` and `.names`; return these files.
+
+    What `import_darknet` has read comes back bit for bit.
 
     Args:
         source: a run folder or weight file of a darknet network.
@@ -52,9 +65,10 @@ def export_darknet(source: str | Path, stem: str | Path) -> list[Path]:
     detector, recipe = load_with_recipe(source)
     if not isinstance(recipe, GridRecipe):
         raise RunError(f"{source} is a {recipe.name}; only networks of darknet's layers can be written for darknet")
-    seen = detector.state_dict().get("criterion.loss.seen")
+    seen: Tensor = detector.criterion.seen  # type: ignore[assignment]
+    version = read_header(find_weights(source)).get("darknet", ())
     cfg, weights, names = (Path(f"{stem}.{suffix}") for suffix in ("cfg", "weights", "names"))
     write_text(cfg, cfg_text(recipe, len(detector.class_names)))
-    write_weights(detector.backbone, weights, WeightsHeader(seen=0 if seen is None else int(seen)))  # type: ignore[arg-type]
+    write_weights(detector.backbone, weights, replace(WeightsHeader(*version), seen=int(seen)))  # type: ignore[arg-type]
     write_text(names, "".join(f"{name}\n" for name in detector.class_names))
     return [cfg, weights, names]

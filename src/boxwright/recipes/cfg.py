@@ -27,7 +27,11 @@ def recipe_values(path: Path) -> dict[str, Any]:
     if net.integer("height", least=1) != size or size % 32:
         found = f"width={size}, height={net.text('height', '')}"
         raise net.error(f"a recipe's images are square and a multiple of 32, found {found}")
-    batch = net.integer("batch", 1, least=1)
+    if net.integer("channels", 3) != 3:
+        raise net.error(f"images have 3 channels here, found {net.text('channels', '')}", "channels")
+    batch, parts = net.integer("batch", 1, least=1), net.integer("subdivisions", 1, least=1)
+    if batch % parts:
+        raise net.error(f"subdivisions must divide batch={batch}, found {parts}", "subdivisions")
     return {
         "name": path.stem,
         "description": f"darknet's {path.name}",
@@ -39,13 +43,9 @@ def recipe_values(path: Path) -> dict[str, Any]:
         },
         "criterion": _criterion(sections),
         "data": {"size": size, "batch_size": batch, "augment": _augment(net, sections)},
-        "optimizer": {
-            "type": "sgd",
-            "lr": net.number("learning_rate", 0.001, least=1e-12),
-            "momentum": net.number("momentum", 0.9, least=0, most=1),
-            "weight_decay": net.number("decay", 0.0001, least=0),
-        },
+        "optimizer": _optimizer(net),
         "schedule": _schedule(net, batch / COCO_IMAGES),
+        "train": {"accumulate": parts},
     }
 
 
@@ -83,6 +83,18 @@ def _augment(net: CfgSection, sections: Sequence[CfgSection]) -> dict[str, Any]:
     }
 
 
+def _optimizer(net: CfgSection) -> dict[str, Any]:
+    """SGD with momentum, or darknet's adam=1, whose decay is AdamW's here."""
+    common = {
+        "lr": net.number("learning_rate", 0.001, least=1e-12),
+        "weight_decay": net.number("decay", 0.0001, least=0),
+    }
+    if net.integer("adam", 0):
+        betas = (net.number("B1", 0.9, least=0, most=1), net.number("B2", 0.999, least=0, most=1))
+        return {"type": "adamw", "betas": betas, **common}
+    return {"type": "sgd", "momentum": net.number("momentum", 0.9, least=0, most=1), **common}
+
+
 def _schedule(net: CfgSection, epochs_per_batch: float) -> dict[str, Any]:
     """Warm-up in steps; steps and end in epochs."""
     epochs = max(1, round(net.integer("max_batches", 500_200, least=1, most=1 << 40) * epochs_per_batch))
@@ -95,5 +107,8 @@ def _schedule(net: CfgSection, epochs_per_batch: float) -> dict[str, Any]:
     scales = net.numbers("scales")
     if len({*scales}) != 1 or scales[0] <= 0:
         raise net.error(f"scales must all be the same and above 0, found {net.text('scales', '')}", "scales")
-    milestones = sorted({round(step * epochs_per_batch) for step in net.integers("steps")})
+    steps = net.integers("steps")
+    if len(steps) != len(scales):
+        raise net.error(f"{len(steps)} steps need as many scales, found {len(scales)}", "scales")
+    milestones = sorted({round(step * epochs_per_batch) for step in steps})
     return schedule | {"milestones": [m for m in milestones if 0 < m < epochs], "gamma": scales[0]}

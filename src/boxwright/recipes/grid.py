@@ -8,7 +8,7 @@ from torch import Tensor
 
 from boxwright.boxes import fit_anchors
 from boxwright.criteria import RegionCriterion, YOLOCriterion
-from boxwright.errors import RecipeError
+from boxwright.errors import RecipeError, RunError
 from boxwright.models import GridDetector, Postprocess
 from boxwright.models.darknet import Darknet, load_darknet, parse_cfg
 from boxwright.models.darknet.layouts import anchors_of, layout
@@ -135,8 +135,10 @@ def build_grid_detector(
         )
     except ValueError as error:
         raise RecipeError(f"recipe {recipe.name}: {error}") from error
-    if header is not None and isinstance(criterion, RegionCriterion):
-        criterion.loss.seen.fill_(header.seen)
+    if header is not None:
+        if header.seen >= 1 << 63:
+            raise RunError(f"{config.weights} says that it was trained on {header.seen} images; is it a .weights file?")
+        criterion.seen.fill_(header.seen)
     return detector
 
 
