@@ -40,6 +40,19 @@ def test_pairwise_agrees_with_torchvision(mode: str, peer: Callable[[Tensor, Ten
 
 
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("left", "right"), [((2, 9), (2, 5)), ((9,), (3, 5)), ((3, 1), (5,)), ((0,), (5,)), ((9,), (0,))]
+)
+def test_blocks_of_rows_are_the_whole(
+    mode: str, left: tuple[int, ...], right: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = random_boxes(*left), random_boxes(*right, dtype=torch.float32)
+    whole = box_iou(a, b, mode)
+    monkeypatch.setattr("boxwright.boxes.iou.BLOCK", 20)  # four rows, two or one
+    assert torch.equal(box_iou(a, b, mode), whole)
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_aligned_is_the_diagonal_of_pairwise(mode: str) -> None:
     a, b = random_boxes(2, 9), random_boxes(2, 9)
     diagonal = box_iou(a, b, mode).diagonal(dim1=-2, dim2=-1)

@@ -1,4 +1,4 @@
-"""EIoU, SIoU, MPDIoU and bounded IoU: golden data where there is some, else the papers' formulas written out."""
+"""EIoU, MPDIoU, bounded IoU and SIoU: golden data where there is some, else the papers' formulas written out."""
 
 import math
 from pathlib import Path
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from boxwright.boxes import aligned_iou
-from boxwright.losses.iou_shape import bounded_iou_loss, eiou_loss, mpdiou_loss, siou_loss
+from boxwright.losses import bounded_iou_loss, eiou_loss, mpdiou_loss, siou_loss
 from goldens import golden_cases, load_case
 
 

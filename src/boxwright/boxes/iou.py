@@ -13,12 +13,16 @@ __all__ = ["IoUMode", "aligned_iou", "box_iou"]
 
 IoUMode = Literal["iou", "iof", "giou", "diou"]
 
+# pairs at a time: the temporaries of so many stay in cache; a device without such caches takes more
+BLOCK = 2**17
+MUCH = 2**24
+
 
 @torch.no_grad()
 def box_iou(a: Tensor, b: Tensor, mode: IoUMode = "iou", *, eps: float = 1e-7, offset: float = 0.0) -> Tensor:
     """Overlap of every box of `a` with every box of `b`, without gradient.
 
-    At most three tensors of the result's size are alive at a time in modes "iou" and "iof".
+    Works on blocks of rows, so that hardly more than the result is ever held.
 
     Args:
         a: (…, N, 4) xyxy.
@@ -38,7 +42,19 @@ def box_iou(a: Tensor, b: Tensor, mode: IoUMode = "iou", *, eps: float = 1e-7, o
     tensor([[0.3333, 0.0000]])
     """
     _check(a, b, mode)
-    return _overlap(_planes(a.unsqueeze(-2)), _planes(b.unsqueeze(-3)), mode, eps, offset)
+    rows, columns = _planes(a.unsqueeze(-2)), _planes(b.unsqueeze(-3))
+    if torch.compiler.is_compiling():
+        return _overlap(rows, columns, mode, eps, offset)
+    shape = torch.broadcast_shapes(rows[0].shape, columns[0].shape)
+    pairs_per_row = shape[:-2].numel() * shape[-1]
+    height = max(1, (BLOCK if a.is_cpu else MUCH) // max(1, pairs_per_row))
+    if height >= shape[-2]:
+        return _overlap(rows, columns, mode, eps, offset)
+    blocks = zip(*(plane.split(height, -2) for plane in rows), strict=True)
+    result = rows[0].new_empty(shape, dtype=torch.promote_types(rows[0].dtype, columns[0].dtype))
+    for part, block in zip(result.split(height, -2), blocks, strict=True):
+        part.copy_(_overlap(block, columns, mode, eps, offset))
+    return result
 
 
 def aligned_iou(a: Tensor, b: Tensor, mode: IoUMode = "iou", *, eps: float = 1e-7, offset: float = 0.0) -> Tensor:

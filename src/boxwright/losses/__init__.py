@@ -25,11 +25,9 @@ from boxwright.losses.iou_shape import (
     BoundedIoULoss,
     EIoULoss,
     MPDIoULoss,
-    SIoULoss,
     bounded_iou_loss,
     eiou_loss,
     mpdiou_loss,
-    siou_loss,
 )
 from boxwright.losses.l1 import (
     BalancedL1Loss,
@@ -56,6 +54,7 @@ from boxwright.losses.quality_focal import (
 from boxwright.losses.rank_sort import RankSortLoss, rank_sort_loss
 from boxwright.losses.ranking import APLoss, ap_loss, average_precision
 from boxwright.losses.reduction import BACKGROUND, IGNORED, Reduction
+from boxwright.losses.siou import SIoULoss, siou_loss
 from boxwright.losses.wasserstein import NormalizedWassersteinLoss, normalized_wasserstein_loss
 from boxwright.losses.wise_iou import WiseIoULoss, wise_iou_loss
 

@@ -1,4 +1,4 @@
-"""Overlap losses with terms for the shape: EIoU, SIoU, MPDIoU, bounded IoU; conventions as in `iou`."""
+"""Overlap losses with terms for the shape: EIoU, MPDIoU, bounded IoU; conventions as in `iou`."""
 
 from functools import partial
 
@@ -8,18 +8,16 @@ from torch import Tensor
 
 from boxwright.kernels.overlap import PairGeometry, floor
 from boxwright.losses.boxes import BoxLoss, coordinate_loss, overlap_loss
-from boxwright.losses.iou import area, intersection_and_union, squared_distance_ratio
+from boxwright.losses.iou import one_minus_iou, squared_distance_ratio
 from boxwright.losses.reduction import Reduction
 
 __all__ = [
     "BoundedIoULoss",
     "EIoULoss",
     "MPDIoULoss",
-    "SIoULoss",
     "bounded_iou_loss",
     "eiou_loss",
     "mpdiou_loss",
-    "siou_loss",
 ]
 
 
@@ -37,34 +35,6 @@ def eiou_loss(
     `1 - IoU + distance² / diagonal² + (w - w_t)² / w_hull² + (h - h_t)² / h_hull²`; arguments as `giou_loss`.
     """
     return overlap_loss(partial(_eiou, eps=eps), inputs, targets, weight, reduction, normalizer)
-
-
-def siou_loss(
-    inputs: Tensor,
-    targets: Tensor,
-    *,
-    theta: float = 4.0,
-    eps: float = 1e-7,
-    weight: Tensor | None = None,
-    reduction: Reduction = "none",
-    normalizer: Tensor | float | None = None,
-) -> Tensor:
-    """IoU with costs of the angle, the distance and the shape (Gevorgyan 2022, arXiv:2205.12740).
-
-    `1 - IoU + (D + S) / 2` with the sums over both axes `D = Σ 1 - exp(-(2 - A) (offset / hull)²)` and
-    `S = Σ (1 - exp(-|w - w_t| / max(w, w_t)))^theta`; `A = 2 |dx dy| / (dx² + dy²)` is the paper's angle cost, the
-    sine of twice the angle between the line of the centres and an axis.
-
-    Args:
-        inputs: (…, 4) xyxy predictions.
-        targets: (…, 4) xyxy in the same units.
-        theta: how sharply the shape cost rises.
-        eps: least divisor.
-        weight: (…) per pair.
-        reduction: "none", "sum", "mean" or "image".
-        normalizer: divisor of "mean", by default the number of pairs.
-    """
-    return overlap_loss(partial(_siou, theta=theta, eps=eps), inputs, targets, weight, reduction, normalizer)
 
 
 def mpdiou_loss(
@@ -127,26 +97,13 @@ def bounded_iou_loss(
 def _eiou(pair: PairGeometry, eps: float) -> Tensor:
     difference = (pair.size - pair.target_size).square()
     sides = (difference / (pair.hull.square() + eps)).sum(0)
-    return _one_minus_iou(pair, eps) + squared_distance_ratio(pair, eps) + sides
-
-
-def _siou(pair: PairGeometry, theta: float, eps: float) -> Tensor:
-    squares = pair.offset.square()
-    angle = 2 * area(pair.offset).abs() / floor(squares.sum(0), eps)
-    # expm1 is -1 times what the paper writes as 1 - exp, in one pass over the boxes instead of two
-    distance = torch.expm1((angle - 2) * squares / floor(pair.hull.square(), eps))
-    difference = (pair.size - pair.target_size).abs()
-    larger = pair.size + pair.target_size + difference  # twice the larger side
-    shape = torch.expm1(-2 * difference / floor(larger, 2 * eps))
-    # a general power takes longer than all the rest
-    shape = shape.square().square() if theta == 4 else shape.neg().pow(theta)
-    return _one_minus_iou(pair, eps) + (shape - distance).sum(0) / 2
+    return one_minus_iou(pair, eps) + squared_distance_ratio(pair, eps) + sides
 
 
 def _mpdiou(pair: PairGeometry, squared_diagonal: float, eps: float) -> Tensor:
     # the corners of a side are off by offset ± half the difference of the sizes
     corners = 2 * pair.offset.square() + (pair.size - pair.target_size).square() / 2
-    return _one_minus_iou(pair, eps) + corners.sum(0) / squared_diagonal
+    return one_minus_iou(pair, eps) + corners.sum(0) / squared_diagonal
 
 
 def _bounded(pair: PairGeometry, beta: float, eps: float) -> Tensor:
@@ -164,11 +121,6 @@ def _smaller_and_larger(pair: PairGeometry) -> tuple[Tensor, Tensor]:
     return (total - difference) / 2, (total + difference) / 2
 
 
-def _one_minus_iou(pair: PairGeometry, eps: float) -> Tensor:
-    intersection, union = intersection_and_union(pair)
-    return 1 - intersection / floor(union, eps)
-
-
 class EIoULoss(BoxLoss):
     """Module of `eiou_loss`."""
 
@@ -176,15 +128,6 @@ class EIoULoss(BoxLoss):
 
     def __init__(self, eps: float = 1e-7, reduction: Reduction = "mean") -> None:
         super().__init__(reduction, eps=eps)
-
-
-class SIoULoss(BoxLoss):
-    """Module of `siou_loss`."""
-
-    function = staticmethod(siou_loss)
-
-    def __init__(self, theta: float = 4.0, eps: float = 1e-7, reduction: Reduction = "mean") -> None:
-        super().__init__(reduction, theta=theta, eps=eps)
 
 
 class MPDIoULoss(BoxLoss):

@@ -9,7 +9,7 @@ from torch import Tensor
 from boxwright.distributed import all_reduce_sum
 from boxwright.kernels.overlap import PairGeometry, floor
 from boxwright.losses.boxes import BoxLoss, overlap_loss
-from boxwright.losses.iou import TINY, intersection_and_union, iou_loss
+from boxwright.losses.iou import TINY, iou_loss, one_minus_iou
 from boxwright.losses.reduction import Reduction
 
 __all__ = ["WiseIoULoss", "wise_iou_loss"]
@@ -48,8 +48,7 @@ def wise_iou_loss(
 
 
 def _wise_iou(pair: PairGeometry, mean: Tensor | float, alpha: float, delta: float, eps: float) -> Tensor:
-    intersection, union = intersection_and_union(pair)
-    loss = 1 - intersection / floor(union, eps)
+    loss = one_minus_iou(pair, eps)
     diagonal = floor(pair.hull.detach().square().sum(0), eps)
     # the ratio is below 1 for boxes; only an inverted prediction can be further away than its own hull
     distance = F.hardtanh(pair.offset.square().sum(0) / diagonal)
