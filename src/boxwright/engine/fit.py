@@ -148,9 +148,10 @@ class Session:
 
     def how_to_resume(self) -> str:
         """Say what is safe and how to go on."""
+        folder = self.run.whole or self.run.path
         if self.epoch == 0:
-            return f"No epoch has finished; start again with: boxwright train --resume {self.run.path}"
-        return f"The checkpoint of epoch {self.epoch} is safe; go on with: boxwright train --resume {self.run.path}"
+            return f"No epoch has finished; start again with: boxwright train --resume {folder}"
+        return f"The checkpoint of epoch {self.epoch} is safe; go on with: boxwright train --resume {folder}"
 
     def close(self) -> None:
         """Close the log."""

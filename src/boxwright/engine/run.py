@@ -31,13 +31,16 @@ class Run:
     `recipe.yaml` (resolved), `classes.json`, `data.json` (what to open), `environment.json` (where it ran: a list, one
     entry for the start and one for every resume), `metrics.jsonl`,
     `tensorboard/`, `checkpoints/{last,best}.safetensors` (weights to use: the average if the recipe keeps one, with
-    recipe and class names in the header), `checkpoints/last.pt` (everything that a resume needs).
+    recipe and class names in the header), `checkpoints/last.pt` (everything that a resume needs). A run in several
+    steps has the earlier ones in `steps/`, with metrics and checkpoints alone.
 
     Attributes:
         path: the folder.
+        whole: folder of the run that this is a step of; None for a whole run.
     """
 
     path: Path
+    whole: Path | None = None
 
     @classmethod
     def create(

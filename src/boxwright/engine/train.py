@@ -15,6 +15,7 @@ from boxwright.data.loader import Loader, build_loader, verify_images
 from boxwright.data.mix import Mix
 from boxwright.data.records import ImageRecord
 from boxwright.data.transforms import evaluation_transform, training_transform
+from boxwright.engine.alternate import alternate, alternates
 from boxwright.engine.anchors import settle_anchors
 from boxwright.engine.checkpoint import read_header
 from boxwright.engine.curves import write_curves
@@ -113,28 +114,26 @@ def train(
     recipe = settle_anchors(recipe, index.split("train"))
     training, validation = _loaders(fabric, recipe, index, bool(source["skip_bad"]), console)
     seed_everything(recipe.train.seed)
-    detector = build_detector(
-        recipe,
-        index.class_names,
-        class_counts=index.class_counts("train"),
-        pretrained=False if Run(path).state_file.exists() else None,
-    )
+    build: Any = partial(build_detector, recipe, index.class_names, class_counts=index.class_counts("train"))
+    detector = build(pretrained=False if Run(path).state_file.exists() else None)
     if fabric.is_global_zero:  # not before all else has been found in order, so that a next try finds no folder
         Run.create(path, recipe, index.class_names, source, fabric.world_size)
     fabric.barrier()
     run = Run.open(path)
-    fit(
-        fabric,
-        run,
-        recipe,
-        detector,
-        training,
-        _evaluator(fabric, index, validation),
-        classes=index.class_names,
-        on_nonfinite=on_nonfinite,
-        name=partial(_image_name, training.dataset.records),
-        console=console,
-    )
+    evaluator = _evaluator(fabric, index, validation)
+    name = partial(_image_name, training.dataset.records)
+
+    def fit_detector(run: Run, detector: Any, measured: bool = True) -> None:
+        options: dict[str, Any] = {"on_nonfinite": on_nonfinite, "name": name, "console": console}
+        measure = evaluator if measured else None
+        fit(fabric, run, recipe, detector, training, measure, classes=index.class_names, **options)
+
+    if alternates(recipe):
+        alternate(
+            fabric, run, recipe, lambda pretrained: build(pretrained=pretrained), fit_detector, partial(_print, console)
+        )
+    else:
+        fit_detector(run, detector)
     if fabric.is_global_zero:
         write_curves(run)
         _print(console, _summary(run))
