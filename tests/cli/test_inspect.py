@@ -5,6 +5,7 @@ import json
 from typer.testing import CliRunner
 
 from boxwright.cli.app import app
+from boxwright.engine import train
 from inspect_scenes import write_dataset
 
 
@@ -41,3 +42,27 @@ def test_mistakes_are_one_sentence(tmp_path):
         assert result.exit_code == 2
         assert sentence in result.stderr
     assert not (tmp_path / "page.html").exists()
+
+
+def test_a_run_brings_its_data_its_recipe_and_a_list_for_relabelling(tmp_path):
+    root, page = write_dataset(tmp_path / "set"), tmp_path / "page.html"
+    small = ["schedule.epochs=1", "data.size=128", "data.batch_size=2", "data.workers=0"]
+    trained = train("gfl-tiny", root, overrides=small, output=tmp_path / "run", quiet=True)
+    for source in (trained.path, trained.weights_path):
+        where = ("--data", root) if source.is_file() else ()
+        result = run("--run", source, *where, "--no-sweep", "--assigner", "simota", "--output", page, "--device", "cpu")
+        assert result.exit_code == 0, result.output
+    report = json.loads(page.with_suffix(".json").read_text())
+    assert report["recipe"]["name"] == "gfl-tiny"
+    assert [assigner["stage"] for assigner in report["assigners"]] == [None, 0, 1]
+    lines = (tmp_path / "page-ambiguous.csv").read_text().splitlines()
+    assert lines[0].startswith("rank,image,class,x1,y1,x2,y2,ambiguity,side")
+    assert len(lines) == 1 + report["data"]["objects"] == 10
+    for arguments, sentence in {
+        ("--run", trained.path, "--recipe", "atss"): "a run brings its own recipe",
+        ("--run", trained.weights_path): "--data PATH",
+        (): "--data PATH",
+    }.items():
+        refused = run(*arguments)
+        assert refused.exit_code == 2
+        assert sentence in refused.stderr

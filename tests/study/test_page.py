@@ -1,23 +1,18 @@
 """The page of `boxwright inspect` in a real browser: it works from a file and asks the network for nothing."""
 
 import json
-import shutil
+from functools import partial
 
 import pytest
 
-from boxwright.data.index import open_dataset
 from boxwright.recipes import load_recipe
 from boxwright.study import inspect_data, inspect_page
-from inspect_scenes import write_dataset
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory):
-    index = open_dataset(write_dataset(tmp_path_factory.mktemp("data") / "set"))
+def report(data):
     recipe = load_recipe("retinanet-tiny", ["data.size=128"])
-    return inspect_data(index, recipe, assigners=["max-iou:low_quality=none", "atss"], show=3)
+    return inspect_data(data, recipe, assigners=["max-iou:low_quality=none", "atss"], show=3)
 
 
 @pytest.fixture(scope="module")
@@ -27,35 +22,9 @@ def file(report, tmp_path_factory):
     return path
 
 
-@pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("there is no chromium on this machine; on Debian: apt-get install chromium")
-    api = pytest.importorskip("playwright.sync_api", reason='needs playwright: pip install "boxwright[dev]"')
-    with api.sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield started
-        started.close()
-
-
 @pytest.fixture
-def open_page(browser, file):
-    """Open the page; afterwards nothing may have been written to the console or asked of the network."""
-    troubles, contexts = [], []
-
-    def open_at(width=1400, scheme="light", **options):
-        contexts.append(browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, **options))
-        page = contexts[-1].new_page()
-        page.on("console", lambda message: troubles.append(message.text))
-        page.on("pageerror", lambda error: troubles.append(str(error)))
-        page.on("request", lambda asked: asked.url.startswith(("file:", "data:")) or troubles.append(asked.url))
-        page.goto(file.as_uri())
-        return page
-
-    yield open_at
-    for context in contexts:
-        context.close()
-    assert troubles == []
+def open_page(open_file, file):
+    return partial(open_file, file)
 
 
 def cell(page, row, key):
@@ -65,7 +34,7 @@ def cell(page, row, key):
 def test_page_is_one_file_that_names_no_other(file, report):
     text = file.read_text(encoding="utf-8")
     markup = text.split('<script type="application/json"')[0]
-    for outside in ("http://", "https://", "@import", "src="):
+    for outside in ("http://", "https://", "@import", 'src="'):
         assert outside not in markup, outside
     embedded = text.split('id="report">')[1].split("</script>")[0]
     assert json.loads(embedded) == report
@@ -127,25 +96,51 @@ def test_images_are_walked_by_keys_and_show_priors_with_reasons(open_page, repor
     page.select_option("#assigner", label="max-iou:low_quality=none")
     page.locator("h1").click()
     first, second = report["images"][:2]
+    usual = report["assigners"][1]["usual"]
     assert first["name"] in page.locator("figcaption").inner_text()
-    lonely = sum(not verdict["priors"] for verdict in first["assigners"][1])
+    verdicts = first["assigners"][1]["steps"][usual]
+    lonely = sum(not verdict["priors"] for verdict in verdicts)
     assert lonely > 0
     assert page.locator(".stage .object.none").count() == lonely
-    assert first["assigners"][1][0]["none"] in page.locator(".verdict").inner_text()
+    assert verdicts[0]["why"] in page.locator(".verdict").inner_text()
     page.keyboard.press("ArrowRight")
     assert second["name"] in page.locator("figcaption").inner_text()
     page.keyboard.press("ArrowLeft")
     page.locator(".thumbs button[aria-label='a.png']").click()
     page.select_option("#assigner", index=0)
     page.locator("h1").click()
-    verdicts = next(image["assigners"][0] for image in report["images"] if image["name"] == "a.png")
+    image = next(image for image in report["images"] if image["name"] == "a.png")
+    verdicts = image["assigners"][0]["steps"][report["assigners"][0]["usual"]]
     number, priors = next((i, v["priors"]) for i, v in enumerate(verdicts) if i and v["priors"])
     for _ in range(number):
         page.keyboard.press("n")
-    assert page.locator(".stage .prior").count() == len(priors)
-    assert page.locator(".verdict li").first.inner_text().endswith(priors[0][-1])
+    assert page.locator(".stage .prior").count() == page.locator(".stage .dot").count() == len(priors)
+    reason = page.locator(".verdict li").first.inner_text()
+    assert reason.startswith(
+        f"stride {report['recipe']['strides'][image['priors'][str(priors[0][0])][0]]:g}: IoU {priors[0][1]:g}"
+    )
     page.locator(".stage .object").nth(2).dispatch_event("click")
     assert page.locator(".verdict h3").inner_text().startswith("Object 3:")
+
+
+def test_the_setting_moves_the_priors_of_an_image_too(open_page, report):
+    page = open_page()
+    page.locator(".thumbs button[aria-label='a.png']").click()
+    page.locator("h1").click()
+    page.keyboard.press("a")
+    assert page.locator("#assigner").input_value() == "1"
+    image = next(image for image in report["images"] if image["name"] == "a.png")
+    counts = {}
+    for step, entry in enumerate(report["assigners"][1]["steps"]):
+        lonely = sum(not verdict["priors"] for verdict in image["assigners"][1]["steps"][step])
+        counts[entry["value"]] = lonely
+    for _ in report["assigners"][1]["steps"]:
+        page.keyboard.press("[")
+    for value, lonely in counts.items():
+        assert page.locator("#step-value").inner_text() == f"positive_iou = {value:g}"
+        assert page.locator(".stage .object.none").count() == lonely
+        page.keyboard.press("]")
+    assert len(set(counts.values())) > 1
 
 
 def test_anchors_follow_the_number_chosen(open_page):
@@ -155,6 +150,9 @@ def test_anchors_follow_the_number_chosen(open_page):
     assert page.locator(".anchors rect").count() == 9
     page.keyboard.press("Home")
     assert page.locator(".anchors rect").count() == 1
+    page.locator("tr[data-anchors='4'] th button").click()
+    assert page.locator(".anchors rect").count() == 4
+    assert page.locator("#shapes").inner_text().count("×") == 4
 
 
 @pytest.mark.parametrize("width", [1400, 420])

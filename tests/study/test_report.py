@@ -4,16 +4,13 @@ import json
 
 import numpy as np
 import pytest
-import torch
 
-from boxwright.assigners import ATSSAssigner, MaxIoUAssigner, SSDAssigner
 from boxwright.boxes import AnchorGenerator, PointGenerator
 from boxwright.data.index import open_dataset
 from boxwright.errors import DataError, RecipeError
 from boxwright.recipes import load_recipe
 from boxwright.study import inspect_data
 from boxwright.study.choices import choices
-from boxwright.study.explain import explain
 from boxwright.study.fit import fit_report
 from boxwright.study.scenes import Scenes
 from inspect_scenes import write_dataset
@@ -23,8 +20,8 @@ RECIPE = load_recipe("retinanet-tiny", ["data.size=128"])
 
 
 @pytest.fixture(scope="module")
-def index(tmp_path_factory):
-    return open_dataset(write_dataset(tmp_path_factory.mktemp("data") / "set"))
+def index(data):
+    return data
 
 
 @pytest.fixture(scope="module")
@@ -101,38 +98,6 @@ def test_an_image_that_cannot_be_read_says_so(tmp_path):
     assert len(broken["objects"]) == 3
 
 
-@pytest.mark.parametrize(
-    "assigner",
-    [MaxIoUAssigner(), MaxIoUAssigner(low_quality="none"), ATSSAssigner(), ATSSAssigner(topk=3), SSDAssigner()],
-    ids=repr,
-)
-def test_reasons_follow_from_the_rules_and_name_the_assigned_priors(index, assigner):
-    scenes = Scenes.of(index.split("train"), 128)
-    for batch in scenes.batches(LAY, most=1):
-        assignment, verdicts = assigner(batch.priors, batch.targets, None), explain(assigner, batch)
-        numbers = (batch.rows[0] >= 0).nonzero()[:, 0].tolist()
-        assert len(verdicts) == len(numbers)
-        for number, verdict in zip(numbers, verdicts, strict=True):
-            own = (assignment.gt_index[0] == number).nonzero()[:, 0].tolist()
-            assert [match.prior for match in verdict.matches] == own
-            assert bool(verdict.why_none) == (not own)
-            for match in verdict.matches:
-                torch.testing.assert_close(torch.tensor(match.box), batch.priors.boxes[match.prior], atol=0.051, rtol=0)
-                compared = match.why.split("≥")
-                if len(compared) == 2:
-                    found, needed = float(compared[0].split()[-1]), float(compared[1].split()[0].rstrip(",;"))
-                    assert found >= needed - 0.011
-
-
-def test_reasons_name_the_rival(index):
-    scenes = Scenes.of(index.split("train"), 128)
-    (batch,) = (b for b in scenes.batches(LAY, most=1) if index.split("train").name(b.frames[0].record) == "a.png")
-    verdicts = explain(MaxIoUAssigner(0.3, 0.3, low_quality="none"), batch)
-    assert any("won against object 4" in match.why for match in verdicts[2].matches)
-    small = explain(MaxIoUAssigner(0.99, 0.4, low_quality="none"), batch)[0]
-    assert "under 0.99" in small.why_none
-
-
 def test_choices_are_the_recipes_own_first_and_refuse_what_cannot_be_run():
     names = [choice.name for choice in choices(RECIPE)]
     assert names == ["max-iou (of retinanet-tiny)", "atss", "ssd"]
@@ -146,7 +111,7 @@ def test_choices_are_the_recipes_own_first_and_refuse_what_cannot_be_run():
         "atss:topk=many": "topk",
         "atss:9": "KEY=VALUE",
         "simota": "looks at predictions",
-        "dual": "two branches",
+        "proposal": "proposals",
     }.items():
         with pytest.raises(RecipeError, match=sentence):
             choices(RECIPE, [name])

@@ -1,6 +1,6 @@
 """One-to-many and one-to-one assignments of the same metric, for heads that need no suppression of duplicates."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
@@ -56,8 +56,17 @@ class DualAssigner:
         Raises:
             ValueError: no decoded predictions.
         """
-        many = TaskAlignedAssigner(
-            self.topk,
+        many = self.branch(self.topk)
+        if one_to_one is None:
+            return DualAssignment(*many.assign_by_rank(priors, targets, predictions, (self.topk, 1)))
+        [first] = many.assign_by_rank(priors, targets, predictions, (self.topk,))
+        [second] = self.branch(1).assign_by_rank(priors, targets, one_to_one, (1,))
+        return DualAssignment(first, second)
+
+    def branch(self, topk: int) -> TaskAlignedAssigner:
+        """Return what assigns one branch alone: one-to-many with this `topk`, one-to-one with 1."""
+        return TaskAlignedAssigner(
+            topk,
             self.alpha,
             self.beta,
             inside="before",
@@ -66,8 +75,3 @@ class DualAssigner:
             eps=1e-9,
             ignore_threshold=self.ignore_threshold,
         )
-        if one_to_one is None:
-            return DualAssignment(*many.assign_by_rank(priors, targets, predictions, (self.topk, 1)))
-        [first] = many.assign_by_rank(priors, targets, predictions, (self.topk,))
-        [second] = replace(many, topk=1).assign_by_rank(priors, targets, one_to_one, (1,))
-        return DualAssignment(first, second)

@@ -13,7 +13,7 @@ from boxwright.assigners.select import match, rising, top_k, unpack_rising
 from boxwright.boxes.iou import aligned_iou, box_iou
 from boxwright.structures import IGNORED, Assignment
 
-__all__ = ["Cost", "Near", "dynamic_k", "probability", "sum_over_classes"]
+__all__ = ["Cost", "Near", "dynamic_k", "prices", "probability", "sum_over_classes"]
 
 Near = Callable[[slice, slice], Tensor]
 Cost = Callable[[slice, slice, Tensor], Tensor]
@@ -60,6 +60,17 @@ def dynamic_k(scene: Scene, near: Near, cost: Cost, topk: int) -> Assignment:
     index = torch.where(takers > 1, unpack_rising(cheapest)[1], index)
     score = aligned_iou(scene.matched_boxes(index), scene.predicted, eps=EPS) * (index >= 0)
     return Assignment(index.masked_fill(scene.covered, IGNORED), score.to(torch.float32))
+
+
+def prices(scene: Scene, near: Near, cost: Cost) -> tuple[Tensor, Tensor]:
+    """Return the costs that `dynamic_k` compares, infinite where a prior is no candidate, and the IoUs.
+
+    (B, G, L) each, held at once: to look at a few images.
+    """
+    every = slice(0, len(scene.boxes)), slice(0, scene.boxes.shape[1])
+    iou = box_iou(scene.boxes, scene.predicted, eps=EPS)
+    price = cost(*every, iou).clamp_(min=0)
+    return price.masked_fill(_candidates(scene, near).unsqueeze(1) == 0, torch.inf), iou
 
 
 def _candidates(scene: Scene, near: Near) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from boxwright.assigners.blocks import of_images
-from boxwright.assigners.dynamic_k import dynamic_k, probability, sum_over_classes
+from boxwright.assigners.dynamic_k import Cost, Near, dynamic_k, probability, sum_over_classes
 from boxwright.assigners.grid import center_offsets, inside_margin
 from boxwright.assigners.scene import Scene
 from boxwright.structures import Assignment, Predictions, Priors, Targets
@@ -49,9 +49,13 @@ class DynamicSoftLabelAssigner:
         Raises:
             ValueError: no decoded predictions.
         """
+        return dynamic_k(*self.rules(priors, targets, predictions), self.topk)
+
+    def rules(self, priors: Priors, targets: Targets, predictions: Predictions | None) -> tuple[Scene, Near, Cost]:
+        """Return what `dynamic_k` and `prices` go by."""
         scene = Scene.of(priors, targets, predictions, self.ignore_threshold)
         none = sum_over_classes(_soft_loss, scene.logits)
-        return dynamic_k(scene, partial(_is_inside, scene), partial(self._cost, scene, none), self.topk)
+        return scene, partial(_is_inside, scene), partial(self._cost, scene, none)
 
     def _cost(self, scene: Scene, none: Tensor, images: slice, objects: slice, iou: Tensor) -> Tensor:
         """Cost of a block, (b, g, L); `none` (B, L) is the classification cost with no class at all."""

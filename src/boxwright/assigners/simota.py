@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from boxwright.assigners.blocks import of_images
-from boxwright.assigners.dynamic_k import dynamic_k, probability, sum_over_classes
+from boxwright.assigners.dynamic_k import Cost, Near, dynamic_k, probability, sum_over_classes
 from boxwright.assigners.grid import center_offsets, inside_margin
 from boxwright.assigners.scene import Scene
 from boxwright.structures import Assignment, Predictions, Priors, Targets
@@ -66,14 +66,16 @@ class SimOTAAssigner:
         Raises:
             ValueError: no decoded predictions.
         """
+        return dynamic_k(*self.rules(priors, targets, predictions), self.topk)
+
+    def rules(self, priors: Priors, targets: Targets, predictions: Predictions | None) -> tuple[Scene, Near, Cost]:
+        """Return what `dynamic_k` and `prices` go by."""
         scene = Scene.of(priors, targets, predictions, self.ignore_threshold)
         shape = (*scene.covered.shape, 1)
         objectness = None if predictions is None else predictions.extras.get("objectness")
         chance = scene.boxes.new_ones(shape) if objectness is None else probability(objectness).reshape(shape)
         none = sum_over_classes(lambda logits, some: _log_loss(1 - self._joint(logits, some)), scene.logits, chance)
-        return dynamic_k(
-            scene, partial(self._is_near, scene), partial(self._cost, scene, chance[..., 0], none), self.topk
-        )
+        return scene, partial(self._is_near, scene), partial(self._cost, scene, chance[..., 0], none)
 
     def _joint(self, logits: Tensor, chance: Tensor) -> Tensor:
         joint = probability(logits).mul_(chance)

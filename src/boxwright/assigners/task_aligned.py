@@ -91,6 +91,26 @@ class TaskAlignedAssigner:
         metric, chosen, favourite = self._choose(scene)
         return [self._resolve(scene, metric[..., :rank], chosen[..., :rank], favourite) for rank in ranks]
 
+    @torch.no_grad()
+    def alignment(
+        self, priors: Priors, targets: Targets, predictions: Predictions | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return t, s and u of every object and prior, (B, G, L) each and held at once: to look at a few images.
+
+        t is 0 where a prior that `inside="before"` drops cannot be chosen; covered priors have u = 0.
+
+        Raises:
+            ValueError: no decoded predictions.
+        """
+        scene = Scene.of(priors, targets, predictions, self.ignore_threshold)
+        every = slice(0, len(scene.boxes)), slice(0, scene.boxes.shape[1])
+        overlap = self._overlap(scene.boxes.unsqueeze(2), scene.predicted.unsqueeze(1))
+        logits = scene.class_logits(*every)
+        aligned = self._metric(logits, overlap)
+        if self.inside == "before":
+            aligned = aligned * self._inside(scene, *every)
+        return aligned, probability(logits), overlap
+
     def _choose(self, scene: Scene) -> tuple[Tensor, Tensor, Tensor]:
         """Find the priors with the largest t of every object, (B, G, k) t and index, and every prior's favourite."""
         shape = (*scene.boxes.shape[:2], min(self.topk, len(scene.priors)))

@@ -1,25 +1,39 @@
-"""`boxwright inspect`: what each assigner will do with a data set, before any training."""
+"""`boxwright inspect`: what each assigner does with a data set, before a training or with what a run has learned."""
 
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from boxwright.cli.options import Classes, DataFormat, Images, class_list
+from boxwright.cli.options import Classes, DataFormat, Device, Images, class_list, pick_device
 from boxwright.cli.recipes import Overrides
 
 __all__ = ["inspect"]
 
 
 def inspect(
-    data: Annotated[Path, typer.Option(help="Folder or annotation file: COCO, Pascal VOC, YOLO or CSV.")],
     pictures: Annotated[
         list[str] | None, typer.Argument(metavar="[IMAGE]...", help="Look at these images of the data set only.")
     ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder or annotation file: COCO, Pascal VOC, YOLO or CSV; by default the run's."),
+    ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN|WEIGHTS",
+            help="A run folder or a .safetensors file of one: adds assigners that look at predictions, heat maps, "
+            "losses and ambiguous boxes.",
+        ),
+    ] = None,
     recipe: Annotated[
-        str,
-        typer.Option(help="Gives input size, priors and its own assigner: a name (see `boxwright recipes`) or file."),
-    ] = "retinanet-tiny",
+        str | None,
+        typer.Option(
+            help="Gives input size, priors and its own assigner: a name (see `boxwright recipes`) or file. By default "
+            "the run's, or retinanet-tiny."
+        ),
+    ] = None,
     overrides: Overrides = None,
     assigner: Annotated[
         str | None,
@@ -36,6 +50,7 @@ def inspect(
     format: DataFormat = None,
     classes: Classes = None,
     images: Images = None,
+    device: Device = None,
 ) -> None:
     """Show what assigners do with the objects of a data set: one HTML page that needs no network."""
     import json
@@ -43,33 +58,57 @@ def inspect(
 
     from rich.progress import Progress
 
-    from boxwright.data.index import open_dataset
+    from boxwright.engine.score import open_data
+    from boxwright.errors import BoxwrightError
     from boxwright.files import write_text
     from boxwright.recipes import load_recipe
-    from boxwright.study import inspect_data, inspect_page
+    from boxwright.study import ambiguous_csv, inspect_data, inspect_page
+    from boxwright.study.network import Network
 
-    chosen = load_recipe(recipe, overrides or ())
+    if run is not None and (recipe is not None or overrides):
+        raise BoxwrightError("a run brings its own recipe: leave out --recipe and --set, or --run")
+    if run is None and data is None:
+        raise BoxwrightError("say what to look at: --data PATH, or --run RUN for a run and its data set")
     name, _, path = split.partition("=")
-    index = open_dataset(
-        data, format=format, classes=class_list(classes), splits={name: path} if path else None, images=images
+    index = open_data(
+        run or "",
+        data,
+        format=format,
+        classes=class_list(classes),
+        splits={name: path} if path else None,
+        images=images,
     )
     typer.echo("\n".join([index.describe(), *index.notes]))
+    network = None
+    if run is not None:
+        network = Network.of_run(run, index, device=pick_device(device))
+        if network.missing:
+            typer.echo(f"nothing is shown of the time before the training: {network.missing}")
     with Progress(transient=True, disable=not sys.stdout.isatty()) as bar:
         task = bar.add_task("images")
         report = inspect_data(
             index,
-            chosen,
+            network.recipe if network is not None else load_recipe(recipe or "retinanet-tiny", overrides or ()),
             split=name,
             images=pictures or (),
-            assigners=None if assigner is None else [name.strip() for name in assigner.split(",")],
+            assigners=None if assigner is None else _names(assigner),
             sweep=sweep,
             show=show,
+            network=network,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
+    written = {"page": output, "numbers": output.with_suffix(".json")}
     write_text(output, inspect_page(report))
-    write_text(output.with_suffix(".json"), json.dumps(report))
+    write_text(written["numbers"], json.dumps(report))
+    if report["ambiguous"] is not None:
+        written["ambiguous boxes"] = output.with_name(f"{output.stem}-ambiguous.csv")
+        write_text(written["ambiguous boxes"], ambiguous_csv(report["ambiguous"]["rows"]))
     _print(report)
-    typer.echo(f"page: {output}, numbers: {output.with_suffix('.json')}")
+    typer.echo(", ".join(f"{what}: {where}" for what, where in written.items()))
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
 
 
 def _print(report: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """Instruments: what a criterion does with a data set."""
 
+from boxwright.study.ambiguity import ambiguous_csv
 from boxwright.study.html import inspect_page
 from boxwright.study.report import inspect_data
 
-__all__ = ["inspect_data", "inspect_page"]
+__all__ = ["ambiguous_csv", "inspect_data", "inspect_page"]

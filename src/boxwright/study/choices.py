@@ -1,11 +1,12 @@
 """Which assigners are inspected, and in which steps of their main setting."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
+from boxwright.assigners import DualAssigner
 from boxwright.errors import RecipeError
 from boxwright.recipes.grid import GridRecipe
 from boxwright.recipes.parts import Part, nearest
@@ -20,12 +21,13 @@ _SWEEPS: Final[dict[str, tuple[str, tuple[float, ...]]]] = {
     "rpn": ("positive_iou", (0.4, 0.5, 0.6, 0.7, 0.8)),
     "ssd": ("positive_iou", (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7)),
     "atss": ("topk", (3, 5, 7, 9, 11, 13, 15, 18)),
+    "task-aligned": ("topk", (4, 7, 10, 13, 16, 20)),
+    "dual": ("topk", (4, 7, 10, 13, 16, 20)),
+    "simota": ("topk", (5, 10, 15, 20)),
+    "dynamic-soft-label": ("topk", (5, 9, 13, 17)),
 }
 _USUAL: Final = ("max-iou", "atss", "ssd")
-_MISPLACED: Final = {
-    "dual": "it matches twice, for a head with two branches: inspect its two assigners",
-    "proposal": "it matches the proposals of a first stage, which a recipe's priors are not",
-}
+_MISPLACED: Final = {"proposal": "it matches the proposals of a first stage, which a recipe's priors are not"}
 _ADAPTER: Final[TypeAdapter[Part]] = TypeAdapter(Assigner)
 
 
@@ -46,12 +48,14 @@ class Choice:
         setting: the argument that the steps change; None where there is nothing to change.
         steps: by rising value.
         usual: which of the steps is the assigner as it was asked for.
+        stage: number of the network's stage whose predictions it looks at; None where it needs none.
     """
 
     name: str
     setting: str | None
     steps: tuple[Step, ...]
     usual: int
+    stage: int | None = None
 
     @property
     def assigner(self) -> Any:
@@ -59,18 +63,22 @@ class Choice:
         return self.steps[self.usual].assigner
 
 
-def choices(recipe: Recipe, names: Sequence[str] | None = None, *, sweep: bool = True) -> list[Choice]:
-    """Build the assigners to inspect, the recipe's own first; those of a recipe that look at predictions are left out.
+def choices(
+    recipe: Recipe, names: Sequence[str] | None = None, *, stages: Sequence[str] = (), sweep: bool = True
+) -> list[Choice]:
+    """Build the assigners to inspect, the recipe's own first.
+
+    One that looks at predictions appears once for each stage of a network; without one a recipe's own is left out.
 
     Args:
         recipe: names its assigners, and priors that all of them see.
         names: recipe names of assigners, optionally with arguments: `atss`, `max-iou:low_quality=none`; None takes
             those that are used most and need no predictions.
-        with_run: whether there are predictions to look at.
+        stages: names of the stages of a network, whose predictions there are.
         sweep: also run every assigner with other values of its main setting.
 
     Raises:
-        RecipeError: an assigner is unknown, does not validate, does not fit, or looks at predictions.
+        RecipeError: an assigner is unknown, does not validate, does not fit, or looks at predictions without a network.
     """
     if isinstance(recipe, GridRecipe):
         raise RecipeError(f"recipe {recipe.name}: its criterion has no assigner that could be exchanged; name another")
@@ -83,11 +91,18 @@ def choices(recipe: Recipe, names: Sequence[str] | None = None, *, sweep: bool =
     for name, part in parts.items():
         if reason := _MISPLACED.get(part.type):
             raise RecipeError(f"assigner {name!r} cannot be inspected, because {reason}")
-        choice = _choice(name, part, sweep)
-        if not choice.assigner.needs_predictions:
-            found.append(choice)
+        if not part.build().needs_predictions:
+            found.append(_choice(name, part, sweep))
+        elif stages:
+            found += [
+                replace(choice, name=f"{choice.name}, {moment}", stage=number)
+                for number, moment in enumerate(stages)
+                for choice in _branches(name, part, sweep)
+            ]
         elif names is not None and name in names:
-            raise RecipeError(f"assigner {name!r} looks at predictions, and there are none before a training")
+            raise RecipeError(
+                f"assigner {name!r} looks at predictions, and there are none before a training; name a run (--run)"
+            )
     return found
 
 
@@ -129,6 +144,19 @@ def _choice(name: str, part: Part, sweep: bool) -> Choice:
     own = getattr(part, setting)
     values = tuple(sorted({*values, own}))
     return Choice(name, setting, tuple(Step(v, _changed(part, setting, v).build()) for v in values), values.index(own))
+
+
+def _branches(name: str, part: Part, sweep: bool) -> list[Choice]:
+    """Return one choice, or of an assigner with two branches one for each."""
+    choice = _choice(name, part, sweep)
+    if not isinstance(choice.assigner, DualAssigner):
+        return [choice]
+    many = tuple(Step(step.value, step.assigner.branch(step.assigner.topk)) for step in choice.steps)
+    one = (Step(None, choice.assigner.branch(1)),)
+    return [
+        replace(choice, name=f"{name}, one-to-many", steps=many),
+        Choice(f"{name}, one-to-one", None, one, 0),
+    ]
 
 
 def _changed(part: Part, setting: str, value: float) -> Part:

@@ -1,6 +1,6 @@
 """Where a recipe's strides and anchors do not fit the objects, and anchors that would."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ __all__ = ["Advice", "anchor_steps", "fit_report"]
 
 _SAMPLE: Final = 20_000  # objects that k-means looks at
 _MOST_ANCHORS: Final = 12
+_NEAR: Final = 0.05  # mean IoU
 _WORTH_SAYING: Final = 0.02  # share of the objects
 
 
@@ -32,8 +33,9 @@ def fit_report(scenes: Scenes, lay: PriorGenerator) -> dict[str, Any]:
     """Compare a recipe's priors with the objects.
 
     Returns:
-        `levels` (stride and anchor shapes of each), `advice`, and `anchors`, see `anchor_steps`; for points, whose
-        boxes mean nothing, `anchors` is empty and the levels have no shapes.
+        `levels` (stride and anchor shapes of each), `advice`, and `anchors`: how well the recipe's overlap the objects,
+        `steps` of `anchor_steps`, and how many are `enough`. For points, whose boxes mean nothing, `anchors` is empty
+        and the levels have no shapes.
     """
     sizes = torch.from_numpy(scenes.boxes[:, 2:] - scenes.boxes[:, :2])
     shapes = [] if isinstance(lay, PointGenerator) else _shapes(lay)
@@ -45,7 +47,8 @@ def fit_report(scenes: Scenes, lay: PriorGenerator) -> dict[str, Any]:
     anchors: dict[str, Any] = {}
     if shapes and len(sizes):
         advice += _of_shapes(sizes, shapes)
-        anchors = {"recipe": _overlap(sizes, torch.cat(shapes)), "steps": anchor_steps(sizes)}
+        steps = anchor_steps(sizes)
+        anchors = {"recipe": _overlap(sizes, torch.cat(shapes)), "steps": steps, "enough": _enough(steps)}
     return {"levels": levels, "advice": [asdict(entry) for entry in advice], "anchors": anchors}
 
 
@@ -59,8 +62,15 @@ def anchor_steps(sizes: Tensor, most: int = _MOST_ANCHORS) -> list[dict[str, Any
     steps = []
     for count in range(1, min(most, len(some)) + 1):
         anchors = fit_anchors(some, count, steps=100)
-        steps.append({"shapes": anchors.round(decimals=1).tolist()} | _overlap(sizes, anchors))
+        shapes = [[round(side, 1) for side in shape] for shape in anchors.tolist()]
+        steps.append({"shapes": shapes} | _overlap(sizes, anchors))
     return steps
+
+
+def _enough(steps: Sequence[dict[str, Any]]) -> int:
+    """Return the least number of anchors whose mean IoU is near that of the most."""
+    best = max(step["mean_iou"] for step in steps)
+    return next(count for count, step in enumerate(steps, start=1) if step["mean_iou"] >= best - _NEAR)
 
 
 def _shapes(lay: PriorGenerator) -> list[Tensor]:

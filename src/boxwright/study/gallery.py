@@ -1,14 +1,15 @@
 """The images of a report: which to show, and what is drawn on them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from boxwright.data.records import ImageRecord
 from boxwright.study.choices import Choice
-from boxwright.study.explain import explain
+from boxwright.study.network import Network, Seen, pixels_of
 from boxwright.study.pictures import picture
+from boxwright.study.portrait import portrait
 from boxwright.study.scenes import PriorGenerator, Scenes, priors_of
 from boxwright.study.tally import Tally
 
@@ -56,36 +57,25 @@ def gallery(
     lay: PriorGenerator,
     choices: Sequence[Choice],
     chosen: dict[int, str],
+    network: Network | None = None,
 ) -> list[dict[str, Any]]:
-    """Describe chosen images: picture, objects, and for each assigner every positive prior with its reason.
+    """Describe chosen images: picture, objects, and for each step of each assigner its positives with their reasons.
 
-    An image that cannot be read is described without its picture, and says why.
+    With a network also heat maps of its scores in all stages, and what every prior contributes to the losses. Without
+    one an image that cannot be read is described without its picture, and says why.
+
+    Raises:
+        DataError: an image that a network is to look at cannot be read.
     """
-    entries = []
-    for index, why in chosen.items():
-        frame, record = scenes.frames[index], records[index]
-        batch = scenes.batch([frame], priors_of(lay, frame.canvas))
-        entries.append(
-            {
-                "name": record.path.name,
-                "why": why,
-                "width": frame.size[1],
-                "height": frame.size[0],
-                "objects": [
-                    {"class": int(label), "box": [round(side, 1) for side in box]}
-                    for box, label in zip(
-                        frame.boxes[~frame.crowd].tolist(), frame.labels[~frame.crowd].tolist(), strict=True
-                    )
-                ],
-                "crowd": frame.boxes[frame.crowd].tolist(),
-                "assigners": [
-                    [
-                        {"none": verdict.why_none, "priors": [[m.level, *m.box, m.why] for m in verdict.matches]}
-                        for verdict in explain(choice.assigner, batch)
-                    ]
-                    for choice in choices
-                ],
-            }
-            | picture(record)
-        )
-    return entries
+    frames = [scenes.frames[index] for index in chosen]
+    batches = [scenes.batch([frame], priors_of(lay, frame.canvas)) for frame in frames]
+    looks: Iterable[list[Seen]] = ([] for _ in batches)
+    if network is not None:
+        pixels = pixels_of(records, batches, network.recipe.data.size)
+        looks = ([stage.look(image) for stage in network.stages] for _, image in pixels)
+    return [
+        {"name": records[frame.record].path.name, "why": why}
+        | portrait(batch, choices, network, seen)
+        | picture(records[frame.record])
+        for frame, why, batch, seen in zip(frames, chosen.values(), batches, looks, strict=True)
+    ]

@@ -7,12 +7,13 @@ from importlib import resources
 from string import Template
 from typing import Any, Final
 
+from boxwright.study.relabel import ambiguous_section, shortened
 from boxwright.study.tables import Column, row, table, written
 
 __all__ = ["inspect_page"]
 
 _FOLDER: Final = resources.files("boxwright.study") / "page"
-
+_SCRIPTS: Final = ("tables.js", "page.js", "heat.js", "images.js", "ambiguous.js", "start.js")
 
 _OBJECTS: Final = Column("objects", "count", "objects")
 _RESULT: Final = (
@@ -43,10 +44,13 @@ def inspect_page(report: dict[str, Any]) -> str:
         f"seen at {_size(recipe['size'])} px as {recipe['name']} sees them, on strides "
         f"{', '.join(f'{stride:g}' for stride in recipe['strides'])}."
     )
-    script = "".join((_FOLDER / name).read_text(encoding="utf-8") for name in ("tables.js", "page.js", "images.js"))
+    script = "".join((_FOLDER / name).read_text(encoding="utf-8") for name in _SCRIPTS)
+    section = ambiguous_section(report)
     return Template((_FOLDER / "page.html").read_text(encoding="utf-8")).substitute(
         title="What each assigner does with these objects",
         facts=escape(facts),
+        run=_run(report),
+        nav=_nav(ambiguous=bool(section)),
         css=(_FOLDER / "page.css").read_text(encoding="utf-8"),
         script=script,
         controls=_controls(report),
@@ -57,9 +61,33 @@ def inspect_page(report: dict[str, Any]) -> str:
         spread=_spread(report, first["size"]),
         advice=_advice(report["fit"]["advice"], data["objects"] + data["vanished"]),
         anchors=_anchors(report["fit"]["anchors"]),
+        ambiguous=section,
         footer=f"boxwright {report['boxwright']}, <code>boxwright inspect</code>. Also written: its numbers, as JSON.",
-        data=json.dumps(report).replace("<", "\\u003c"),
+        data=json.dumps(shortened(report)).replace("<", "\\u003c"),
     )
+
+
+def _run(report: dict[str, Any]) -> str:
+    """Say whose predictions are looked at."""
+    if not report["stages"]:
+        return "Before any training: assigners that look at predictions need a run (<code>--run</code>)."
+    missing = f" Nothing is shown of the time before it: {escape(report['missing'])}" if report["missing"] else ""
+    return (
+        f"Assigners that look at predictions see those of the run’s network, {' and '.join(report['stages'])}.{missing}"
+    )
+
+
+def _nav(*, ambiguous: bool) -> str:
+    places = {
+        "assigners": "Assigners",
+        "images": "Images",
+        "steps": "Settings",
+        "kinds": "Kinds of object",
+        "fit": "Fit",
+    }
+    if ambiguous:
+        places["ambiguous"] = "Ambiguous boxes"
+    return "".join(f'<a href="#{place}">{title}</a>' for place, title in places.items())
 
 
 def _controls(report: dict[str, Any]) -> str:
@@ -163,15 +191,15 @@ def _anchors(anchors: dict[str, Any]) -> str:
     )
     rows = [row("the recipe’s", columns, anchors["recipe"], "", 0)]
     for count, step in enumerate(anchors["steps"], start=1):
-        shapes = ", ".join(f"{width:g}×{height:g}" for width, height in step["shapes"])
-        rows.append(row(f'{count} fitted <span class="soft">{shapes}</span>', columns, step, "", count))
+        advised = " (enough)" if count == anchors["enough"] else ""
+        rows.append(row(f"{count} fitted{advised}", columns, step, f'data-anchors="{count}"', count))
     caption = "<b>Anchors</b> fitted by k-means, against those of the recipe, centred on each object"
     fitted = table("fitted sortable", caption, "anchors", columns, rows)
-    most = len(anchors["steps"])
     drawing = (
         '<div class="anchors panel needs-script"><label>k-means: <output id="k-value"></output><br>'
-        f'<input id="k" type="range" min="1" max="{most}" value="{min(3, most)}"></label>'
-        '<svg role="img" aria-label="The fitted anchors around one centre"></svg></div>'
+        f'<input id="k" type="range" min="1" max="{len(anchors["steps"])}" value="{anchors["enough"]}"></label>'
+        '<svg role="img" aria-label="The fitted anchors around one centre"></svg>'
+        '<p class="soft">Width × height in pixels of the network’s input: <code id="shapes"></code></p></div>'
     )
     return f'<div class="grid">{fitted}{drawing}</div>'
 

@@ -10,7 +10,7 @@ from boxwright.data.dataset import read_record
 from boxwright.data.records import ImageRecord
 from boxwright.errors import DataError
 
-__all__ = ["picture"]
+__all__ = ["data_uri", "picture"]
 
 _LONGEST: Final = 640  # pixels of an embedded picture
 
@@ -23,9 +23,12 @@ def picture(record: ImageRecord, longest: int = _LONGEST) -> dict[str, str]:
         return {"error": str(error)}
     image = Image.fromarray(pixels.permute(1, 2, 0).numpy())
     scale = min(1.0, longest / max(image.size))
-    small = image.resize(
-        (max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.LANCZOS
-    )
+    return {"picture": data_uri(image, scale)}
+
+
+def data_uri(image: Image.Image, scale: float = 1.0) -> str:
+    """Return a picture, its sides multiplied by `scale`, as a JPEG inside a URI."""
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     stream = io.BytesIO()
-    small.save(stream, "JPEG", quality=82)
-    return {"picture": "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()}
+    image.resize(size, Image.Resampling.LANCZOS).save(stream, "JPEG", quality=82)
+    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()

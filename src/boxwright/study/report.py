@@ -1,27 +1,35 @@
 """From a data set and a recipe to everything that the page and the JSON say."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 import boxwright
 from boxwright.data.index import DataIndex, Records
 from boxwright.data.records import ImageRecord
+from boxwright.engine.score import match_classes
 from boxwright.errors import DataError
 from boxwright.recipes import Recipe, build_detector
+from boxwright.study.ambiguity import COLUMNS, Ambiguity
 from boxwright.study.choices import Choice, choices
 from boxwright.study.fit import fit_report
 from boxwright.study.gallery import gallery, pick
 from boxwright.study.groups import BINS, Axis, Cells, axes, describe
-from boxwright.study.scenes import PriorGenerator, Scenes
+from boxwright.study.network import Network, Seen, pixels_of
+from boxwright.study.scenes import Batch, PriorGenerator, Scenes
+from boxwright.study.sides import Sides
 from boxwright.study.tally import Tally
 
 __all__ = ["inspect_data"]
 
 _LISTED: Final = 1000  # objects without positives that are listed one by one
+_IMAGES_AT_ONCE: Final = 8  # that a network looks at
+_DRAWN: Final = 40  # ambiguous objects that are drawn
 Progress = Callable[[int, int], None]
 
 
@@ -34,9 +42,10 @@ def inspect_data(
     assigners: Sequence[str] | None = None,
     sweep: bool = True,
     show: int = 12,
+    network: Network | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Run assigners over the boxes of a data set, before any training, and report what they do.
+    """Run assigners over the boxes of a data set, before any training or with a run's network, and report what they do.
 
     Args:
         index: the data set.
@@ -46,6 +55,7 @@ def inspect_data(
         assigners: see `choices`.
         sweep: also try other values of each assigner's main setting.
         show: how many images to draw; all of `images` where those are given.
+        network: of a run of this recipe, for assigners that look at predictions; see `Network.of_run`.
         progress: called with the number of images done, and of how many.
 
     Returns:
@@ -54,17 +64,25 @@ def inspect_data(
         wanted, lost. `summary` says the same in words.
 
     Raises:
-        DataError: there is no such split or image.
+        DataError: there is no such split or image; with a network, an image cannot be read or a class is unknown to it.
         RecipeError: an assigner is unknown or cannot be inspected.
     """
     records: Sequence[ImageRecord] = index.split(split)
     if images:
         records = [records[i] for i in find_images(index.split(split), images)]
-    chosen = choices(recipe, assigners, sweep=sweep)
-    lay: Any = build_detector(recipe, index.class_names, pretrained=False).priors
+    class_names = index.class_names
+    if network is not None:
+        class_names = network.after.detector.class_names
+        records = relabelled(records, index, class_names)
+    stages = () if network is None else network.stages
+    chosen = choices(recipe, assigners, stages=[stage.name for stage in stages], sweep=sweep)
+    lay: Any = build_detector(recipe, class_names, pretrained=False).priors
     scenes = Scenes.of(records, recipe.data.size)
-    cells = Cells(axes(scenes, index.class_names))
-    tallies = _run(scenes, lay, chosen, progress)
+    cells = Cells(axes(scenes, class_names))
+    sides = None
+    if network is not None and network.coder is not None:
+        sides = Sides.empty(len(scenes), network.coder)
+    tallies = _run(scenes, records, lay, chosen, network, sides, progress)
     usual = {choice.name: tally[choice.usual] for choice, tally in zip(chosen, tallies, strict=True)}
     looked_at = dict.fromkeys(range(len(records)), "asked for") if images else pick(scenes, usual, show)
     return {
@@ -75,16 +93,19 @@ def inspect_data(
             "images": len(records),
             "objects": len(scenes),
             "vanished": scenes.vanished,
-            "classes": list(index.class_names),
+            "classes": list(class_names),
         },
         "recipe": {"name": recipe.name, "size": recipe.data.size, "strides": list(lay.strides)},
+        "stages": [stage.name for stage in stages],
+        "missing": "" if network is None else network.missing,
         "bins": list(BINS),
         "axes": [_axis(axis) for axis in cells.axes],
         "cells": cells.keys.tolist(),
         "assigners": [_assigner(c, t, cells) for c, t in zip(chosen, tallies, strict=True)],
         "fit": fit_report(scenes, lay),
         "unmatched": {name: _unmatched(scenes, records, tally) for name, tally in usual.items()},
-        "images": gallery(scenes, records, lay, chosen, looked_at),
+        "ambiguous": None if sides is None else _ambiguous(scenes, records, class_names, sides),
+        "images": gallery(scenes, records, lay, chosen, looked_at, network),
     }
 
 
@@ -106,18 +127,68 @@ def find_images(records: Records, names: Sequence[str]) -> list[int]:
     return list(found)
 
 
-def _run(scenes: Scenes, lay: PriorGenerator, chosen: Sequence[Choice], progress: Progress | None) -> list[list[Tally]]:
-    """Run every step of every assigner over all images."""
+def _ambiguous(
+    scenes: Scenes, records: Sequence[ImageRecord], class_names: Sequence[str], sides: Sides
+) -> dict[str, Any]:
+    """List all objects by `COLUMNS`, the most ambiguous first, and draw the first."""
+    sizes = ((frame.size, records[frame.record]) for frame in scenes.frames)
+    scale = torch.tensor([[r.width / width, r.height / height] for (height, width), r in sizes]).view(-1, 2)
+    names = [records[frame.record].path.name for frame in scenes.frames]
+    ambiguity = Ambiguity.of(scenes, sides)
+    rows = ambiguity.rows(scenes, names, class_names, scale)
+    return {"columns": list(COLUMNS), "rows": rows, "drawn": ambiguity.drawn(scenes, records, scale, _DRAWN)}
+
+
+def relabelled(records: Sequence[ImageRecord], index: DataIndex, class_names: Sequence[str]) -> Sequence[ImageRecord]:
+    """Return records with the labels that a detector of these classes learns.
+
+    Raises:
+        DataError: the data set has a class that the detector does not know.
+    """
+    match_classes(class_names, index)
+    if tuple(class_names) == tuple(index.class_names):
+        return records
+    label = torch.tensor([list(class_names).index(name) for name in index.class_names])
+    return [replace(record, labels=label[record.labels]) for record in records]
+
+
+def _run(
+    scenes: Scenes,
+    records: Sequence[ImageRecord],
+    lay: PriorGenerator,
+    chosen: Sequence[Choice],
+    network: Network | None,
+    sides: Sides | None,
+    progress: Progress | None,
+) -> list[list[Tally]]:
+    """Run every step of every assigner over all images, and fill in the sides that the trained network predicts."""
     tallies = [[Tally.empty(len(scenes), len(lay.strides)) for _ in choice.steps] for choice in chosen]
     done = 0
-    for batch in scenes.batches(lay):
+    for batch, seen in _looks(scenes, records, lay, network):
         for choice, tally in zip(chosen, tallies, strict=True):
+            deciding = None if choice.stage is None else seen[choice.stage].deciding
             for step, counts in zip(choice.steps, tally, strict=True):
-                counts.add(batch, step.assigner)
+                counts.add(batch, step.assigner, deciding)
+        if sides is not None and network is not None and network.coder is not None:
+            sides.add(batch, seen[0].predictions, network.coder)
         done += len(batch.frames)
         if progress is not None:
             progress(done, len(scenes.frames))
     return tallies
+
+
+def _looks(
+    scenes: Scenes, records: Sequence[ImageRecord], lay: PriorGenerator, network: Network | None
+) -> Iterator[tuple[Batch, list[Seen]]]:
+    """Yield all images in batches, with what every stage of the network says about them."""
+    if network is None:
+        for batch in scenes.batches(lay):
+            yield batch, []
+        return
+    data = network.recipe.data
+    batches = scenes.batches(lay, most=_IMAGES_AT_ONCE)
+    for batch, pixels in pixels_of(records, batches, data.size, data.workers):
+        yield batch, [stage.look(pixels) for stage in network.stages]
 
 
 def _axis(axis: Axis) -> dict[str, Any]:
@@ -130,6 +201,7 @@ def _assigner(choice: Choice, tallies: Sequence[Tally], cells: Cells) -> dict[st
     return {
         "name": choice.name,
         "assigner": repr(choice.assigner),
+        "stage": choice.stage,
         "setting": choice.setting,
         "usual": choice.usual,
         "steps": [

@@ -10,7 +10,7 @@ _FORMS: Final = {"count": "{:,}", "mean": "{:.2f}", "share": "{:.1%}"}
 
 
 class Column(NamedTuple):
-    """A column of a table: which number, how it is written, its heading, and classes of its cells."""
+    """A column of a table: which number, how it is written ("word": as it is), its heading, classes of its cells."""
 
     key: str
     form: str
@@ -47,7 +47,9 @@ def row(
     return f"<tr {attributes}>{head}{''.join(_cell(column, numbers[column.key]) for column in columns)}</tr>"
 
 
-def _cell(column: Column, value: float | None) -> str:
+def _cell(column: Column, value: Any) -> str:
+    if column.form == "word":
+        return f'<td class="{column.style}">{escape(value)}</td>'
     shade = "--heat:" if "heat" in column.style else "--share:"
     style = f' class="{column.style}" style="{shade}{_amount(column, value)}"' if column.style else ""
     known = "" if value is None else repr(value)

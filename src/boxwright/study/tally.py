@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from boxwright.criteria.dense import AssignerFunction
-from boxwright.structures import Assignment, Priors, Targets
+from boxwright.structures import Assignment, Predictions, Priors, Targets
 from boxwright.study.scenes import Batch
 
 __all__ = ["Tally", "alone", "level_of"]
@@ -39,9 +39,9 @@ class Tally:
         shapes: tuple[tuple[int, ...], ...] = ((objects, levels), (objects,), (objects,), (levels, 3))
         return cls(*(np.zeros(shape, np.int64) for shape in shapes))
 
-    def add(self, batch: Batch, assigner: AssignerFunction) -> None:
-        """Assign a batch and count, by an assigner that needs no predictions."""
-        assignment = assigner(batch.priors, batch.targets, None)
+    def add(self, batch: Batch, assigner: AssignerFunction, predictions: Predictions | None = None) -> None:
+        """Assign a batch and count; `predictions` are what the assigner looks at, where it looks at any."""
+        assignment = assigner(batch.priors, batch.targets, predictions)
         level = level_of(batch.priors)
         self.priors[:] += _priors_by_level(assignment, level, len(self.priors))
         owned = _positives_by_level(assignment, level, batch.rows.shape[1], len(self.priors))
@@ -50,23 +50,31 @@ class Tally:
         lonely = present & (present.sum(1, keepdim=True) == 1)  # nobody to lose against
         self.wanted[batch.rows[lonely].numpy()] = owned[lonely].sum(1).numpy()
         pairs = (present & ~lonely).nonzero()
-        for some in pairs.split(1 + _PAIRS_AT_ONCE // len(level)) if len(pairs) else ():
+        classes = 0 if predictions is None else predictions.logits.shape[-1]  # which are copied for each object
+        for some in pairs.split(1 + _PAIRS_AT_ONCE // (len(level) * (1 + classes))) if len(pairs) else ():
             image, number = some.unbind(1)
-            wanted = alone(assigner, batch, image, number)
+            wanted = alone(assigner, batch, image, number, predictions)
             owner = assignment.gt_index[image]
             lost = wanted & (owner >= 0) & (owner != number.unsqueeze(1))
             rows = batch.rows[image, number].numpy()
             self.wanted[rows], self.lost[rows] = wanted.sum(1).numpy(), lost.sum(1).numpy()
 
 
-def alone(assigner: AssignerFunction, batch: Batch, image: Tensor, number: Tensor) -> Tensor:
+def alone(
+    assigner: AssignerFunction,
+    batch: Batch,
+    image: Tensor,
+    number: Tensor,
+    predictions: Predictions | None = None,
+) -> Tensor:
     """Tell which priors objects would be given if each were alone in its image, with the crowd regions.
 
     Args:
-        assigner: one that needs no predictions.
+        assigner: any.
         batch: the images.
         image: (n,) int64, the image of each object.
         number: (n,) int64, which object of it.
+        predictions: for the images, where the assigner looks at any.
 
     Returns:
         (n, L) bool.
@@ -81,7 +89,8 @@ def alone(assigner: AssignerFunction, batch: Batch, image: Tensor, number: Tenso
     valid = crowd.clone()
     valid[:, 0] = True
     solo = Targets(boxes, labels, valid, crowd)
-    return assigner(batch.priors, solo, None).positive
+    seen = None if predictions is None else predictions.map(lambda tensor: tensor[image])
+    return assigner(batch.priors, solo, seen).positive
 
 
 def level_of(priors: Priors) -> Tensor:

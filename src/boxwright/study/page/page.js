@@ -7,10 +7,13 @@
     filters: report.axes.map(() => -1),
     image: 0,
     object: 0,
+    heat: null, // which map lies over the picture: { key, level }
+    ownClass: false,
+    suspect: 0,
   };
   document.documentElement.classList.remove("no-script");
 
-  // Numbers, written as the page was: see `page.py`.
+  // Numbers, written as the page was: see `tables.py`.
   const formats = {
     count: (value) => value.toLocaleString("en-US"),
     mean: (value) => value.toFixed(2),
@@ -18,8 +21,7 @@
   };
 
   function describe(counts) {
-    const sum = (from, to) => counts.slice(from, to).reduce((a, b) => a + b, 0);
-    const objects = sum(0, bins), positives = sum(bins, bins + levels);
+    const objects = sum(counts.slice(0, bins)), positives = sum(counts.slice(bins, bins + levels));
     const [wanted, lost] = counts.slice(bins + levels);
     const found = {
       objects, positives, wanted, lost, unmatched: counts[0],
@@ -42,12 +44,12 @@
 
   /* Sum the cells that pass the filters; on `axis`, those of `group` whatever the axis' own filter says. */
   function total(step, axis = -1, group = -1) {
-    const sum = new Array(bins + levels + 2).fill(0);
+    const found = new Array(bins + levels + 2).fill(0);
     report.cells.forEach((cell, row) => {
       const wanted = (value, a) => (a === axis ? value === group : state.filters[a] < 0 || value === state.filters[a]);
-      if (cell.every(wanted)) step.counts[row].forEach((count, column) => (sum[column] += count));
+      if (cell.every(wanted)) step.counts[row].forEach((count, column) => (found[column] += count));
     });
-    return sum;
+    return found;
   }
 
   function fill(row, numbers) {

@@ -1,0 +1,6 @@
+  wire();
+  wireImages();
+  wireAmbiguous();
+  update();
+  showAnchors();
+})();
