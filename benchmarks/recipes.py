@@ -1,6 +1,6 @@
 """Train recipes from scratch on one data set and tabulate what they reach and what they cost.
 
-    python benchmarks/recipes.py --data ../shared/data/bccd --format coco --recipes gfl-tiny,tood-tiny --seeds 3 --name bccd
+    python benchmarks/recipes.py --data ../shared/data/bccd --format coco --recipes gfl-tiny --seeds 3 --name bccd
     python benchmarks/recipes.py --data ../shared/data/bccd --format coco --name bccd --speed
 
 Every training is its own `boxwright train` process, one after the other, or `--jobs` at once. A recipe may carry
