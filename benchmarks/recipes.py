@@ -128,7 +128,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--format", help="where the folder holds several")
-    parser.add_argument("--recipes", default=",".join(f"{name}-tiny" for name in DENSE.split()))
+    parser.add_argument("--recipes", nargs="+", default=[f"{name}-tiny" for name in DENSE.split()])
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--set", action="append", default=[], help="changes of all recipes, as in boxwright train")
     parser.add_argument("--name", required=True, help="of the results file")
@@ -137,7 +137,7 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="folder that keeps the runs")
     parser.add_argument("--speed", action="store_true", help="measure one epoch of each instead")
     arguments = parser.parse_args()
-    recipes = arguments.recipes.split(",")
+    recipes = arguments.recipes
     file = RESULTS / f"recipes_{arguments.name}.json"
     results: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {"trainings": {}}
     results["versions"] = {"torch": torch.__version__, "python": platform.python_version()}

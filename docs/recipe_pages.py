@@ -1,17 +1,35 @@
 """Writes a page and a picture for each system of dense detection: `python docs/recipe_pages.py`.
 
-Parts come from the recipes, numbers from benchmarks/results/recipes.json where that exists: by recipe, a list of
-measurements with `data`, `AP`, `AP50`, `step_s`, `peak_mib`, `images_per_s` (any may be missing) and `command`.
+Parts come from the recipes, numbers from what `benchmarks/recipes.py` and `benchmarks/inference.py` wrote.
 """
 
 import json
+import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from boxwright.recipes import Recipe, load_recipe
 
 DOCS = Path(__file__).parent
-RESULTS = DOCS.parent / "benchmarks" / "results" / "recipes.json"
+RESULTS = DOCS.parent / "benchmarks" / "results"
+
+# what `benchmarks/recipes.py --name …` measured, and on what
+DATA = {
+    "bccd": "BCCD blood cells (205 training images, 3 classes) from scratch, validation images:",
+    "aquarium": "Aquarium (448 training images, 7 classes, 23 : 1) from scratch, validation images:",
+}
+HOW = """\
+All share backbone, image size, augmentation, optimiser and schedule. AP is that of the last epoch, with no choice among
+epochs: the mean of several seeds with their deviation where there were several. Step, minutes of the whole training and
+the largest process's memory on 2 cores of a quiet machine, images per second (one at a time, fused) as well.
+
+```bash
+python benchmarks/recipes.py --data ../shared/data/bccd --format coco --name bccd
+python benchmarks/recipes.py --data ../shared/data/bccd --format coco --name bccd --speed
+```
+"""
+SPEED = {"step, ms": "step_ms", "minutes": "minutes", "peak, MiB": "peak_MiB"}
 
 TITLES = {
     "retinanet": "RetinaNet",
@@ -183,27 +201,44 @@ def _row(words: list[str], top: int, colour: str, *, arrows: bool) -> list[str]:
     return drawn
 
 
-def numbers(names: list[str], results: dict[str, list[dict[str, Any]]]) -> str:
-    """Table of what was measured."""
-    rows = [(name, found) for name in names for found in results.get(name, [])]
-    if not rows:
-        return "Not measured yet.\n"
-    keys = {
-        "data": "data",
-        "AP": "AP",
-        "AP50": "AP50",
-        "step_s": "step, s",
-        "peak_mib": "peak, MiB",
-        "images_per_s": "images/s",
-    }
-    text = f"| recipe | {' | '.join(keys.values())} | how |\n" + "|---" * (len(keys) + 2) + "|\n"
-    for name, found in rows:
-        cells = [str(found.get(key, "")) for key in keys]
-        text += f"| `{name}` | {' | '.join(cells)} | `{found['command']}` |\n"
-    return text
+def read(name: str) -> dict[str, Any]:
+    """Read results of a benchmark, empty where there are none."""
+    file = RESULTS / f"{name}.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
 
-def page(name: str, results: dict[str, list[dict[str, Any]]]) -> str:
+def measured(recipe: str, results: dict[str, Any]) -> dict[str, str] | None:
+    """What is known of a recipe on one data set, None if it was not trained there."""
+    runs = list(results.get("trainings", {}).get(recipe, {}).values())
+    if not runs:
+        return None
+    aps = [run["AP"] for run in runs]
+    spread = f" ± {statistics.stdev(aps):.3f} ({len(aps)} seeds)" if len(aps) > 1 else ""
+    row = {"recipe": f"`{recipe}`", "AP": f"{statistics.mean(aps):.3f}{spread}"}
+    row["AP50"] = f"{statistics.mean(run['AP50'] for run in runs):.3f}"
+    for name in runs[0]["classes"]:
+        row[f"AP {name}"] = f"{statistics.mean(run['classes'][name] for run in runs):.3f}"
+    speed = results.get("speed", {}).get(recipe, {})
+    row |= {title: f"{speed.get(key, '')}" for title, key in SPEED.items()}
+    row["images/s"] = f"{read('inference').get(recipe, {}).get('fused_images_per_s', '')}"
+    return row
+
+
+def numbers(names: Sequence[str]) -> str:
+    """Tables of what was measured, one for each data set, the best AP first."""
+    text = ""
+    for data, what in DATA.items():
+        found = read(f"recipes_{data}")
+        rows = [row for name in names if (row := measured(name, found)) is not None]
+        if not rows:
+            continue
+        rows.sort(key=lambda row: row["AP"], reverse=True)
+        text += f"{what}\n\n| {' | '.join(rows[0])} |\n" + "|---" * len(rows[0]) + "|\n"
+        text += "".join(f"| {' | '.join(row.values())} |\n" for row in rows) + "\n"
+    return text or "Not measured yet.\n"
+
+
+def page(name: str) -> str:
     """Write the page of a system."""
     full, tiny = load_recipe(name), load_recipe(f"{name}-tiny")
     text = f"# {TITLES[name]}\n\n{WHAT[name]}\n\n![Parts of {TITLES[name]}](../pictures/recipe-{name}.svg)\n\n"
@@ -219,19 +254,19 @@ def page(name: str, results: dict[str, list[dict[str, Any]]]) -> str:
     text += "\n## Numbers\n\n"
     if name in PUBLISHED:
         text += f"Published on COCO val2017: AP {PUBLISHED[name]}. Measured here:\n\n"
-    return text + numbers([f"{name}-tiny", name], results)
+    return text + numbers([f"{name}-tiny", name])
 
 
 def files() -> dict[Path, str]:
     """Every page and picture with what it should hold."""
-    results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     index = "# Recipes\n\nThe dense detectors, each a recipe as published and one for a CPU.\n\n"
     index += "| recipe | system |\n|---|---|\n"
     written = {}
     for name, title in TITLES.items():
-        written[DOCS / "recipes" / f"{name}.md"] = page(name, results)
+        written[DOCS / "recipes" / f"{name}.md"] = page(name)
         written[DOCS / "pictures" / f"recipe-{name}.svg"] = picture(load_recipe(name))
         index += f"| `{name}`, `{name}-tiny` | [{title}]({name}.md) |\n"
+    index += f"\n## What they reach\n\n{numbers([f'{name}-tiny' for name in TITLES])}{HOW}"
     return {DOCS / "recipes" / "index.md": index, **written}
 
 
