@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchvision.ops import box_convert as torchvision_convert
 
-from boxwright.boxes import box_area, box_convert, clip_boxes
+from boxwright.boxes import box_area, box_convert, clip_boxes, scale_boxes
 
 FORMATS = ["xyxy", "xywh", "cxcywh"]
 
@@ -36,3 +36,10 @@ def test_clipping_takes_one_size_or_a_size_per_image() -> None:
     assert clip_boxes(boxes, (20, 30)).tolist() == [[0.0, 0.0, 30.0, 20.0]]
     sizes = torch.tensor([[[20, 30]], [[40, 10]]])
     assert clip_boxes(boxes.expand(2, 1, 4), sizes).tolist() == [[[0.0, 0.0, 30.0, 20.0]], [[0.0, 0.0, 10.0, 40.0]]]
+
+
+def test_scaling_takes_boxes_of_any_format_sizes_and_points() -> None:
+    boxes = torch.arange(8.0).view(2, 4)
+    torch.testing.assert_close(scale_boxes(boxes, 2, 10), boxes * torch.tensor([2.0, 10, 2, 10]))
+    torch.testing.assert_close(scale_boxes(boxes[:, :2], 2, 10), boxes[:, :2] * torch.tensor([2.0, 10]))
+    assert scale_boxes(torch.zeros(3, 0, 4), 2, 3).shape == (3, 0, 4)

@@ -1,4 +1,4 @@
-"""Box formats: xyxy (corners), xywh (corner and size), cxcywh (centre and size); area and clipping.
+"""Box formats: xyxy (corners), xywh (corner and size), cxcywh (centre and size); area, scaling and clipping.
 
 Everywhere inside boxwright a box is xyxy in absolute pixels; the other formats live at the borders.
 """
@@ -15,6 +15,7 @@ __all__ = [
     "box_convert",
     "clip_boxes",
     "cxcywh_to_xyxy",
+    "scale_boxes",
     "xywh_to_xyxy",
     "xyxy_to_cxcywh",
     "xyxy_to_xywh",
@@ -71,6 +72,14 @@ def box_area(boxes: Tensor) -> Tensor:
     """Area (…) of xyxy boxes (…, 4); an inverted box has area 0."""
     width, height = (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).unbind(-1)
     return width * height
+
+
+def scale_boxes(boxes: Tensor, width: float, height: float) -> Tensor:
+    """Multiply the x of boxes (…, 4), or of sizes or points (…, 2), by `width` and their y by `height`.
+
+    By numbers rather than by a tensor of them, which would be copied to the device at every call.
+    """
+    return torch.stack([boxes[..., 0::2] * width, boxes[..., 1::2] * height], dim=-1).flatten(-2)
 
 
 def clip_boxes(boxes: Tensor, size: tuple[float, float] | Tensor) -> Tensor:

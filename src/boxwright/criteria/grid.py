@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from boxwright.assigners.regions import covered_by_crowd
-from boxwright.boxes import YOLOCoder, xyxy_to_cxcywh
+from boxwright.boxes import YOLOCoder, scale_boxes, xyxy_to_cxcywh
 from boxwright.distributed import all_reduce_sum
 from boxwright.losses.systems import RegionLoss, darknet_yolo_loss, network_cost, yolov3_loss
 from boxwright.losses.systems.region import RegionForm
@@ -64,12 +64,12 @@ class GridCriterion(nn.Module):
             raise ValueError(f"the criterion has {own} anchors and strides, the priors have {priors.levels}")
         outputs = _outputs(predictions, priors, covered_by_crowd(priors, targets, 0.5))
         first = priors.levels[0]
-        frame = targets.boxes.new_tensor([first.width, first.height, first.width, first.height]) * first.stride
-        boxes = xyxy_to_cxcywh(targets.boxes) / frame
-        size = (round(first.height * first.stride), round(first.width * first.stride))
+        width, height = first.width * first.stride, first.height * first.stride
+        boxes = scale_boxes(xyxy_to_cxcywh(targets.boxes), 1 / width, 1 / height)
+        size = (round(height), round(width))
         layers = self.layer_losses(outputs, boxes, targets.labels, targets.objects, size)
 
-        images = torch.tensor(float(len(predictions)), device=boxes.device)
+        images = torch.full((), float(len(predictions)), device=boxes.device)
         self.normalizer = images.clamp(min=1)
         self.positives = all_reduce_sum(images)
         costs = [torch.stack([*terms.values()]).sum().detach() for terms in layers]

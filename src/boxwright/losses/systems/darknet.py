@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from boxwright.boxes.formats import scale_boxes
 from boxwright.losses.reduction import upcast
 from boxwright.losses.systems.cells import (
     CellTargets,
@@ -81,16 +82,14 @@ def darknet_yolo_loss(
     Returns:
         Scalar sums `box`, `objectness` and `class`; values and gradients as `darknet_terms` says.
     """
-    index = torch.tensor(mask, device=output.device)
-    anchors = anchors.to(output.device, torch.promote_types(output.dtype, torch.float32))
-    cells, grid = read_cells(upcast(output), anchors[index])
-    frame = anchors.new_tensor([net_size[1] / grid.width, net_size[0] / grid.height])
-    own = anchors[index] / frame
-    objects = boxes.to(cells) * cells.new_tensor([grid.width, grid.height, grid.width, grid.height])
+    cells, grid = read_cells(upcast(output), anchors[: len(mask)])
+    anchors = scale_boxes(anchors.to(cells), grid.width / net_size[1], grid.height / net_size[0])
+    own = torch.stack([anchors[index] for index in mask])
+    objects = scale_boxes(boxes.to(cells), grid.width, grid.height)
     overlap, nearest = best_overlap(decode_cells(cells.detach(), own, grid), objects, valid)
 
-    best = centered_iou(objects[..., None, 2:], anchors / frame).argmax(-1)
-    here = best.unsqueeze(-1) == index
+    best = centered_iou(objects[..., None, 2:], anchors).argmax(-1)
+    here = torch.stack([best == index for index in mask], dim=-1)
     claims = valid & here.any(-1)
     slot = slot_of(objects, here.to(torch.int64).argmax(-1), grid)
     owner = last_owner(slot, claims, grid.slots)

@@ -5,7 +5,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from boxwright.boxes.formats import cxcywh_to_xyxy
+from boxwright.boxes.formats import cxcywh_to_xyxy, scale_boxes
 from boxwright.boxes.iou import aligned_iou
 from boxwright.distributed import all_reduce_sum
 from boxwright.losses.reduction import check_choice, upcast
@@ -101,10 +101,9 @@ def region_loss(
     owned = targets.class_weight > 0
     size_weight = 2 - targets.box_weight if form == "darknet" else torch.ones_like(targets.box_weight)
     prior_weight = (0.01 if form == "darknet" else coord_scale) * torch.as_tensor(seen < warmup).to(cells)
-    prior = torch.tensor([0.5, 0.5, 0.0, 0.0], dtype=cells.dtype, device=cells.device)
     targets = targets._replace(
-        xy=torch.where(owned.unsqueeze(-1), targets.xy, prior[:2]),
-        wh=torch.where(owned.unsqueeze(-1), targets.wh, prior[2:]),
+        xy=torch.where(owned.unsqueeze(-1), targets.xy, 0.5),
+        wh=torch.where(owned.unsqueeze(-1), targets.wh, 0.0),
         box_weight=torch.where(owned, coord_scale * size_weight, prior_weight),
         objectness_weight=torch.where(owned, object_scale, noobject_scale * targets.objectness_weight),
         class_weight=class_scale * targets.class_weight,
@@ -132,7 +131,7 @@ def region_targets(
         `objectness_weight` is 1 where no object overlaps the prediction by more than `thresh`, `class_weight` is 1 on
         slots with an object.
     """
-    objects = boxes * boxes.new_tensor([grid.width, grid.height, grid.width, grid.height])
+    objects = scale_boxes(boxes, grid.width, grid.height)
     predicted = decode_cells(cells, anchors, grid)
     overlap, _ = best_overlap(predicted, objects, valid)
     sizes = anchors if bias_match else _predicted_sizes(predicted, objects, grid)
@@ -214,5 +213,5 @@ class RegionLoss(nn.Module):
         """See `region_loss`."""
         seen = self.seen.clone()
         if self.training:
-            self.seen += all_reduce_sum(torch.tensor(len(output), device=self.seen.device))
+            self.seen += all_reduce_sum(torch.full_like(self.seen, len(output)))
         return region_loss(output, boxes, labels, valid, anchors=self.anchors, seen=seen, **self.hyper)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from boxwright.boxes.formats import cxcywh_to_xyxy
+from boxwright.boxes.formats import cxcywh_to_xyxy, scale_boxes
 from boxwright.distributed import mean_over_processes
 from boxwright.kernels.overlap import PairGeometry
 from boxwright.losses.boxes import overlap_loss
@@ -62,7 +62,7 @@ def yolov3_layer_loss(
     """
     cells, grid = read_cells(upcast(output), anchors)
     anchors = anchors.to(cells)
-    objects = boxes.to(cells) * cells.new_tensor([grid.width, grid.height, grid.width, grid.height])
+    objects = scale_boxes(boxes.to(cells), grid.width, grid.height)
     similarity = centered_iou(objects[..., None, 2:], anchors, anchor_offset)
     every = torch.arange(grid.anchors, device=cells.device).expand(similarity.shape)
     owner = last_owner(slot_of(objects, similarity.argmax(-1), grid), valid, grid.slots)
@@ -127,7 +127,7 @@ def _scale_terms(
 ) -> dict[str, Tensor]:
     cells, grid = read_cells(upcast(output), anchors)
     anchors = anchors.to(cells)
-    objects = boxes.to(cells) * cells.new_tensor([grid.width, grid.height, grid.width, grid.height])
+    objects = scale_boxes(boxes.to(cells), grid.width, grid.height)
     ratio = objects[..., None, 2:] / anchors
     matched = (valid.unsqueeze(-1) & (torch.maximum(ratio, 1 / ratio).amax(-1) < ratio_thresh)).flatten(1)
     every = torch.arange(grid.anchors, device=cells.device).expand(ratio.shape[:-1])

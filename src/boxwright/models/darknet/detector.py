@@ -2,13 +2,14 @@
 
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from boxwright.boxes import AnchorGenerator
+from boxwright.boxes import AnchorGenerator, scale_boxes
 from boxwright.criteria import GridCriterion
 from boxwright.models.darknet.network import Darknet
 from boxwright.models.detector import DenseDetector
@@ -140,5 +141,5 @@ class GridDetector(DenseDetector):
         factor = self._side / max(height, width)
         size = [max(STRIDE, round(side * factor / STRIDE) * STRIDE) for side in (height, width)]
         pixels = F.interpolate(to_float(images), size=size, mode="bilinear", antialias=True)
-        scale = targets.boxes.new_tensor([size[1] / width, size[0] / height]).repeat(2)
-        return pixels, Targets(targets.boxes * scale, targets.labels, targets.valid, targets.crowd)
+        boxes = scale_boxes(targets.boxes, size[1] / width, size[0] / height)
+        return pixels, replace(targets, boxes=boxes)
