@@ -150,3 +150,16 @@ def test_samplers_compile_without_breaks(sampler):
     actual = compiled(before, second)
     torch.manual_seed(3)
     assert torch.equal(actual.gt_index, sampler(before, second).gt_index)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "words"),
+    [
+        (HardNegativeSampler, {"ratio": -1}, "ratio and minimum must be at least 0, got -1 and 0"),
+        (HardNegativeSampler, {"minimum": -2}, r"got 3\.0 and -2"),
+        (HardExampleSampler, {"count": 0}, "count must be at least 1, got 0"),
+    ],
+)
+def test_counts_below_zero_are_refused(kind, options, words):
+    with pytest.raises(ValueError, match=words):
+        kind(**options)

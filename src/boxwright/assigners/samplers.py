@@ -52,10 +52,17 @@ class HardNegativeSampler:
         ratio: background priors per positive.
         minimum: background priors of an image with few positives; 0 as published, where an image without objects
             teaches nothing.
+
+    Raises:
+        ValueError: one of them is negative.
     """
 
     ratio: float = 3.0
     minimum: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.ratio, self.minimum) < 0:
+            raise ValueError(f"ratio and minimum must be at least 0, got {self.ratio} and {self.minimum}")
 
     @torch.no_grad()
     def __call__(self, assignment: Assignment, loss: Tensor) -> Assignment:
@@ -73,10 +80,17 @@ class HardExampleSampler:
         count: priors kept per image.
         iou_threshold: of priors that overlap more than this only the costliest takes part, so that one hard region
             does not fill the batch; needs `boxes`, torchvision's NMS and a host synchronisation. None: all take part.
+
+    Raises:
+        ValueError: `count` is below 1.
     """
 
     count: int = 128
     iou_threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ValueError(f"count must be at least 1, got {self.count}")
 
     @torch.no_grad()
     def __call__(self, assignment: Assignment, loss: Tensor, boxes: Tensor | None = None) -> Assignment:
