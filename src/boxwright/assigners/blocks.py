@@ -20,14 +20,28 @@ def block_elements(tensor: Tensor) -> int:
 
 
 def blocks(boxes: Tensor, priors: int) -> Iterator[tuple[slice, slice]]:
-    """Yield slices of images and of objects of `boxes` (B, G, 4) that with L priors make blocks of bounded size."""
+    """Yield slices of images and of objects of `boxes` (B, G, 4) that with L priors make blocks of bounded size.
+
+    Where the host can look without waiting, padding behind the last object of an image is left out.
+    """
     images, objects = boxes.shape[:2]
+    counts = _counts(boxes)
     budget = block_elements(boxes)
     image_step = max(1, min(images, budget // max(objects * priors, 1)))
     object_step = objects if image_step > 1 else max(1, min(objects, budget // max(priors, 1)))
     for image in range(0, images, image_step):
-        for first in range(0, objects, max(object_step, 1)):
-            yield slice(image, image + image_step), slice(first, min(first + object_step, objects))
+        count = max(counts[image : image + image_step])
+        for first in range(0, count, max(object_step, 1)):
+            yield slice(image, image + image_step), slice(first, min(first + object_step, count))
+
+
+def _counts(boxes: Tensor) -> list[int]:
+    """How many entries of each image come up to the last object, where the host is the device; else all."""
+    images, objects = boxes.shape[:2]
+    if boxes.device.type != "cpu" or torch.compiler.is_compiling():
+        return [objects] * images
+    number = torch.arange(1, objects + 1) * (boxes[..., 0] >= -_FAR)
+    return [max(row, default=0) for row in number.tolist()]
 
 
 def clean_boxes(boxes: Tensor, keep: Tensor | None = None) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 from boxwright.assigners.blocks import block_elements, blocks, no_objects, over_objects
 from boxwright.assigners.overlaps import EPS
 from boxwright.assigners.scene import Scene
-from boxwright.assigners.select import match, rising, top_k, unpack_rising
+from boxwright.assigners.select import Favourites, match, top_k
 from boxwright.boxes.iou import aligned_iou, box_iou
 from boxwright.structures import IGNORED, Assignment
 
@@ -43,10 +43,10 @@ def dynamic_k(scene: Scene, near: Near, cost: Cost, topk: int) -> Assignment:
     shape = (*scene.boxes.shape[:2], min(topk, len(scene.priors)))
     chosen = torch.zeros(shape, dtype=torch.int64, device=candidate.device)
     wanted = torch.zeros_like(chosen, dtype=torch.bool)
-    cheapest = torch.full(candidate.shape, torch.iinfo(torch.int64).max, device=candidate.device)  # packed
+    cheapest = Favourites(candidate, start=-torch.inf)
     forbidden = torch.zeros_like(candidate).masked_fill(candidate == 0, torch.inf).unsqueeze(1)  # (B, 1, L)
     nobody = torch.zeros_like(scene.boxes[..., :1]).masked_fill(~scene.targets.objects.unsqueeze(-1), torch.inf)
-    place, number = (torch.arange(size, device=candidate.device) for size in (shape[2], shape[1]))
+    place = torch.arange(shape[2], device=candidate.device)
     for images, objects in blocks(scene.boxes, len(scene.priors)):
         iou = box_iou(scene.boxes[images, objects], scene.predicted[images], eps=EPS)  # (b, g, L)
         price = cost(images, objects, iou).clamp_(min=0)
@@ -54,11 +54,11 @@ def dynamic_k(scene: Scene, near: Near, cost: Cost, topk: int) -> Assignment:
         k = top_k(iou.mul_(candidate[images, None]), topk)[0].sum(-1, keepdim=True).to(torch.int64).clamp_(min=1)
         value, chosen[images, objects] = top_k(price, topk, largest=False)
         wanted[images, objects] = (place < k) & (value < torch.inf)
-        cheapest[images] = torch.minimum(cheapest[images], rising(price, number[objects, None]).amin(1))
+        cheapest.see(price.neg_(), images, objects)
     index = match(chosen, torch.zeros_like(chosen, dtype=torch.float32), wanted, len(scene.priors))
     takers = torch.zeros_like(index).scatter_add(1, chosen.flatten(1), wanted.flatten(1).to(torch.int64))
-    index = torch.where(takers > 1, unpack_rising(cheapest)[1], index)
-    score = aligned_iou(scene.matched_boxes(index), scene.predicted, eps=EPS) * (index >= 0)
+    index = torch.where(takers > 1, cheapest.owner.to(torch.int64), index)
+    score = aligned_iou(scene.boxes_of(index), scene.predicted, eps=EPS) * (index >= 0)
     return Assignment(index.masked_fill(scene.covered, IGNORED), score.to(torch.float32))
 
 
@@ -81,13 +81,13 @@ def _candidates(scene: Scene, near: Near) -> Tensor:
     return candidate.where(~scene.covered, 0.0)
 
 
-def probability(logits: Tensor) -> Tensor:
+def probability(logits: Tensor, out: Tensor | None = None) -> Tensor:
     """Sigmoid in single precision at least, by steps that round alike wherever an element stands in a tensor.
 
     On a CPU, torch.sigmoid treats the last elements of a tensor differently, so that the blocks would show.
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return logits.neg().exp_().add_(1).reciprocal_()
+    return torch.neg(logits, out=out).exp_().add_(1).reciprocal_()
 
 
 def sum_over_classes(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:

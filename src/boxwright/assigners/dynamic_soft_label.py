@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from boxwright.assigners.blocks import of_images
-from boxwright.assigners.dynamic_k import Cost, Near, dynamic_k, probability, sum_over_classes
+from boxwright.assigners.dynamic_k import Cost, Near, dynamic_k, sum_over_classes
 from boxwright.assigners.grid import center_offsets, inside_margin
 from boxwright.assigners.scene import Scene
 from boxwright.structures import Assignment, Predictions, Priors, Targets
@@ -54,13 +54,15 @@ class DynamicSoftLabelAssigner:
     def rules(self, priors: Priors, targets: Targets, predictions: Predictions | None) -> tuple[Scene, Near, Cost]:
         """Return what `dynamic_k` and `prices` go by."""
         scene = Scene.of(priors, targets, predictions, self.ignore_threshold)
-        none = sum_over_classes(_soft_loss, scene.logits)
+        none = sum_over_classes(_without_class, scene.logits)
         return scene, partial(_is_inside, scene), partial(self._cost, scene, none)
 
     def _cost(self, scene: Scene, none: Tensor, images: slice, objects: slice, iou: Tensor) -> Tensor:
         """Cost of a block, (b, g, L); `none` (B, L) is the classification cost with no class at all."""
         logits = scene.class_logits(images, objects)
-        price = _soft_loss(logits, iou).sub_(_soft_loss(logits)).add_(none[images, None])
+        entropy, chance = _parts(logits)
+        absent = entropy * chance.square()
+        price = entropy.sub_(logits.mul_(iou)).mul_(chance.sub_(iou).square_()).sub_(absent).add_(none[images, None])
         price = price.add_((iou + 1e-7).log_().mul_(-self.iou_weight))
         if self.center_radius is None:
             return price
@@ -77,8 +79,16 @@ def _is_inside(scene: Scene, images: slice, objects: slice) -> Tensor:
     return torch.gt(margin, 0, out=margin)
 
 
-def _soft_loss(logits: Tensor, target: Tensor | float = 0.0) -> Tensor:
-    """BCE(x, target) · (target - sigmoid(x))², elementwise; steps chosen as in `probability`."""
+def _without_class(logits: Tensor) -> Tensor:
+    """Classification cost of each class as background, elementwise."""
+    entropy, chance = _parts(logits)
+    return entropy.mul_(chance.square_())
+
+
+def _parts(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """BCE(x, 0) and sigmoid(x), elementwise by steps that round alike anywhere in a tensor (see `probability`)."""
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    entropy = logits.abs().neg_().exp_().log1p_().add_(logits.clamp(min=0)).sub_(logits * target)
-    return entropy.mul_(probability(logits).sub_(target).square_())
+    small = logits.abs().neg_().exp_()  # in (0, 1]
+    one = small + 1
+    chance = small.masked_fill_(logits >= 0, 1).div_(one)
+    return one.log_().add_(logits.clamp(min=0)), chance  # log1p is slow, and so small a term decides nothing

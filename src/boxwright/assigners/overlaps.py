@@ -8,6 +8,7 @@ from torch import Tensor
 
 from boxwright.assigners.blocks import blocks, clean_boxes, of_images, over_objects
 from boxwright.assigners.lattice import Lattice
+from boxwright.assigners.select import Favourites
 from boxwright.boxes.iou import box_iou
 from boxwright.structures import Level
 
@@ -40,23 +41,19 @@ def best_objects(
         Largest IoU, its object (0 where the IoU is 0), and the last object that claims the prior or -1; each (B, L).
     """
     overlaps = _Overlaps.of(boxes, priors, hidden, levels, offset)
-    best = boxes.new_zeros(len(boxes), priors.shape[-2])
-    owner, claimant = (torch.zeros_like(best) for _ in range(2))  # counted from 1; 0: nobody
-    number = torch.arange(1, boxes.shape[1] + 1, device=best.device, dtype=best.dtype).unsqueeze(-1)
-    for images, objects in blocks(boxes, best.shape[1]):
+    best = Favourites(boxes.new_empty(len(boxes), priors.shape[-2]))
+    claimant = torch.zeros_like(best.value)  # counted from 1; 0: nobody
+    number = torch.arange(1, boxes.shape[1] + 1, device=boxes.device, dtype=boxes.dtype).unsqueeze(-1)
+    for images, objects in blocks(boxes, priors.shape[-2]):
         iou = overlaps.block(images, objects)
-        most = over_objects(iou)
-        better = torch.gt(most, best[images], out=torch.empty_like(most))
-        # numbers rise from block to block: the largest is that of the last object that was better than all before it
-        owner[images].clamp_(min=better.mul_(_first(iou, most, number[objects])))
-        best[images].clamp_(min=most)
+        best.see(iou, images, objects)
         if claim_from is not None:
             top = iou.amax(2, keepdim=True)
             claim = number[objects] * ((top > 0) & (top >= claim_from))
             tied = torch.eq(iou, top, out=torch.empty_like(iou)).mul_(claim)
             claimant[images].clamp_(min=over_objects(tied))
-    own, claimant = owner.sub_(1).clamp_(min=0), claimant.sub_(1)
-    return overlaps.unsort(best), overlaps.unsort(own).to(torch.int64), overlaps.unsort(claimant).to(torch.int64)
+    value, own, claimant = (overlaps.unsort(found) for found in (best.value, best.owner, claimant.sub_(1)))
+    return value, own.to(torch.int64), claimant.to(torch.int64)
 
 
 def best_priors(
@@ -112,15 +109,6 @@ class _Overlaps:
     def unsort(self, per_prior: Tensor) -> Tensor:
         """Bring (B, L) into the order of the priors."""
         return per_prior if self.lattice is None else self.lattice.unsort(per_prior)
-
-
-def _first(iou: Tensor, most: Tensor, number: Tensor) -> Tensor:
-    """Lowest number (g, 1) of the objects of a block (b, g, L) that reach the largest IoU (b, L) of a prior."""
-    if len(number) == 1:
-        return number
-    last = number[-1]
-    tied = torch.eq(iou, most.unsqueeze(1), out=torch.empty_like(iou)).mul_(last + 1 - number)
-    return last + 1 - over_objects(tied)
 
 
 def _area(boxes: Tensor, offset: float) -> Tensor:

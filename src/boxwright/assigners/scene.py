@@ -56,18 +56,18 @@ class Scene:
         return cls(targets, boxes, predictions.logits, predicted, priors, covered)
 
     def class_logits(self, images: slice, objects: slice) -> Tensor:
-        """Logits of the classes of a block of objects at all priors: (b, g, L) float32."""
+        """Logits of the classes of a block of objects at all priors: (b, g, L) float32, for the caller to overwrite."""
         labels, logits = self.targets.labels[images, objects], self.logits[images]
         if len(labels) == 1:  # whole columns, which is several times faster than single elements
             return logits[0].t().index_select(0, labels[0]).to(torch.float32).unsqueeze(0)
         logits = logits.gather(2, labels.unsqueeze(1).expand(-1, logits.shape[1], -1))  # (b, L, g)
         return logits.to(torch.float32).transpose(1, 2).contiguous()
 
-    def matched_logits(self, index: Tensor) -> Tensor:
-        """Logit of each prior's matched class; index (B, L), meaningless where negative: (B, L) float32."""
+    def logits_at(self, prior: Tensor, index: Tensor) -> Tensor:
+        """Logit of a prior and an object's class, both by index (B, N), meaningless where negative: (B, N) float32."""
         labels = self.targets.labels.gather(1, index.clamp(min=0))
-        return self.logits.gather(2, labels.unsqueeze(-1)).squeeze(-1).to(torch.float32)
+        return self.logits.flatten(1).gather(1, prior * self.logits.shape[2] + labels).to(torch.float32)
 
-    def matched_boxes(self, index: Tensor) -> Tensor:
-        """Box of each prior's object: (B, L, 4)."""
+    def boxes_of(self, index: Tensor) -> Tensor:
+        """Boxes of objects by index (B, N): (B, N, 4)."""
         return self.boxes.gather(1, index.clamp(min=0).unsqueeze(-1).expand(-1, -1, 4))

@@ -5,7 +5,20 @@ from typing import Final
 import torch
 from torch import Tensor
 
-__all__ = ["claim", "falling", "keep_best", "match", "rising", "take", "top_k", "unpack_falling", "unpack_rising"]
+from boxwright.assigners.blocks import over_objects
+
+__all__ = [
+    "Favourites",
+    "claim",
+    "falling",
+    "keep_best",
+    "match",
+    "rising",
+    "take",
+    "top_k",
+    "unpack_falling",
+    "unpack_rising",
+]
 
 _LOW: Final = 2**32 - 1
 _LAST: Final = _LOW - 1  # so that the key -1 of `falling`, less than any other, unpacks to the index -1
@@ -53,8 +66,8 @@ def top_k(value: Tensor, k: int, *, largest: bool = True) -> tuple[Tensor, Tenso
     if count > 2 * k * _GROUP:
         even = count - count % _GROUP
         grouped = value[..., :even].unflatten(-1, (-1, _GROUP))
-        best = grouped.amax(-1) if largest else grouped.amin(-1)
-        groups = unpack(pack(best, index[: best.shape[-1]]).topk(k, largest=largest).values)[1]
+        best = grouped.amax(-1) if largest else grouped.neg().amax(-1).neg_()  # amin is several times slower
+        groups = unpack(pack(best, index[: best.shape[-1]]).topk(k, largest=largest, sorted=False).values)[1]
         inside = (groups.unsqueeze(-1) * _GROUP + index[:_GROUP]).flatten(-2)  # (…, k · group)
         rest = index[even:].expand(*value.shape[:-1], count - even)
         index = torch.cat([inside, rest], dim=-1)
@@ -79,6 +92,38 @@ def match(index: Tensor, quality: Tensor, chosen: Tensor, priors: int) -> Tensor
     key = torch.where(chosen, falling(quality, number), -1)
     table = key.new_full((images, priors), -1).scatter_reduce(1, index.flatten(1), key.flatten(1), "amax")
     return _LAST - (table & _LOW)
+
+
+class Favourites:
+    """The object with the largest value at every prior, the lowest on ties; blocks of objects come in rising order."""
+
+    def __init__(self, priors: Tensor, start: float = 0.0) -> None:
+        """Begin; of `priors` (B, L) only shape and device matter."""
+        self.value = torch.full_like(priors, start, dtype=torch.float32)
+        self._owner = torch.zeros_like(self.value)  # counted from 1; 0: no value above the start
+
+    def see(self, values: Tensor, images: slice, objects: slice) -> None:
+        """Compare the values of a block (b, g, L) with those before it."""
+        most = over_objects(values)
+        better = torch.gt(most, self.value[images], out=torch.empty_like(most))
+        # numbers rise from block to block: the largest is that of the last object that was better than all before it
+        self._owner[images].clamp_(min=better.mul_(_first(values, most, objects)))
+        self.value[images].clamp_(min=most)
+
+    @property
+    def owner(self) -> Tensor:
+        """(B, L) float, index of the object; 0 also where no value is above the start."""
+        return (self._owner - 1).clamp_(min=0)
+
+
+def _first(values: Tensor, most: Tensor, objects: slice) -> Tensor:
+    """Lowest object, counted from 1, of a block (b, g, L) that reaches the largest value (b, L) of a prior."""
+    number = torch.arange(objects.start + 1, objects.stop + 1, device=most.device, dtype=most.dtype).unsqueeze(-1)
+    if len(number) == 1:
+        return number
+    last = objects.stop + 1
+    tied = torch.eq(values, most.unsqueeze(1), out=torch.empty_like(values)).mul_(last - number)
+    return over_objects(tied).neg().add_(last)
 
 
 def take(per_prior: Tensor, index: Tensor) -> Tensor:

@@ -6,9 +6,9 @@ from typing import ClassVar, Final
 import torch
 from torch import Tensor
 
-from boxwright.assigners.blocks import blocks, clean_boxes, of_images, over_objects
+from boxwright.assigners.blocks import blocks, clean_boxes, of_images
 from boxwright.assigners.regions import covered_by_crowd
-from boxwright.assigners.select import falling, match, top_k, unpack_falling
+from boxwright.assigners.select import Favourites, match, top_k
 from boxwright.boxes import box_iou
 from boxwright.structures import BACKGROUND, IGNORED, Assignment, Predictions, Priors, Targets
 
@@ -40,26 +40,25 @@ class SSDAssigner:
         """Assign B images at once; predictions are not looked at."""
         boxes, anchors = clean_boxes(targets.boxes, targets.objects), clean_boxes(priors.boxes)
         covered = covered_by_crowd(priors, targets, self.ignore_threshold)
-        key, overlap, choices = _search(boxes, anchors, covered)
-        best, own = unpack_falling(key)
+        best, overlap, choices = _search(boxes, anchors, covered)
         forced = _own_priors(overlap, choices, len(priors))
-        index = torch.where((best > 0) & (best >= self.positive_iou), own, BACKGROUND)
+        reached = (best.value > 0) & (best.value >= self.positive_iou)
+        index = best.owner.to(torch.int64).where(reached, BACKGROUND)
         index = torch.where(forced >= 0, forced, index).masked_fill(covered, IGNORED)
         return Assignment(index, (index >= 0).to(torch.float32))
 
 
-def _search(boxes: Tensor, anchors: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Best object of every prior, packed by `falling` (B, L); IoU and index (B, G, K) of every object's best priors."""
+def _search(boxes: Tensor, anchors: Tensor, hidden: Tensor) -> tuple[Favourites, Tensor, Tensor]:
+    """Best object of every prior; IoU and index (B, G, K) of every object's best priors."""
     count = min(_CHOICES, anchors.shape[-2])
-    key = torch.zeros(hidden.shape, dtype=torch.int64, device=boxes.device)
+    best = Favourites(hidden)
     overlap = boxes.new_zeros(*boxes.shape[:2], count)
-    index = key.new_zeros(overlap.shape)
-    number = torch.arange(boxes.shape[1], device=boxes.device).unsqueeze(-1)
+    index = torch.zeros_like(overlap, dtype=torch.int64)
     for images, objects in blocks(boxes, anchors.shape[-2]):
         iou = box_iou(boxes[images, objects], of_images(anchors, images)).mul_(~hidden[images, None])
-        key[images] = torch.maximum(key[images], over_objects(falling(iou, number[objects])))
+        best.see(iou, images, objects)
         overlap[images, objects], index[images, objects] = top_k(iou, count)
-    return key, overlap, index
+    return best, overlap, index
 
 
 def _own_priors(overlap: Tensor, index: Tensor, priors: int) -> Tensor:

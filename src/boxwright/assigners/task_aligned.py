@@ -7,12 +7,12 @@ from typing import ClassVar, Literal, Self
 import torch
 from torch import Tensor
 
-from boxwright.assigners.blocks import blocks, no_objects, of_images, over_objects
+from boxwright.assigners.blocks import blocks, no_objects, of_images
 from boxwright.assigners.dynamic_k import probability
 from boxwright.assigners.grid import inside_margin
 from boxwright.assigners.overlaps import EPS
 from boxwright.assigners.scene import Scene
-from boxwright.assigners.select import falling, keep_best, match, take, top_k, unpack_falling
+from boxwright.assigners.select import Favourites, keep_best, match, take, top_k
 from boxwright.boxes.iou import aligned_iou
 from boxwright.structures import BACKGROUND, IGNORED, Assignment, Predictions, Priors, Targets
 
@@ -116,8 +116,7 @@ class TaskAlignedAssigner:
         shape = (*scene.boxes.shape[:2], min(self.topk, len(scene.priors)))
         metric = scene.boxes.new_zeros(shape, dtype=torch.float32)
         chosen = torch.zeros(shape, dtype=torch.int64, device=metric.device)
-        favourite = torch.zeros(scene.covered.shape, dtype=torch.int64, device=metric.device)  # packed
-        number = torch.arange(shape[1], device=metric.device).unsqueeze(-1)
+        favourites = Favourites(scene.covered)
         for images, objects in blocks(scene.boxes, len(scene.priors)):
             overlap = self._overlap(
                 scene.boxes[images, objects].unsqueeze(-2), scene.predicted[images].unsqueeze(-3)
@@ -129,25 +128,29 @@ class TaskAlignedAssigner:
                 overlap = overlap.mul_(inside) if self.conflicts == "inside" else overlap
             metric[images, objects], chosen[images, objects] = top_k(aligned, self.topk)
             if self.conflicts != "selected":
-                best = over_objects(falling(overlap, number[objects]))
-                favourite[images] = torch.maximum(favourite[images], best)
-        return metric, chosen, unpack_falling(favourite)[1]
+                favourites.see(overlap, images, objects)
+        return metric, chosen, favourites.owner.to(torch.int64)
 
     def _resolve(self, scene: Scene, metric: Tensor, chosen: Tensor, favourite: Tensor) -> Assignment:
         """Settle conflicts between the objects' choices, (B, G, k), and score the winners."""
         margin = inside_margin(self._enlarge(scene).unsqueeze(2), take(scene.priors.centers, chosen))
         wanted = (metric > 0) & (margin > self.margin)
-        overlap = self._overlap(scene.boxes.unsqueeze(2), take(scene.predicted, chosen))
+        predicted = take(scene.predicted, chosen)
+        overlap = self._overlap(scene.boxes.unsqueeze(2), predicted)
         index = match(chosen, overlap, wanted, len(scene.priors))
+        slot = chosen.flatten(1)  # (B, G · k), among them all positives
         if self.conflicts != "selected":
-            count = torch.zeros_like(index).scatter_add(1, chosen.flatten(1), wanted.flatten(1).to(torch.int64))
+            count = torch.zeros_like(index).scatter_add(1, slot, wanted.flatten(1).to(torch.int64))
             index = torch.where(count > 1, favourite, index)
-        overlap = self._overlap(scene.matched_boxes(index), scene.predicted)  # (B, L)
-        metric = self._metric(scene.matched_logits(index), overlap) * (index >= 0)
+        owner = index.gather(1, slot)
+        overlap = self._overlap(scene.boxes_of(owner), predicted.flatten(1, 2))
+        metric = self._metric(scene.logits_at(slot, owner), overlap)
+        nothing = overlap.new_zeros(index.shape)
+        metric, overlap = (nothing.scatter(1, slot, value) for value in (metric, overlap))
         if self.final_topk is not None:
             index = index.where(keep_best(index, metric, self.final_topk), BACKGROUND)
-            metric = metric * (index >= 0)
-        score = self._normalise(index, metric, overlap * (index >= 0), scene.boxes.shape[1])
+        positive = index >= 0
+        score = self._normalise(index, metric * positive, overlap * positive, scene.boxes.shape[1])
         return Assignment(index.masked_fill(scene.covered, IGNORED), score.to(torch.float32))
 
     def _normalise(self, index: Tensor, metric: Tensor, overlap: Tensor, objects: int) -> Tensor:
@@ -159,7 +162,8 @@ class TaskAlignedAssigner:
         return metric / (best_metric + self.eps) * best_overlap
 
     def _metric(self, logits: Tensor, overlap: Tensor) -> Tensor:
-        return power(probability(logits), self.alpha).mul_(power(overlap, self.beta))
+        """Alignment t; overwrites the logits."""
+        return power(probability(logits, out=logits), self.alpha).mul_(power(overlap, self.beta))
 
     def _overlap(self, boxes: Tensor, predicted: Tensor) -> Tensor:
         """Overlap u of boxes (…, 4) that broadcast, at least 0."""
@@ -196,7 +200,7 @@ def power(base: Tensor, exponent: float) -> Tensor:
     root = base.sqrt() if rest else None
     result = base
     for bit in bin(int(whole))[3:]:
-        result = result * result  # faster than square()
+        result = torch.mul(result, result, out=None if result is base else result)
         result = result.mul_(base) if bit == "1" else result
     if root is None:
         return result
