@@ -9,6 +9,7 @@ from boxwright.assigners.blocks import over_objects
 
 __all__ = [
     "Favourites",
+    "best_by_index",
     "claim",
     "falling",
     "keep_best",
@@ -46,6 +47,12 @@ def unpack_falling(key: Tensor) -> tuple[Tensor, Tensor]:
     return value, _LAST - index
 
 
+def best_by_index(value: Tensor, index: Tensor, k: int, *, largest: bool = True) -> tuple[Tensor, Tensor]:
+    """Return the k best values (…, N) >= 0 in order and their indices (…, N), the lowest index first among equals."""
+    pack, unpack = (falling, unpack_falling) if largest else (rising, unpack_rising)
+    return unpack(pack(value, index).topk(k, largest=largest).values)
+
+
 def top_k(value: Tensor, k: int, *, largest: bool = True) -> tuple[Tensor, Tensor]:
     """Return the k best of the last dimension in order, the lowest index first among equals.
 
@@ -61,18 +68,17 @@ def top_k(value: Tensor, k: int, *, largest: bool = True) -> tuple[Tensor, Tenso
     """
     count = value.shape[-1]
     k = min(k, count)
-    pack, unpack = (falling, unpack_falling) if largest else (rising, unpack_rising)
     index = torch.arange(count, device=value.device)
     if count > 2 * k * _GROUP:
         even = count - count % _GROUP
         grouped = value[..., :even].unflatten(-1, (-1, _GROUP))
         best = grouped.amax(-1) if largest else grouped.neg().amax(-1).neg_()  # amin is several times slower
-        groups = unpack(pack(best, index[: best.shape[-1]]).topk(k, largest=largest, sorted=False).values)[1]
+        groups = best_by_index(best, index[: best.shape[-1]], k, largest=largest)[1]
         inside = (groups.unsqueeze(-1) * _GROUP + index[:_GROUP]).flatten(-2)  # (…, k · group)
         rest = index[even:].expand(*value.shape[:-1], count - even)
         index = torch.cat([inside, rest], dim=-1)
         value = value.gather(-1, index)
-    return unpack(pack(value, index).topk(k, largest=largest).values)
+    return best_by_index(value, index, k, largest=largest)
 
 
 def match(index: Tensor, quality: Tensor, chosen: Tensor, priors: int) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 from boxwright.assigners.blocks import blocks, no_objects, of_images
 from boxwright.assigners.dynamic_k import probability
 from boxwright.assigners.grid import inside_margin
+from boxwright.assigners.nearby import SHARE, Groups
 from boxwright.assigners.overlaps import EPS
 from boxwright.assigners.scene import Scene
 from boxwright.assigners.select import Favourites, keep_best, match, take, top_k
@@ -117,6 +118,12 @@ class TaskAlignedAssigner:
         metric = scene.boxes.new_zeros(shape, dtype=torch.float32)
         chosen = torch.zeros(shape, dtype=torch.int64, device=metric.device)
         favourites = Favourites(scene.covered)
+        if self.conflicts == "selected" and metric.device.type == "cpu" and not torch.compiler.is_compiling():
+            groups = Groups.of(scene.predicted)
+            for images, objects in blocks(scene.boxes, -(-len(scene.priors) // SHARE)):
+                found = self._choose_nearby(scene, groups, images, objects)
+                metric[images, objects], chosen[images, objects] = found
+            return metric, chosen, chosen.new_empty(0)
         for images, objects in blocks(scene.boxes, len(scene.priors)):
             overlap = self._overlap(
                 scene.boxes[images, objects].unsqueeze(-2), scene.predicted[images].unsqueeze(-3)
@@ -130,6 +137,22 @@ class TaskAlignedAssigner:
             if self.conflicts != "selected":
                 favourites.see(overlap, images, objects)
         return metric, chosen, favourites.owner.to(torch.int64)
+
+    def _choose_nearby(self, scene: Scene, groups: Groups, images: slice, objects: slice) -> tuple[Tensor, Tensor]:
+        """The same for a block of objects, looking only at groups of priors that may overlap: (b, g, k) each."""
+        boxes = scene.boxes[images, objects]
+        pairs = groups.near(boxes, images)
+        overlap = self._overlap(pairs.of_object(boxes), pairs.predicted)
+        prior, image = pairs.priors(), pairs.image.unsqueeze(1)
+        label = pairs.of_object(scene.targets.labels[images, objects])
+        place = (image * len(scene.priors) + prior).mul_(scene.logits.shape[2]).add_(label)
+        aligned = self._metric(scene.logits.take(place).to(torch.float32), overlap)
+        if self.inside == "before":
+            centers = scene.priors.centers
+            centers = centers[prior] if centers.ndim == 2 else centers[image, prior]
+            boxes = pairs.of_object(self._enlarge(scene)[images, objects])
+            aligned = aligned.mul_(inside_margin(boxes, centers) > self.margin)
+        return pairs.top_k(aligned, self.topk)
 
     def _resolve(self, scene: Scene, metric: Tensor, chosen: Tensor, favourite: Tensor) -> Assignment:
         """Settle conflicts between the objects' choices, (B, G, k), and score the winners."""
