@@ -9,7 +9,7 @@ from PIL import Image
 
 from boxwright.data.images import read_image
 from boxwright.engine.export import ExportableDetector, compare_onnx, export_onnx, letterbox
-from boxwright.errors import BoxwrightError
+from boxwright.errors import BoxwrightError, RunError
 from boxwright.models import Postprocess
 from boxwright.models.layers import init_conv
 from boxwright.recipes import build_detector, load_recipe
@@ -23,8 +23,12 @@ def detector():
 
 @pytest.fixture
 def pictures(tmp_path):
+    return draw(tmp_path, (90, 50), (40, 64), (64, 64))
+
+
+def draw(tmp_path, *sizes):
     files = []
-    for number, size in enumerate([(90, 50), (40, 64), (64, 64)]):
+    for number, size in enumerate(sizes):
         noise = torch.randint(0, 256, (size[1], size[0], 3), dtype=torch.uint8, generator=torch.manual_seed(number))
         files.append(tmp_path / f"{number}.png")
         Image.fromarray(noise.numpy()).save(files[-1])
@@ -82,6 +86,36 @@ def test_duplicates_are_suppressed_inside_the_file(pictures, tmp_path, name, bat
     exported = torch.export.export(module, (images,)).module()
     for found, wanted in zip(exported(images), module(images), strict=True):
         torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "batch"),
+    [([], None), pytest.param(["detector.regions.class_agnostic=true"], 1, marks=pytest.mark.slow)],
+)
+def test_two_stages_are_one_file(tmp_path, overrides, batch):
+    pytest.importorskip("onnxruntime")
+    pictures = draw(tmp_path, (64, 64), (64, 64))  # without padding, whose equal scores may be cut off in any order
+    torch.manual_seed(0)
+    recipe = load_recipe("faster-rcnn-tiny", ["data.size=64", "detector.proposals.post_nms=60", *overrides])
+    detector = build_detector(recipe, ["cell", "platelet"], pretrained=False)
+    init_conv(detector.head, std=0.15)
+    for layer in (detector.regions.class_logits, detector.regions.box_params):
+        torch.nn.init.normal_(layer.weight, std=0.2)
+    path = tmp_path / "detector.onnx"
+    with pytest.raises(RunError, match="export it with --nms"):
+        export_onnx(detector, path, batch=batch)
+    export_onnx(detector, path, batch=batch, nms=True)
+    difference = compare_onnx(path, detector, pictures, batch=batch, nms=True)
+    assert difference.alone == 0
+    assert difference.boxes < 1e-2
+    assert difference.scores < 1e-4
+    module = ExportableDetector(detector, nms=True)
+    images = torch.stack([letterbox(read_image(file), 64) for file in pictures])
+    boxes, scores, _, count = module(images)
+    assert (count > 2).all()
+    detections = detector(images)
+    torch.testing.assert_close(detections.boxes, boxes)
+    torch.testing.assert_close(detections.scores, scores)
 
 
 def test_the_scores_of_a_softmax_are_exported(pictures, tmp_path):

@@ -9,14 +9,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from boxwright.boxes.suppress import suppress
 from boxwright.data.images import read_image
 from boxwright.engine.predict import find_images
 from boxwright.engine.score import open_data
-from boxwright.engine.suppress import suppress, translations
+from boxwright.engine.suppress import translations
 from boxwright.errors import RunError
 from boxwright.extras import needs_extra
 from boxwright.files import atomic_path
-from boxwright.models import DenseDetector
+from boxwright.models import DenseDetector, TwoStageDetector
 from boxwright.models.images import MEAN, batch_images
 from boxwright.structures import Detections
 
@@ -34,10 +35,17 @@ class ExportableDetector(nn.Module):
     Args:
         detector: on the CPU; it is put into evaluation mode.
         nms: whether duplicates are suppressed inside, by the thresholds of the detector's `postprocess`.
+
+    Raises:
+        RunError: a two-stage detector without `nms`; it suppresses duplicates among its proposals anyway.
     """
 
     def __init__(self, detector: DenseDetector, *, nms: bool = False) -> None:
         super().__init__()
+        if isinstance(detector, TwoStageDetector) and not nms:
+            raise RunError(
+                "a two-stage detector has no list of priors that a caller could go through: export it with --nms"
+            )
         self.detector = detector
         self.nms = nms
         # channels-last strides mean nothing to a graph that is leaving PyTorch
@@ -106,6 +114,7 @@ def export_onnx(detector: DenseDetector, path: Path, *, batch: int | None = 1, n
         nms: see `ExportableDetector`; without it suppressing duplicates is left to the caller.
 
     Raises:
+        RunError: as in `ExportableDetector`.
         BoxwrightError: the packages of `boxwright[export]` are not installed.
     """
     with needs_extra("export"):

@@ -148,7 +148,5 @@ class TwoStageDetector(DenseDetector):
 
 def _extent(pixels: Tensor) -> Tensor:
     """Heights and widths (B, 2) of a batch without padding."""
-    height, width = pixels.shape[-2:]
-    return torch.cat(
-        [pixels.new_full((len(pixels), 1), float(side), dtype=torch.float32) for side in (height, width)], 1
-    )
+    count, _, height, width = pixels.shape
+    return torch.cat([pixels.new_full((count, 1), float(side), dtype=torch.float32) for side in (height, width)], 1)

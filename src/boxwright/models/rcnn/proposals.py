@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from boxwright.boxes.nms import multiclass_nms
+from boxwright.boxes.suppress import suppress
 from boxwright.criteria.dense import BoxCoder
 from boxwright.models.postprocess import Postprocess
 from boxwright.structures import Detections, Predictions, Priors
@@ -57,6 +58,8 @@ class ProposalFilter:
             scores.new_full((min(before, level.size),), n, dtype=torch.int64) for n, level in enumerate(priors.levels)
         ]
         levels = torch.cat(kept).expand(scores.shape)
+        if torch.compiler.is_compiling():
+            return Detections(*suppress(boxes, scores, levels, len(priors.levels), self.iou_threshold, after))
         return multiclass_nms(boxes, scores, levels, iou_threshold=self.iou_threshold, max_detections=after)
 
 

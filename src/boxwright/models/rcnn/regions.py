@@ -105,7 +105,9 @@ def pool_regions(
     features: Sequence[Tensor], strides: Sequence[float], boxes: Tensor, level: Tensor, size: int, sampling_ratio: int
 ) -> Tensor:
     """RoIAlign (B · N, C, size, size) of boxes (B, N, 4), each from the feature that `level` (B, N) names."""
-    image = torch.arange(len(boxes), device=boxes.device, dtype=boxes.dtype).view(-1, 1, 1).expand(*boxes.shape[:2], 1)
+    image = (
+        torch.arange(boxes.shape[0], device=boxes.device, dtype=boxes.dtype).view(-1, 1, 1).expand(*boxes.shape[:2], 1)
+    )
     regions = torch.cat([image, boxes], dim=-1).flatten(0, 1)
     read = [
         lambda rows, feature=feature, scale=1 / stride: roi_align(
@@ -115,6 +117,12 @@ def pool_regions(
     ]
     if len(features) == 1:
         return read[0](regions)
+    if torch.compiler.is_compiling():  # a graph knows no number of rows: read everything from every level
+        chosen = level.flatten().view(-1, 1, 1, 1)
+        everything = read[0](regions)
+        for index, align in enumerate(read[1:], start=1):
+            everything = torch.where(chosen == index, align(regions), everything)
+        return everything
     pooled = features[0].new_zeros(len(regions), features[0].shape[1], size, size)
     for index, align in enumerate(read):
         rows = (level.flatten() == index).nonzero().squeeze(1)
