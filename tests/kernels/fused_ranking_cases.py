@@ -3,10 +3,12 @@
 import sys
 from collections.abc import Iterator
 
+import pytest
 import torch
 from torch import Tensor
 
 from boxwright.kernels import error_driven, fused_scan, fused_sorting, soft_count
+from boxwright.kernels.entries import Entries
 from boxwright.losses import alrp_loss, ap_loss, rank_sort, rank_sort_loss
 
 CASES = ("ordinary", "none positive", "one positive", "all positive", "all ignored", "extremes", "ties", "empty")
@@ -52,6 +54,20 @@ def updates(logits: Tensor, labels: Tensor, quality: Tensor, scope: str, delta: 
         yield f"{name}: gradient", torch.autograd.grad(loss, logits, retain_graph=True)[0]
 
 
+def find_positives() -> None:
+    """Padded entries hold the same positives; more than there is room for raise."""
+    logits, labels = torch.randn(2, 700, 5), torch.where(torch.rand(2, 700) < 0.05, 3, -1)
+    for targets in (labels, (labels.unsqueeze(-1) == torch.arange(5)).long()):
+        found, padded = (Entries.of(logits, targets, "class", capacity) for capacity in (None, 200))
+        count = len(found.positive)
+        assert torch.equal(padded.positive[:count], found.positive)
+        assert padded.positive[count:].unique().tolist() == [logits.numel()]
+        assert torch.equal(padded.at_positives(logits)[:count], found.at_positives(logits))
+        assert padded.group()[count:].unique().tolist() == [5]
+        with pytest.raises(RuntimeError, match="more than 4 positives"):
+            Entries.of(logits, targets, "class", 4)
+
+
 def fuse() -> None:
     """Make what runs on a GPU run on a CPU."""
     error_driven._fused = lambda inputs: True
@@ -70,6 +86,7 @@ def main(few: bool) -> None:
         dict(updates(data[0].requires_grad_(), *data[1:], scope, delta)) for _, _, scope, delta, data in problems
     ]
     fuse()
+    find_positives()
     for one, wanted in zip(problems, expected, strict=True):
         case, dtype, scope, delta, data = one
         logits, *rest = (part.detach() for part in data)

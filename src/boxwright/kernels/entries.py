@@ -28,6 +28,7 @@ class Entries:
         rows_per_image: R over the number of images.
         padded: whether P is a capacity, and the free places make one more group of their own.
         dtype: what is computed in.
+        bits: (⌈R C / 32⌉,) int32, which entries of dense targets are background; only where `padded`.
     """
 
     logits: Tensor
@@ -38,6 +39,7 @@ class Entries:
     rows_per_image: int
     padded: bool
     dtype: torch.dtype
+    bits: Tensor | None
 
     @classmethod
     def of(cls, inputs: Tensor, targets: Tensor, scope: Scope, capacity: int | None = None) -> Self:
@@ -47,7 +49,8 @@ class Entries:
             inputs: the logits.
             targets: labels or qualities.
             scope: what makes a group.
-            capacity: how many positives to make room for, without waiting for their number; None to wait for it.
+            capacity: how many positives to make room for, without waiting for their number, where there is Triton;
+                None to wait for it.
         """
         columns = inputs.shape[-1]
         sparse = targets.ndim < inputs.ndim
@@ -55,16 +58,20 @@ class Entries:
             columns = 1
         logits = inputs.detach().reshape(-1, columns).contiguous()
         goal = (targets.detach().reshape(-1) if sparse else targets.detach().reshape(-1, columns)).contiguous()
-        candidates = goal.view(-1) >= 0 if sparse else goal.view(-1) > 0
+        bits = None
         if capacity is not None:
-            place = _compact(candidates, capacity) if sparse else _compact_blocks(candidates, capacity)
+            from boxwright.kernels.fused_positives import find
+
+            place, bits = find(goal.view(-1), sparse, capacity)
+        elif sparse:
+            place = (goal >= 0).nonzero().view(-1)
         else:
-            place = candidates.nonzero().view(-1) if sparse else _sparse_nonzero(candidates)
+            place = _sparse_nonzero(goal.view(-1) > 0)
         positive = place * columns + _pick(goal, place, capacity is not None) if sparse else place
         groups = {"batch": 1, "class": columns, "image": len(inputs)}[scope] or 1
         per_image = len(logits) // max(len(inputs), 1) or 1
         wide = torch.promote_types(inputs.dtype, torch.float32)
-        return cls(logits, goal, positive, groups, scope, per_image, capacity is not None, wide)
+        return cls(logits, goal, positive, groups, scope, per_image, capacity is not None, wide, bits)
 
     @property
     def sparse(self) -> bool:
@@ -101,29 +108,13 @@ class Entries:
         return (row // self.rows_per_image).unsqueeze(1)
 
 
-def _compact(mask: Tensor, capacity: int) -> Tensor:
-    """Ascending indices of what is true in (N,), padded with N to (capacity,)."""
-    place = mask.cumsum(0)
-    torch._assert_async((place[-1:] <= capacity).all(), f"more than {capacity} positives in a batch on one device")
-    place = torch.where(mask, place - 1, capacity).clamp_(max=capacity)
-    numbers = torch.arange(len(mask), device=mask.device)
-    found = place.new_full((capacity + 1,), len(mask)).scatter_(0, place, numbers)
-    return found[:capacity]
-
-
-def _compact_blocks(mask: Tensor, capacity: int, block: int = 32) -> Tensor:
-    """As `_compact`, for few among many: looks closely only at the blocks that hold any."""
-    blocks = torch.nn.functional.pad(mask, (0, -len(mask) % block)).view(-1, block)
-    hit = _compact(blocks.any(1), capacity)
-    inside = torch.nn.functional.pad(blocks, (0, 0, 0, 1)).index_select(0, hit)
-    place = _compact(inside.view(-1), capacity)
-    found = torch.nn.functional.pad(hit, (0, 1)).index_select(0, place // block) * block + place % block
-    return torch.where(place < inside.numel(), found, len(mask))
-
-
 def _pick(values: Tensor, place: Tensor, padded: bool) -> Tensor:
     """Values (N,) at places (P,), of which N stands for none, where there is 0."""
-    return (torch.nn.functional.pad(values, (0, 1)) if padded else values).index_select(0, place)
+    if not padded:
+        return values.index_select(0, place)
+    if not len(values):
+        return values.new_zeros(len(place))
+    return torch.where(place < len(values), values.index_select(0, place.clamp(max=len(values) - 1)), 0)
 
 
 def _sparse_nonzero(mask: Tensor, block: int = 512) -> Tensor:

@@ -1,8 +1,9 @@
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
 """The two passes over all logits as Triton kernels: each logit is read twice and each gradient written once.
 
-The formulas are those of `boxwright.kernels.background`, which is its reference. Sums are kept in fixed point, so that
-the order of the additions does not matter. Import this module only where Triton is installed.
+The formulas are those of `boxwright.kernels.background`, which is its reference. Number and sum of a bin are counted
+together in one integer, in fixed point, so that the order of the additions does not matter. Import this module only
+where Triton is installed.
 """
 
 import torch
@@ -18,10 +19,16 @@ __all__ = ["FusedBackground"]
 
 BLOCK = 1024
 # so many tables are counted into, as far as they fit this memory, which stays in the cache of the device
-MOST_TABLES = 512
-TABLE_ENTRIES = 2**18
-# a whole ramp in fixed point: 2^31 background entries do not overflow 64 bits
-UNIT = 2**31
+MOST_TABLES = 64
+TABLE_ENTRIES = 2**20
+# A bin's integer is its number times NUMBER, and the sum of its offsets where UNIT is a whole ramp. So many blocks in
+# one table overflow neither: below 2^20 entries, whose offsets are below 2^43.
+UNIT, NUMBER = 2**23, 2**43
+MOST_BLOCKS = 2**20 // BLOCK - 1
+# cells over the range of the ramps: where a value's bin is, up to a step or two
+CELLS = 2**14
+# tile in which the tables are added up
+TABLES, BINS = 16, 64
 
 
 class FusedBackground:
@@ -31,46 +38,45 @@ class FusedBackground:
 
     def __init__(self, entries: Entries, ramps: Ramps, remember: bool) -> None:
         self.entries, self.ramps = entries, ramps
-        # of the last group, which holds the free places, nobody asks
-        first, last = ramps.outer[:, : entries.groups].unbind()
-        # 2^steps exceeds the number of edges of any group
-        self.steps = torch.frexp((last - first).max().double()).exponent
         self.blocks = triton.cdiv(entries.logits.numel(), BLOCK)
         wide = entries.logits.numel() + BLOCK >= 2**31
-        self.constants = {"SPARSE": entries.sparse, "SCOPE": entries.scope, "WIDE": wide, "BLOCK": BLOCK}
+        self.constants = {
+            "SPARSE": entries.sparse,
+            "SCOPE": entries.scope,
+            "CELLS": CELLS,
+            "WIDE": wide,
+            "BLOCK": BLOCK,
+        }
+        edges = ramps.edges
+        self.frame, self.cells = edges.new_empty(2), torch.empty(CELLS + 1, dtype=torch.int32, device=edges.device)
+        if entries.scope == "batch":
+            _cells[(triton.cdiv(CELLS + 1, BLOCK),)](
+                edges, ramps.outer, self.frame, self.cells, ramps.outer.shape[1], CELLS=CELLS, BLOCK=BLOCK
+            )
 
     def tally(self) -> tuple[Tensor, Tensor]:
         """Return number and sum of the background per bin, (2, S) float64, and a zero that is NaN where a score is."""
         edges, delta = self.ramps.edges, self.ramps.delta
         memory = max(TABLE_ENTRIES, len(edges))
-        counted = torch.zeros(2 * memory + 1, dtype=torch.int64, device=edges.device)
-        used = self.ramps.outer[0, -1:]  # where the bins of the free places begin
-        if self.blocks:
-            units = UNIT / (2 * delta) if delta > 0 else 0.0
-            _tally[(self.blocks,)](
-                *self._arguments(),
-                counted,
-                used,
-                UNITS=units,
-                UNIT=float(UNIT),
-                MEMORY=memory,
-                MOST_TABLES=MOST_TABLES,
-                RISING=delta > 0,
-                **self.constants,
-            )
+        counted = torch.empty(memory + 1, dtype=torch.int64, device=edges.device)
         table = torch.zeros(2, len(edges), dtype=torch.float64, device=edges.device)
-        _join[(triton.cdiv(len(edges), BLOCK),)](
-            counted,
-            used,
-            edges,
-            table,
-            len(edges),
-            SCALE=2 * delta / UNIT,
-            MEMORY=memory,
-            MOST_TABLES=MOST_TABLES,
-            BLOCK=BLOCK,
-        )
-        return table, torch.where(counted[-1] > 0, torch.nan, 0.0)
+        alarm = torch.zeros((), dtype=torch.float64, device=edges.device)
+        used = self.ramps.outer[0, -1:]  # where the bins of the free places begin
+        sizes = {"MEMORY": memory, "MOST_TABLES": MOST_TABLES, "NUMBER": NUMBER}
+        turn = min(memory // len(edges), MOST_TABLES) * MOST_BLOCKS
+        for start in range(0, self.blocks, turn):
+            counted.zero_()
+            grid = (min(turn, self.blocks - start),)
+            units = UNIT / (2 * delta) if delta > 0 else 0.0
+            _tally[grid](
+                *self._arguments(), counted, used, start, UNITS=units, UNIT=float(UNIT), **sizes, **self.constants
+            )
+            grid = (triton.cdiv(len(edges), BINS),)
+            _join[grid](
+                counted, used, edges, table, len(edges), SCALE=2 * delta / UNIT, **sizes, TABLES=TABLES, BINS=BINS
+            )
+            alarm = torch.where(counted[-1] > 0, torch.nan, alarm)
+        return table, alarm
 
     def gradient(self, lines: Tensor, positives: Tensor, dtype: torch.dtype) -> Tensor:
         """(R, C) gradient: `a + b x` of background by the lines (2, S) of its bins, and that of the positives (P,)."""
@@ -87,10 +93,11 @@ class FusedBackground:
         columns = entries.logits.shape[1]
         return (
             entries.logits,
-            entries.targets.view(torch.uint8) if entries.targets.dtype == torch.bool else entries.targets,
+            entries.targets if entries.sparse else entries.bits,
             ramps.edges,
             ramps.outer,
-            self.steps,
+            self.frame,
+            self.cells,
             entries.logits.numel(),
             columns,
             columns * entries.rows_per_image,
@@ -99,23 +106,55 @@ class FusedBackground:
 
 
 @triton.jit
+def _cell(x, low, scale, CELLS: tl.constexpr):
+    """Cell of values: monotone, whatever is rounded; that of what is no number is 0."""
+    real = (x - low) * scale
+    return tl.where(real >= 0, tl.minimum(real, CELLS - 1.0), 0.0).to(tl.int32)
+
+
+@triton.jit
+def _cells(edges, outer, frame, cells, groups, CELLS: tl.constexpr, BLOCK: tl.constexpr):
+    """Lay cells over the edges of the first group: in which bin each begins, and where and how wide they are."""
+    cell = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    last = tl.load(outer + groups).to(tl.int32)
+    left = tl.load(edges)
+    right = tl.load(edges + tl.maximum(last, 1) - 1)
+    scale = CELLS / tl.maximum(right - left, 1e-12)
+    tl.store(frame, left)
+    tl.store(frame + 1, scale)
+    low = cell * 0
+    high = low + last
+    width = last
+    while width > 0:
+        middle = (low + high) // 2
+        edge = tl.load(edges + middle, mask=low < high, other=float("inf"))
+        below = (low < high) & (_cell(edge, left, scale, CELLS) < cell)
+        low = tl.where(below, middle + 1, low)
+        high = tl.where(below, high, tl.minimum(high, middle))
+        width = width // 2
+    tl.store(cells + cell, low, mask=cell <= CELLS)
+
+
+@triton.jit
 def _background(
+    block,
     logits,
     targets,
     edges,
     outer,
-    steps,
+    frame,
+    cells,
     entries,
     columns,
     per_image,
     groups,
     SPARSE: tl.constexpr,
     SCOPE: tl.constexpr,
+    CELLS: tl.constexpr,
     WIDE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """Return the entries of a block, their scores and bins, the first and last bins there, and which are background."""
-    block = tl.program_id(0)
     if WIDE:
         block = block.to(tl.int64)
     at = block * BLOCK + tl.arange(0, BLOCK)
@@ -125,23 +164,28 @@ def _background(
         label = tl.load(targets + at // columns, mask=here, other=-2)
         background = here & (label != at % columns) & (label != -2)
     else:
-        background = here & (tl.load(targets + at, mask=here, other=-1) == 0)
-    if SCOPE == "class":
-        group = at % columns
-    elif SCOPE == "image":
-        group = at // per_image
+        background = ((tl.load(targets + at // 32, mask=here, other=0) >> (at % 32).to(tl.int32)) & 1) > 0
+    if SCOPE == "batch":
+        first = at.to(tl.int32) * 0
+        last = first + tl.load(outer + groups).to(tl.int32)
+        cell = _cell(x, tl.load(frame), tl.load(frame + 1), CELLS)
+        low = tl.load(cells + cell, mask=background, other=0)
+        high = tl.load(cells + cell + 1, mask=background, other=0)
     else:
-        group = at * 0
-    first = tl.load(outer + group, mask=here, other=0)
-    last = tl.load(outer + groups + group, mask=here, other=0)
-    bin = first
-    halvings = tl.load(steps)
-    for step in range(halvings):
-        stride = 1 << (halvings - 1 - step)
-        inside = bin + stride <= last
-        edge = tl.load(edges + bin + stride - 1, mask=here & inside, other=float("inf"))
-        bin = tl.where(inside & (x >= edge), bin + stride, bin)
-    return at, here, x, bin, first, last, background
+        group = at % columns if SCOPE == "class" else at // per_image
+        first = tl.load(outer + group, mask=here, other=0).to(tl.int32)
+        last = tl.load(outer + groups + group, mask=here, other=0).to(tl.int32)
+        low = first
+        high = last
+    width = tl.max(high - low, axis=0)
+    while width > 0:
+        middle = (low + high) // 2
+        edge = tl.load(edges + middle, mask=background & (low < high), other=float("inf"))
+        reached = (low < high) & (x >= edge)
+        low = tl.where(reached, middle + 1, low)
+        high = tl.where(reached, high, tl.minimum(high, middle))
+        width = width // 2
+    return at, here, x, low, first, last, background
 
 
 @triton.jit
@@ -150,40 +194,57 @@ def _tally(
     targets,
     edges,
     outer,
-    steps,
+    frame,
+    cells,
     entries,
     columns,
     per_image,
     groups,
     counted,
     used,
+    start,
     UNITS: tl.constexpr,
     UNIT: tl.constexpr,
+    NUMBER: tl.constexpr,
     MEMORY: tl.constexpr,
     MOST_TABLES: tl.constexpr,
-    RISING: tl.constexpr,
     SPARSE: tl.constexpr,
     SCOPE: tl.constexpr,
+    CELLS: tl.constexpr,
     WIDE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
+    block = start + tl.program_id(0)
     _at, _here, x, bin, first, last, background = _background(
-        logits, targets, edges, outer, steps, entries, columns, per_image, groups, SPARSE, SCOPE, WIDE, BLOCK
+        block,
+        logits,
+        targets,
+        edges,
+        outer,
+        frame,
+        cells,
+        entries,
+        columns,
+        per_image,
+        groups,
+        SPARSE,
+        SCOPE,
+        CELLS,
+        WIDE,
+        BLOCK,
     )
-    size = tl.load(used)
+    size = tl.load(used).to(tl.int32)
     tables = tl.minimum(MEMORY // size, MOST_TABLES)
-    number = counted + tl.program_id(0) % tables * size
-    one = tl.full((BLOCK,), 1, tl.int64)
-    # nobody asks how much lies below all ramps of a group
-    tl.atomic_add(number + bin, one, mask=background & (bin > first))
-    tl.atomic_add(counted + 2 * MEMORY + bin * 0, one, mask=background & (x != x))
-    if RISING:
+    amount = tl.full((BLOCK,), NUMBER, tl.int64)
+    tl.atomic_add(counted + MEMORY + bin * 0, amount, mask=background & (x != x))
+    if UNITS > 0:
         rising = background & (bin > first) & (bin < last)
         left = tl.load(edges + bin - 1, mask=rising, other=0.0)
         # wider bins are gaps, in which no ramp rises
-        offset = tl.minimum((x - left).to(tl.float64) * UNITS, UNIT)
-        offset = tl.where(rising, offset, 0.0)
-        tl.atomic_add(number + MEMORY + bin, (offset + 0.5).to(tl.int64), mask=rising)
+        offset = tl.where(rising, tl.minimum((x - left).to(tl.float64) * UNITS, UNIT), 0.0)
+        amount += (offset + 0.5).to(tl.int64)
+    # nobody asks how much lies below all ramps of a group
+    tl.atomic_add(counted + tl.program_id(0) % tables * size + bin, amount, mask=background & (bin > first))
 
 
 @triton.jit
@@ -194,23 +255,31 @@ def _join(
     table,
     bins,
     SCALE: tl.constexpr,
+    NUMBER: tl.constexpr,
     MEMORY: tl.constexpr,
     MOST_TABLES: tl.constexpr,
-    BLOCK: tl.constexpr,
+    TABLES: tl.constexpr,
+    BINS: tl.constexpr,
 ):
     """Add up the tables, and turn offsets from the left edges of bins into sums."""
-    bin = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    size = tl.load(used)
+    bin = tl.program_id(0) * BINS + tl.arange(0, BINS)
+    size = tl.load(used).to(tl.int32)
     here = bin < size
-    number = tl.zeros((BLOCK,), tl.int64)
-    offset = tl.zeros((BLOCK,), tl.int64)
-    for place in range(tl.minimum(MEMORY // size, MOST_TABLES)):
-        number += tl.load(counted + place * size + bin, mask=here, other=0)
-        offset += tl.load(counted + MEMORY + place * size + bin, mask=here, other=0)
+    tables = tl.minimum(MEMORY // size, MOST_TABLES)
+    number = tl.zeros((BINS,), tl.int64)
+    offset = tl.zeros((BINS,), tl.int64)
+    for place in range(0, tables, TABLES):
+        row = place + tl.arange(0, TABLES)
+        amount = tl.load(
+            counted + row[:, None] * size + bin[None, :], mask=here[None, :] & (row < tables)[:, None], other=0
+        )
+        number += tl.sum(amount // NUMBER, axis=0)
+        offset += tl.sum(amount % NUMBER, axis=0)
     left = tl.load(edges + bin - 1, mask=here & (number > 0), other=0.0).to(tl.float64)
     weight = number.to(tl.float64)
-    tl.store(table + bin, weight, mask=bin < bins)
-    tl.store(table + bins + bin, weight * left + offset.to(tl.float64) * SCALE, mask=bin < bins)
+    total = weight * left + offset.to(tl.float64) * SCALE
+    tl.store(table + bin, tl.load(table + bin, mask=here, other=0.0) + weight, mask=here)
+    tl.store(table + bins + bin, tl.load(table + bins + bin, mask=here, other=0.0) + total, mask=here)
 
 
 @triton.jit
@@ -219,7 +288,8 @@ def _gradient(
     targets,
     edges,
     outer,
-    steps,
+    frame,
+    cells,
     entries,
     columns,
     per_image,
@@ -229,11 +299,27 @@ def _gradient(
     size,
     SPARSE: tl.constexpr,
     SCOPE: tl.constexpr,
+    CELLS: tl.constexpr,
     WIDE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     at, here, x, bin, first, _, background = _background(
-        logits, targets, edges, outer, steps, entries, columns, per_image, groups, SPARSE, SCOPE, WIDE, BLOCK
+        tl.program_id(0),
+        logits,
+        targets,
+        edges,
+        outer,
+        frame,
+        cells,
+        entries,
+        columns,
+        per_image,
+        groups,
+        SPARSE,
+        SCOPE,
+        CELLS,
+        WIDE,
+        BLOCK,
     )
     level = tl.load(lines + bin, mask=background & (bin > first), other=0.0)
     slope = tl.load(lines + size + bin, mask=background & (bin > first), other=0.0)

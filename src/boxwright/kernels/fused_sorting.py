@@ -14,7 +14,7 @@ from boxwright.kernels.sorting import SMALLEST, sorting_error
 
 __all__ = ["sorting_errors"]
 
-ROWS, COLUMNS = 32, 128
+ROWS, COLUMNS = 16, 64
 
 
 def sorting_errors(ranking: Ranking, lack: Tensor) -> tuple[Tensor, Tensor]:
