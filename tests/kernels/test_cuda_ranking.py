@@ -17,7 +17,7 @@ from kernels.fused_ranking_cases import CASES, problem, updates
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU at hand")
 
-TOLERANCES = {torch.float64: 1e-8, torch.float32: 2e-6, torch.float16: 2e-2, torch.bfloat16: 2e-2}
+TOLERANCES = {torch.float64: 1e-7, torch.float32: 2e-6, torch.float16: 2e-2, torch.bfloat16: 2e-2}
 LOSSES = {
     "ap": lambda logits, labels, quality: ap_loss(logits, labels),
     "alrp": lambda logits, labels, quality: sum(alrp_loss(logits, labels, quality)),

@@ -6,13 +6,15 @@ from typing import Literal, Self
 import torch
 from torch import Tensor
 
-__all__ = ["CAPACITY", "IGNORED", "Entries", "Scope"]
+__all__ = ["CAPACITY", "FREE", "IGNORED", "Entries", "Scope"]
 
 Scope = Literal["batch", "class", "image"]
 
 IGNORED = -2
 # positives of a process on a device whose number of positives nobody waits for
 CAPACITY = 2**15
+# score of the places that are free: below all others, so that it counts above none
+FREE = -torch.finfo(torch.float32).max
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,7 +28,7 @@ class Entries:
         groups: how many groups there are here.
         scope: what makes a group.
         rows_per_image: R over the number of images.
-        padded: whether P is a capacity, and the free places make one more group of their own.
+        padded: whether P is a capacity; where there are several groups, the free places make one more of their own.
         dtype: what is computed in.
         bits: (⌈R C / 32⌉,) int32, which entries of dense targets are background; only where `padded`.
     """
@@ -86,18 +88,20 @@ class Entries:
             place = place // self.logits.shape[1]
         return _pick(flat, place, self.padded)
 
+    def scores(self) -> Tensor:
+        """(P,) logits of the positives; FREE at free places, or 0 where these are a group of their own."""
+        scores = self.at_positives(self.logits).to(self.dtype)
+        if self.padded and self.scope == "batch":
+            scores.masked_fill_(self.positive == self.logits.numel(), FREE)
+        return scores
+
     def group(self) -> Tensor | None:
         """(P,) group of each positive; None where there is one."""
         columns = self.logits.shape[1]
         if self.scope == "batch":
-            group = torch.zeros_like(self.positive) if self.padded else None
-        elif self.scope == "class":
-            group = self.positive % columns
-        else:
-            group = self.positive // (columns * self.rows_per_image)
-        if group is None or not self.padded:
-            return group
-        return torch.where(self.positive == self.logits.numel(), self.groups, group)
+            return None
+        group = self.positive % columns if self.scope == "class" else self.positive // (columns * self.rows_per_image)
+        return group.masked_fill_(self.positive == self.logits.numel(), self.groups) if self.padded else group
 
     def groups_of(self, rows: slice) -> Tensor:
         """Group of each entry of some rows, int32, broadcastable to (r, C)."""
@@ -114,7 +118,8 @@ def _pick(values: Tensor, place: Tensor, padded: bool) -> Tensor:
         return values.index_select(0, place)
     if not len(values):
         return values.new_zeros(len(place))
-    return torch.where(place < len(values), values.index_select(0, place.clamp(max=len(values) - 1)), 0)
+    picked = values.index_select(0, place.clamp(max=len(values) - 1))
+    return picked.masked_fill_(place == len(values), 0)
 
 
 def _sparse_nonzero(mask: Tensor, block: int = 512) -> Tensor:

@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from boxwright.distributed import all_reduce_sum, world_size
 from boxwright.kernels.background import Background, narrow
-from boxwright.kernels.entries import CAPACITY, Entries, Scope
+from boxwright.kernels.entries import CAPACITY, FREE, Entries, Scope
 from boxwright.kernels.soft_count import Ramps
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def _evaluate(
     """Return the losses (T,), the weights of the priors (the targets' shape, or empty), and what backward needs."""
     fused = _fused(inputs)
     entries = Entries.of(inputs, targets, scope, _capacity(targets) if fused else None)
-    scores = entries.at_positives(entries.logits).to(entries.dtype)
+    scores = entries.scores()
     ones = torch.ones_like(scores, dtype=torch.float64)
     good = ones if quality is None else entries.at_positives(quality).double()
     group, own, factor, alone = entries.group(), slice(0, len(scores)), 1, scope == "image" or world_size() == 1
@@ -99,8 +99,10 @@ def _evaluate(
         factor = world_size()
         (scores, good, *groups), own = _gather([scores, good] + ([] if group is None else [group]), entries.padded)
         group, ones = groups[0] if groups else None, torch.ones_like(good)
-    share = _share(scores, group, entries.groups, apart=scope == "image")
-    ramps = Ramps.around(scores, group, entries.groups + entries.padded, delta)
+    counted = scores > FREE if entries.padded else None
+    share = _share(scores, counted, group, entries.groups, apart=scope == "image")
+    free = 0 if counted is None else len(scores) - counted.sum()
+    ramps = Ramps.around(scores, group, entries.groups + entries.padded, delta, free)
     background = _background(fused)(entries, ramps, remember)
     table, alarm = background.tally()
     if not alone:
@@ -121,8 +123,11 @@ def _evaluate(
     return losses, weights, _State(background, ramps, update, own, factor)
 
 
-def _share(scores: Tensor, group: Tensor | None, groups: int, apart: bool) -> Tensor:
+def _share(scores: Tensor, counted: Tensor | None, group: Tensor | None, groups: int, apart: bool) -> Tensor:
     """(P,) float64 weight of each positive; groups lie `apart` where no two processes share one."""
+    if group is None and counted is not None:
+        each = counted.double()
+        return each / each.sum().clamp(min=1)
     if group is None:
         return scores.new_full(scores.shape, 1 / max(len(scores), 1), dtype=torch.float64)
     members = torch.zeros(groups + 1, dtype=torch.float64, device=scores.device)

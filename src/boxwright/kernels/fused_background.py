@@ -51,32 +51,37 @@ class FusedBackground:
         self.frame, self.cells = edges.new_empty(2), torch.empty(CELLS + 1, dtype=torch.int32, device=edges.device)
         if entries.scope == "batch":
             _cells[(triton.cdiv(CELLS + 1, BLOCK),)](
-                edges, ramps.outer, self.frame, self.cells, ramps.outer.shape[1], CELLS=CELLS, BLOCK=BLOCK
+                edges, ramps.outer, self.frame, self.cells, CELLS=CELLS, BLOCK=BLOCK
             )
 
     def tally(self) -> tuple[Tensor, Tensor]:
         """Return number and sum of the background per bin, (2, S) float64, and a zero that is NaN where a score is."""
-        edges, delta = self.ramps.edges, self.ramps.delta
+        edges, outer, delta = self.ramps.edges, self.ramps.outer, self.ramps.delta
         memory = max(TABLE_ENTRIES, len(edges))
         counted = torch.empty(memory + 1, dtype=torch.int64, device=edges.device)
-        table = torch.zeros(2, len(edges), dtype=torch.float64, device=edges.device)
-        alarm = torch.zeros((), dtype=torch.float64, device=edges.device)
-        used = self.ramps.outer[0, -1:]  # where the bins of the free places begin
+        table = torch.zeros(2 * len(edges) + 1, dtype=torch.float64, device=edges.device)
         sizes = {"MEMORY": memory, "MOST_TABLES": MOST_TABLES, "NUMBER": NUMBER}
         turn = min(memory // len(edges), MOST_TABLES) * MOST_BLOCKS
         for start in range(0, self.blocks, turn):
             counted.zero_()
             grid = (min(turn, self.blocks - start),)
             units = UNIT / (2 * delta) if delta > 0 else 0.0
-            _tally[grid](
-                *self._arguments(), counted, used, start, UNITS=units, UNIT=float(UNIT), **sizes, **self.constants
-            )
+            _tally[grid](*self._arguments(), counted, start, UNITS=units, UNIT=float(UNIT), **sizes, **self.constants)
             grid = (triton.cdiv(len(edges), BINS),)
             _join[grid](
-                counted, used, edges, table, len(edges), SCALE=2 * delta / UNIT, **sizes, TABLES=TABLES, BINS=BINS
+                counted,
+                edges,
+                outer,
+                outer.shape[1],
+                table,
+                len(edges),
+                SCALE=2 * delta / UNIT,
+                SCOPE=self.entries.scope,
+                TABLES=TABLES,
+                BINS=BINS,
+                **sizes,
             )
-            alarm = torch.where(counted[-1] > 0, torch.nan, alarm)
-        return table, alarm
+        return table[:-1].view(2, -1), table[-1]
 
     def gradient(self, lines: Tensor, positives: Tensor, dtype: torch.dtype) -> Tensor:
         """(R, C) gradient: `a + b x` of background by the lines (2, S) of its bins, and that of the positives (P,)."""
@@ -88,7 +93,7 @@ class FusedBackground:
         gradient.index_copy_(0, positive, narrow(positives, gradient.dtype))
         return gradient[:-1].view(logits.shape)
 
-    def _arguments(self) -> tuple[Tensor | int, ...]:
+    def _arguments(self) -> tuple[Tensor | int | None, ...]:
         entries, ramps = self.entries, self.ramps
         columns = entries.logits.shape[1]
         return (
@@ -113,18 +118,31 @@ def _cell(x, low, scale, CELLS: tl.constexpr):
 
 
 @triton.jit
-def _cells(edges, outer, frame, cells, groups, CELLS: tl.constexpr, BLOCK: tl.constexpr):
-    """Lay cells over the edges of the first group: in which bin each begins, and where and how wide they are."""
+def _region(outer, groups, SCOPE: tl.constexpr):
+    """First bin, and how many, of those that anything is counted in: not below nor among the free places."""
+    if SCOPE == "batch":
+        base = tl.load(outer).to(tl.int32)
+        size = tl.load(outer + 1).to(tl.int32) - base + 1
+    else:
+        base = 0
+        size = tl.load(outer + groups - 1).to(tl.int32)
+    return base, size
+
+
+@triton.jit
+def _cells(edges, outer, frame, cells, CELLS: tl.constexpr, BLOCK: tl.constexpr):
+    """Lay cells over the edges of one group: in which bin each begins, and where and how wide they are."""
     cell = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    last = tl.load(outer + groups).to(tl.int32)
-    left = tl.load(edges)
-    right = tl.load(edges + tl.maximum(last, 1) - 1)
+    first = tl.load(outer).to(tl.int32)
+    last = tl.load(outer + 1).to(tl.int32)
+    left = tl.load(edges + first)
+    right = tl.load(edges + tl.maximum(last - 1, first))
     scale = CELLS / tl.maximum(right - left, 1e-12)
     tl.store(frame, left)
     tl.store(frame + 1, scale)
-    low = cell * 0
-    high = low + last
-    width = last
+    low = cell * 0 + first
+    high = low + last - first
+    width = last - first
     while width > 0:
         middle = (low + high) // 2
         edge = tl.load(edges + middle, mask=low < high, other=float("inf"))
@@ -166,8 +184,8 @@ def _background(
     else:
         background = ((tl.load(targets + at // 32, mask=here, other=0) >> (at % 32).to(tl.int32)) & 1) > 0
     if SCOPE == "batch":
-        first = at.to(tl.int32) * 0
-        last = first + tl.load(outer + groups).to(tl.int32)
+        first = tl.load(outer).to(tl.int32)
+        last = tl.load(outer + 1).to(tl.int32)
         cell = _cell(x, tl.load(frame), tl.load(frame + 1), CELLS)
         low = tl.load(cells + cell, mask=background, other=0)
         high = tl.load(cells + cell + 1, mask=background, other=0)
@@ -201,7 +219,6 @@ def _tally(
     per_image,
     groups,
     counted,
-    used,
     start,
     UNITS: tl.constexpr,
     UNIT: tl.constexpr,
@@ -233,7 +250,7 @@ def _tally(
         WIDE,
         BLOCK,
     )
-    size = tl.load(used).to(tl.int32)
+    base, size = _region(outer, groups, SCOPE)
     tables = tl.minimum(MEMORY // size, MOST_TABLES)
     amount = tl.full((BLOCK,), NUMBER, tl.int64)
     tl.atomic_add(counted + MEMORY + bin * 0, amount, mask=background & (x != x))
@@ -244,26 +261,28 @@ def _tally(
         offset = tl.where(rising, tl.minimum((x - left).to(tl.float64) * UNITS, UNIT), 0.0)
         amount += (offset + 0.5).to(tl.int64)
     # nobody asks how much lies below all ramps of a group
-    tl.atomic_add(counted + tl.program_id(0) % tables * size + bin, amount, mask=background & (bin > first))
+    tl.atomic_add(counted + tl.program_id(0) % tables * size + bin - base, amount, mask=background & (bin > first))
 
 
 @triton.jit
 def _join(
     counted,
-    used,
     edges,
+    outer,
+    groups,
     table,
     bins,
     SCALE: tl.constexpr,
     NUMBER: tl.constexpr,
     MEMORY: tl.constexpr,
     MOST_TABLES: tl.constexpr,
+    SCOPE: tl.constexpr,
     TABLES: tl.constexpr,
     BINS: tl.constexpr,
 ):
     """Add up the tables, and turn offsets from the left edges of bins into sums."""
     bin = tl.program_id(0) * BINS + tl.arange(0, BINS)
-    size = tl.load(used).to(tl.int32)
+    base, size = _region(outer, groups, SCOPE)
     here = bin < size
     tables = tl.minimum(MEMORY // size, MOST_TABLES)
     number = tl.zeros((BINS,), tl.int64)
@@ -275,11 +294,13 @@ def _join(
         )
         number += tl.sum(amount // NUMBER, axis=0)
         offset += tl.sum(amount % NUMBER, axis=0)
-    left = tl.load(edges + bin - 1, mask=here & (number > 0), other=0.0).to(tl.float64)
+    left = tl.load(edges + base + bin - 1, mask=here & (number > 0), other=0.0).to(tl.float64)
     weight = number.to(tl.float64)
     total = weight * left + offset.to(tl.float64) * SCALE
+    table += base
     tl.store(table + bin, tl.load(table + bin, mask=here, other=0.0) + weight, mask=here)
     tl.store(table + bins + bin, tl.load(table + bins + bin, mask=here, other=0.0) + total, mask=here)
+    tl.store(table - base + 2 * bins, float("nan"), mask=tl.load(counted + MEMORY) > 0)
 
 
 @triton.jit

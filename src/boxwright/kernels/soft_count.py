@@ -38,8 +38,13 @@ class Ramps:
     delta: float
 
     @classmethod
-    def around(cls, thresholds: Tensor, group: Tensor | None, groups: int, delta: float) -> Self:
-        """Make the ramps of thresholds (P,) in groups (P,), of which there are `groups`."""
+    def around(
+        cls, thresholds: Tensor, group: Tensor | None, groups: int, delta: float, free: Tensor | int = 0
+    ) -> Self:
+        """Make the ramps of thresholds (P,) in groups (P,), of which there are `groups`.
+
+        Where there is one, the lowest `free` thresholds only fill up places, and the bins below them hold nothing.
+        """
         size = len(thresholds)
         keys = torch.cat([thresholds - delta, thresholds + delta, thresholds])
         ends, order = keys[: 2 * size].sort()
@@ -48,7 +53,7 @@ class Ramps:
         if group is None:
             edges = torch.nn.functional.pad(ends, (0, 1), value=torch.inf)
             outer = places.new_full((2, 1), 2 * size)
-            outer[0] = 0
+            outer[0] = 2 * free
         else:
             group = group.repeat(3)
             places += group * (2 * size + 1)
