@@ -92,13 +92,13 @@ class Background:
 
     def _divide(self) -> list["_Piece"]:
         """Divide the entries into chunks of rows."""
-        entries, total = self.entries, self.entries.logits.numel()
-        if not total:
+        entries = self.entries
+        if not entries.logits.numel():
             return []
         rows, columns = entries.logits.shape
-        # small problems are cut so that the buffers do not outweigh the logits
-        chunk = min(CHUNK, max(CHUNK // 4, total // 4)) if entries.logits.is_cpu else MUCH
-        step = -(-chunk // columns)
+        most = (CHUNK if entries.logits.is_cpu else MUCH) // columns
+        # small problems are cut in four, so that the buffers do not outweigh the logits
+        step = max(1, min(most, max(CHUNK // 4 // columns, -(-rows // 4))))
         starts = range(0, rows, step)
         logits = entries.logits.view(-1).split(step * columns)
         memory = ignored = [entries.positive[:0]] * len(starts)
