@@ -16,6 +16,7 @@ from boxwright.losses import alrp_loss, ap_loss, rank_sort_loss, sigmoid_focal_l
 
 Row = dict[str, float | dict[str, float]]
 YARDSTICK = "fused focal"
+OURS = ("ap", "ap, dense targets", "rank-sort", "alrp")
 
 
 def median(call: Callable[[], object], rep: int) -> float:
@@ -109,4 +110,9 @@ def table(rows: list[Row]) -> str:
         name: [row[f"{name}: kernels in us"]["launches"] for row in rows] for name in names if name != "ap loop"
     }
     lines += ["", *(f"{name} launches {counts} kernels" for name, counts in launches.items())]
+    for row in rows[-2:]:
+        for name in OURS:
+            lines += ["", f"{name}, {row['positives']:.0f} positives, {row['negatives']:.0e} negatives, microseconds:"]
+            spent = row[f"{name}: kernels in us"]
+            lines += [f"    {time:8.1f}  {kernel}" for kernel, time in spent.items() if kernel != "launches"]
     return "\n".join(lines) + "\n"

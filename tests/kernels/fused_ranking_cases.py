@@ -81,7 +81,8 @@ def main(few: bool) -> None:
     some = [(case, torch.float32, scope, delta) for case in CASES for scope, delta in (("batch", 1.0), ("class", 0.0))]
     some += [("ordinary", torch.float16, "image", 0.5), ("ordinary", torch.bfloat16, "class", 1.0)]
     some += [("extremes", torch.float64, "image", 1.0), ("extremes", torch.float16, "batch", 1.0)]
-    some = some[:1] + some[3:4] + some[-4:-2] if few else some
+    some += [("ties", torch.float32, "batch", 0.0), ("ordinary", torch.float64, "batch", 0.5)]
+    some = some[:1] + some[3:4] + some[-6:-5] + some[-2:-1] if few else some
     problems = [(*one, problem(one[0], one[1])) for one in some]
     expected = [
         dict(updates(data[0].requires_grad_(), *data[1:], scope, delta)) for _, _, scope, delta, data in problems

@@ -20,6 +20,7 @@ from boxwright.kernels.soft_count import Ramps
 
 if TYPE_CHECKING:
     from boxwright.kernels.fused_background import FusedBackground
+    from boxwright.kernels.fused_ranking import FusedState
 
 __all__ = ["Ranking", "Scope", "Update", "error_driven"]
 
@@ -77,9 +78,9 @@ class _State(NamedTuple):
     own: slice
     factor: int
 
-    def gradient(self, upstream: Tensor, dtype: torch.dtype) -> Tensor:
-        """(R, C) gradient of the losses weighed by `upstream` (T,)."""
-        weight = (upstream.double() * self.factor).unsqueeze(1)
+    def gradient(self, upstream: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+        """(R, C) gradient of the losses weighed by `upstream`."""
+        weight = (torch.stack(list(upstream)).double() * self.factor).unsqueeze(1)
         lines = self.ramps.sums((weight * self.update.background).sum(0))
         positives = (weight * self.update.positives).sum(0)
         return self.background.gradient(lines, positives[self.own], dtype)
@@ -87,9 +88,14 @@ class _State(NamedTuple):
 
 def _evaluate(
     inputs: Tensor, targets: Tensor, quality: Tensor | None, rule: Rule, delta: float, scope: Scope, remember: bool
-) -> tuple[Tensor, Tensor, _State]:
+) -> "tuple[Tensor, Tensor, _State | FusedState]":
     """Return the losses (T,), the weights of the priors (the targets' shape, or empty), and what backward needs."""
     fused = _fused(inputs)
+    if fused and scope == "batch" and world_size() == 1:
+        from boxwright.kernels.fused_ranking import RULES, evaluate
+
+        if rule.__name__.strip("_") in RULES:
+            return evaluate(inputs, targets, quality, rule.__name__.strip("_"), delta, remember)
     entries = Entries.of(inputs, targets, scope, _capacity(targets) if fused else None)
     scores = entries.scores()
     ones = torch.ones_like(scores, dtype=torch.float64)
@@ -194,7 +200,7 @@ class _ErrorDriven(torch.autograd.Function):
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         (inputs,) = ctx.saved_tensors  # raises where the logits were changed in place
         return (
-            ctx.state.gradient(torch.stack(upstream[:-1]), inputs.dtype).view(inputs.shape),
+            ctx.state.gradient(upstream[:-1], inputs.dtype).view(inputs.shape),
             None,
             None,
             None,
@@ -240,7 +246,7 @@ def _operator(rule: Rule, terms: int) -> Any:
         losses, weights, state = _evaluate(inputs, targets, quality, rule, delta, cast(Scope, scope), remember)
         gradients = losses.new_empty(0, *inputs.shape)
         if remember:
-            each = torch.eye(terms, device=losses.device)
+            each = [one.unbind() for one in torch.eye(terms, device=losses.device)]
             gradients = torch.stack([state.gradient(one, losses.dtype).view(inputs.shape) for one in each])
         return losses, weights if len(weights) else losses.new_zeros(targets.shape), gradients
 

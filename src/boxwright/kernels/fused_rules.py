@@ -1,0 +1,211 @@
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
+"""The rules of the ranking losses as Triton kernels: from counts per edge to losses and to a line per edge.
+
+P is thousands: comparing all pairs of positives and edges takes microseconds, and adds up in one order. The formulas
+are those of `boxwright.losses`, which are the reference. Pairs are compared in the precision of the scores, all else
+is float64.
+"""
+
+import triton
+import triton.language as tl
+
+from boxwright.kernels.fused_order import (
+    ALARM,
+    CHARGE,
+    COUNT,
+    EDGE,
+    FOUND,
+    LEVEL,
+    OFFSET,
+    QUALITY,
+    SCORE,
+    SLOPE,
+    SORTING_CHARGE,
+)
+
+# rows of `wide`, in ascending order of score: as in `Ranking`; each positive's ranking and sorting error times its
+# share, what it is charged by better ones, and what the boxes' weights are read from
+ABOVE, WORTH_ABOVE, BACKGROUND, PUSH, SORTING, PULL, CUMULATED = (tl.constexpr(row) for row in range(7))
+WIDE_ROWS = 7
+
+
+@triton.jit
+def step(difference, DELTA: tl.constexpr):
+    """Soft step of a difference."""
+    if DELTA > 0:
+        return tl.minimum(tl.maximum(difference * (0.5 / DELTA) + 0.5, 0.0), 1.0)
+    return tl.where(difference >= 0, 1.0, 0.0).to(difference.dtype)
+
+
+@triton.jit
+def count(state, real, wide, capacity, RULE: tl.constexpr, DELTA: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr):
+    """Count background and positives above each positive; for Rank & Sort, also its sorting error."""
+    size = tl.minimum(tl.load(state + FOUND), capacity).to(tl.int32)
+    for block in range(tl.program_id(0), tl.cdiv(size, ROWS), tl.num_programs(0)):
+        row = block * ROWS + tl.arange(0, ROWS)
+        here = row < size
+        score = tl.load(real + SCORE * capacity + row, mask=here, other=0.0)
+        total = tl.zeros((ROWS, COLS), score.dtype)
+        for start in range(0, 2 * size, COLS):
+            edge = start + tl.arange(0, COLS)
+            there = edge < 2 * size
+            left = tl.load(real + EDGE * capacity + edge, mask=there, other=-float("inf"))
+            number = tl.load(real + COUNT * capacity + edge, mask=there, other=0.0)
+            # ramps are straight between two edges, so the mean stands for all
+            mean = tl.load(real + OFFSET * capacity + edge, mask=there, other=0.0)
+            total += number[None, :] * step((left[None, :] - score[:, None]) + mean[None, :], DELTA)
+        tl.store(wide + BACKGROUND * capacity + row, tl.sum(total.to(tl.float64), axis=1), mask=here)
+        quality = tl.load(real + QUALITY * capacity + row, mask=here, other=0.0)
+        above = tl.zeros((ROWS, COLS), score.dtype)
+        worth = tl.zeros((ROWS, COLS), score.dtype)
+        misplaced = tl.zeros((ROWS, COLS), score.dtype)
+        misplaced_worth = tl.zeros((ROWS, COLS), score.dtype)
+        for start in range(0, size, COLS):
+            column = start + tl.arange(0, COLS)
+            there = column < size
+            other = tl.load(real + SCORE * capacity + column, mask=there, other=-float("inf"))
+            part = step(other[None, :] - score[:, None], DELTA)
+            if RULE == "ap":
+                above += part
+            else:
+                other_quality = tl.load(real + QUALITY * capacity + column, mask=there, other=0.0)
+                if RULE == "alrp":
+                    above += part
+                    worth += part * other_quality[None, :]
+                else:
+                    wrong = tl.where(other_quality[None, :] < quality[:, None], part, 0.0)
+                    lack = (1.0 - other_quality)[None, :]
+                    misplaced += wrong
+                    misplaced_worth += wrong * lack
+                    above += part - wrong
+                    worth += (part - wrong) * lack
+        all_above = tl.sum(above.to(tl.float64), axis=1)
+        all_worth = tl.sum(worth.to(tl.float64), axis=1)
+        if RULE == "rank_sort":
+            better, better_lack = tl.maximum(all_above, 1e-10), all_worth
+            wrong_above = tl.sum(misplaced.to(tl.float64), axis=1)
+            all_above += wrong_above
+            all_worth += tl.sum(misplaced_worth.to(tl.float64), axis=1)
+            error = tl.where(wrong_above > 1e-10, all_worth / all_above - better_lack / better, 0.0)
+            push = error / size.to(tl.float64)
+            tl.store(wide + SORTING * capacity + row, push, mask=here)
+            tl.store(real + SORTING_CHARGE * capacity + row, push / tl.maximum(wrong_above, 1e-10), mask=here)
+        tl.store(wide + ABOVE * capacity + row, all_above, mask=here)
+        tl.store(wide + WORTH_ABOVE * capacity + row, all_worth, mask=here)
+
+
+@triton.jit
+def _smaller(a, b):
+    return tl.minimum(a, b)
+
+
+@triton.jit
+def judge(state, real, wide, losses, capacity, RULE: tl.constexpr, DELTA: tl.constexpr, TILE: tl.constexpr):
+    """Apply the rule in one block: losses, the push of each positive, and what it charges the background above it."""
+    size = tl.minimum(tl.load(state + FOUND), capacity).to(tl.int32)
+    share = 1.0 / tl.maximum(size, 1).to(tl.float64)
+    itself = 0.5 if DELTA > 0 else 1.0
+    total = tl.zeros((), tl.float64)
+    sorting = tl.zeros((), tl.float64)
+    best = tl.full((), 1.0, tl.float64)
+    cumulated = tl.zeros((), tl.float64)
+    for start in range(0, size, TILE):
+        row = start + tl.arange(0, TILE)
+        here = row < size
+        above = tl.load(wide + ABOVE * capacity + row, mask=here, other=1.0)
+        false = tl.load(wide + BACKGROUND * capacity + row, mask=here, other=0.0)
+        if RULE == "ap":
+            # one minus the precision, which falls to its least so far; the pair with itself counts as a whole one
+            error = tl.where(here, false / (above + (1.0 - itself) + false), 1.0)
+            error = tl.minimum(tl.associative_scan(error, 0, _smaller), best)
+            best = tl.min(error, axis=0)
+            error = tl.where(here, error, 0.0)
+            push, smallest = share * error, 1e-10
+            total += tl.sum(push, axis=0)
+        elif RULE == "rank_sort":
+            error = tl.where(false > 1e-10, false / (above + false), 0.0)
+            push, smallest = share * error, 1e-10
+            total += tl.sum(push, axis=0)
+            sorting += tl.sum(tl.load(wide + SORTING * capacity + row, mask=here, other=0.0), axis=0)
+        else:
+            quality = tl.load(real + QUALITY * capacity + row, mask=here, other=0.0).to(tl.float64)
+            boxes = tl.load(wide + WORTH_ABOVE * capacity + row, mask=here, other=0.0) - itself * quality
+            rank = 1.0 + above - itself + false
+            push, smallest = share * tl.where(false > 1e-5, (boxes + false) / rank, 0.0), 1e-5
+            total += tl.sum(share * false / rank, axis=0)
+            weight = tl.where(here, share / rank, 0.0)
+            tl.store(wide + CUMULATED * capacity + row, cumulated + tl.cumsum(weight, axis=0), mask=here)
+            cumulated += tl.sum(weight, axis=0)
+        tl.store(wide + PUSH * capacity + row, push, mask=here)
+        tl.store(real + CHARGE * capacity + row, push / tl.maximum(false, smallest), mask=here)
+    # what is not a number would else go unnoticed
+    alarm = tl.where(tl.load(state + ALARM) > 0, float("nan"), 0.0)
+    tl.store(losses, total + alarm)
+    if RULE == "rank_sort":
+        tl.store(losses + 1, sorting + alarm)
+
+
+@triton.jit
+def hand_out(
+    state,
+    places,
+    real,
+    wide,
+    weights,
+    capacity,
+    COLUMNS: tl.constexpr,
+    RULE: tl.constexpr,
+    DELTA: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLS: tl.constexpr,
+):
+    """Add the charges up: a line for each edge, the pull on each positive by better ones, the weight of each box."""
+    size = tl.minimum(tl.load(state + FOUND), capacity).to(tl.int32)
+    for block in range(tl.program_id(0), tl.cdiv(2 * size, ROWS), tl.num_programs(0)):
+        row = block * ROWS + tl.arange(0, ROWS)
+        here = row < 2 * size
+        edge = tl.load(real + EDGE * capacity + row, mask=here, other=0.0)
+        level = tl.zeros((ROWS, COLS), edge.dtype)
+        slope = tl.zeros((ROWS, COLS), edge.dtype)
+        for start in range(0, size, COLS):
+            column = start + tl.arange(0, COLS)
+            there = column < size
+            score = tl.load(real + SCORE * capacity + column, mask=there, other=float("inf"))
+            charge = tl.load(real + CHARGE * capacity + column, mask=there, other=0.0)
+            level += charge[None, :] * step(edge[:, None] - score[None, :], DELTA)
+            rising = ((score - DELTA)[None, :] <= edge[:, None]) & (edge[:, None] < (score + DELTA)[None, :])
+            slope += tl.where(rising, charge[None, :], 0.0)
+        tl.store(real + LEVEL * capacity + row, tl.sum(level.to(tl.float64), axis=1), mask=here)
+        if DELTA > 0:
+            tl.store(real + SLOPE * capacity + row, tl.sum(slope.to(tl.float64), axis=1) * (0.5 / DELTA), mask=here)
+        if RULE == "rank_sort" and block * ROWS < size:
+            here = row < size
+            score = tl.load(real + SCORE * capacity + row, mask=here, other=-float("inf"))
+            quality = tl.load(real + QUALITY * capacity + row, mask=here, other=0.0)
+            pull = tl.zeros((ROWS, COLS), edge.dtype)
+            for start in range(0, size, COLS):
+                column = start + tl.arange(0, COLS)
+                there = column < size
+                other = tl.load(real + SCORE * capacity + column, mask=there, other=float("inf"))
+                better = tl.load(real + QUALITY * capacity + column, mask=there, other=0.0)
+                charge = tl.load(real + SORTING_CHARGE * capacity + column, mask=there, other=0.0)
+                part = charge[None, :] * step(score[:, None] - other[None, :], DELTA)
+                pull += tl.where(better[None, :] > quality[:, None], part, 0.0)
+            tl.store(wide + PULL * capacity + row, tl.sum(pull.to(tl.float64), axis=1), mask=here)
+        if RULE == "alrp" and block * ROWS < size:
+            here = row < size
+            score = tl.load(real + SCORE * capacity + row, mask=here, other=0.0)
+            # ties count, so the last of them tells
+            begin, end = row, row * 0 + size
+            length = size
+            while length > 0:
+                inside = begin < end
+                middle = (begin + end) // 2
+                tied = inside & (tl.load(real + SCORE * capacity + middle, mask=inside, other=0.0) <= score)
+                begin = tl.where(tied, middle + 1, begin)
+                end = tl.where(inside & ~tied, middle, end)
+                length = length // 2
+            last = tl.maximum(begin - 1, 0)
+            weight = tl.load(wide + CUMULATED * capacity + last, mask=here, other=0.0)
+            place = tl.load(places + capacity + row, mask=here, other=0) // COLUMNS
+            tl.store(weights + place, weight, mask=here)

@@ -1,0 +1,213 @@
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
+"""The two passes over all logits as Triton kernels: each logit is read twice and each gradient written once.
+
+The bin of an entry is named by the last edge that it reaches; below the first edge nothing counts, and the gradient is
+0. Number and offsets of a bin are one integer in fixed point, so that the order of the additions does not matter.
+"""
+
+import triton
+import triton.language as tl
+
+from boxwright.kernels.fused_order import (
+    ALARM,
+    COUNT,
+    EDGE,
+    FOUND,
+    LEVEL,
+    OFFSET,
+    SLOPE,
+    STATE,
+    STEPS,
+    last_reached,
+)
+from boxwright.kernels.fused_rules import PULL, PUSH, SORTING
+
+# more tables than these take longer to add up than they save
+MOST_TABLES = tl.constexpr(128)
+HEAD = tl.constexpr(STATE)
+
+
+@triton.jit
+def _entries(logits, targets, marks, tile, entries, COLUMNS: tl.constexpr, SPARSE: tl.constexpr, TILE: tl.constexpr):
+    """Return where a tile begins, its places in it, its logits, and which of them are background."""
+    first = tile * tl.full((), TILE, tl.int64)
+    at = tl.arange(0, TILE)
+    here = first + at < entries
+    x = tl.load(logits + first + at, mask=here, other=0.0)
+    if SPARSE:
+        row = first // COLUMNS
+        inside = (first - row * COLUMNS).to(tl.int32) + at
+        label = tl.load(targets + row + inside // COLUMNS, mask=here, other=-2)
+        background = here & (label != inside % COLUMNS) & (label != -2)
+    else:
+        word = tl.load(marks + first // 32 + at // 32, mask=here, other=0)
+        background = here & (((word >> (at % 32)) & 1) == 1)
+    return first, at, here, x, background
+
+
+@triton.jit
+def _packing(entries, size, memory, programs, TILE: tl.constexpr):
+    """Return the number of tables, and the bits of a fraction and of a sum of fractions, so that nothing overflows."""
+    tables = tl.minimum(memory // size, MOST_TABLES)
+    tiles = tl.cdiv(entries, TILE)
+    most = tl.cdiv(programs, tables).to(tl.int64) * tl.cdiv(tiles, programs) * TILE
+    bits = 0
+    while most > 0:
+        most = most // 2
+        bits += 1
+    fraction = tl.minimum(63 - 2 * bits, 28)
+    return tables, fraction, bits + fraction
+
+
+@triton.jit
+def tally(
+    logits,
+    targets,
+    marks,
+    state,
+    real,
+    cells,
+    entries,
+    capacity,
+    memory,
+    COLUMNS: tl.constexpr,
+    SPARSE: tl.constexpr,
+    DELTA: tl.constexpr,
+    CELLS: tl.constexpr,
+    TILE: tl.constexpr,
+):
+    """Count the background per edge into several tables."""
+    size = 2 * tl.minimum(tl.load(state + FOUND), capacity).to(tl.int32)
+    programs = tl.num_programs(0)
+    tables, fraction, shift = _packing(entries, tl.maximum(size, 1), memory, programs, TILE)
+    steps = tl.load(state + STEPS).to(tl.int32)
+    edges = real + EDGE * capacity
+    low = tl.load(edges, mask=size > 0, other=float("inf"))
+    high = tl.load(edges + size - 1, mask=size > 0, other=float("inf"))
+    table = state + HEAD + (tl.program_id(0) % tables) * size
+    one = tl.full((), 1, tl.int64) << shift
+    unit = (tl.full((), 1, tl.int32) << fraction).to(tl.float32)
+    lost = tl.zeros((TILE,), tl.int32)
+    for tile in range(tl.program_id(0), tl.cdiv(entries, TILE), programs):
+        _first, _at, _here, x, background = _entries(logits, targets, marks, tile, entries, COLUMNS, SPARSE, TILE)
+        x = x.to(real.dtype.element_ty)
+        wanted = background & (x >= low)
+        edge = last_reached(x, wanted, edges, cells, low, high, steps, CELLS)
+        word = one
+        if DELTA > 0:
+            # wider bins are gaps, in which no ramp rises
+            offset = tl.minimum((x - tl.load(edges + edge, mask=wanted, other=0.0)) * (0.5 / DELTA), 1.0)
+            word = one + (tl.where(wanted, offset, 0.0) * unit + 0.5).to(tl.int64)
+        tl.atomic_add(table + edge, word, mask=wanted, sem="relaxed")
+        lost |= (background & (x != x)).to(tl.int32)
+    if tl.max(lost, axis=0) > 0:
+        tl.store(state + ALARM, 1)
+
+
+@triton.jit
+def join(
+    state,
+    real,
+    entries,
+    capacity,
+    memory,
+    programs,
+    TILE: tl.constexpr,
+    DELTA: tl.constexpr,
+    HEIGHT: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
+    """Add up the tables: number of background and its mean offset from the edge, per edge."""
+    size = 2 * tl.minimum(tl.load(state + FOUND), capacity).to(tl.int32)
+    if tl.program_id(0) * WIDTH < size:
+        tables, fraction, shift = _packing(entries, size, memory, programs, TILE)
+        edge = tl.program_id(0) * WIDTH + tl.arange(0, WIDTH)
+        number = tl.zeros((HEIGHT, WIDTH), tl.int64)
+        offset = tl.zeros((HEIGHT, WIDTH), tl.int64)
+        below = (tl.full((), 1, tl.int64) << shift) - 1
+        for start in range(0, tables, HEIGHT):
+            table = start + tl.arange(0, HEIGHT)
+            here = (table < tables)[:, None] & (edge < size)[None, :]
+            word = tl.load(state + HEAD + table[:, None] * size + edge[None, :], mask=here, other=0)
+            number += word >> shift
+            offset += word & below
+        number = tl.sum(number, axis=0).to(tl.float64)
+        offset = tl.sum(offset, axis=0).to(tl.float64)
+        unit = (tl.full((), 1, tl.int32) << fraction).to(tl.float64)
+        tl.store(real + COUNT * capacity + edge, number, mask=edge < size)
+        mean = offset / (tl.maximum(number, 1.0) * unit) * (2 * DELTA)
+        tl.store(real + OFFSET * capacity + edge, mean, mask=edge < size)
+
+
+@triton.jit
+def write(
+    logits,
+    targets,
+    marks,
+    state,
+    real,
+    cells,
+    upstream,
+    gradient,
+    entries,
+    capacity,
+    COLUMNS: tl.constexpr,
+    SPARSE: tl.constexpr,
+    DELTA: tl.constexpr,
+    CELLS: tl.constexpr,
+    TILE: tl.constexpr,
+):
+    """Write the gradient of the background, and 0 elsewhere."""
+    size = 2 * tl.minimum(tl.load(state + FOUND), capacity).to(tl.int32)
+    steps = tl.load(state + STEPS).to(tl.int32)
+    factor = tl.load(upstream).to(real.dtype.element_ty)
+    edges = real + EDGE * capacity
+    low = tl.load(edges, mask=size > 0, other=float("inf"))
+    high = tl.load(edges + size - 1, mask=size > 0, other=float("inf"))
+    for tile in range(tl.program_id(0), tl.cdiv(entries, TILE), tl.num_programs(0)):
+        first, at, here, x, background = _entries(logits, targets, marks, tile, entries, COLUMNS, SPARSE, TILE)
+        x = x.to(real.dtype.element_ty)
+        wanted = background & (x >= low)
+        edge = last_reached(x, wanted, edges, cells, low, high, steps, CELLS)
+        change = tl.load(real + LEVEL * capacity + edge, mask=wanted, other=0.0)
+        if DELTA > 0:
+            slope = tl.load(real + SLOPE * capacity + edge, mask=wanted, other=0.0)
+            # beyond the last ramp the slope is 0, and scores have no bound
+            offset = tl.minimum(x - tl.load(edges + edge, mask=wanted, other=0.0), 2.0 * DELTA)
+            change += slope * tl.where(wanted, offset, 0.0)
+        tl.store(gradient + first + at, narrow(change * factor, gradient.dtype.element_ty), mask=here)
+
+
+@triton.jit
+def place(
+    state,
+    places,
+    wide,
+    upstream,
+    upstream_sorting,
+    gradient,
+    capacity,
+    SORTED: tl.constexpr,
+    TILE: tl.constexpr,
+):
+    """Write the gradient of the positives."""
+    size = tl.minimum(tl.load(state + FOUND), capacity).to(tl.int32)
+    row = tl.program_id(0) * TILE + tl.arange(0, TILE)
+    here = row < size
+    change = -tl.load(upstream).to(tl.float64) * tl.load(wide + PUSH * capacity + row, mask=here, other=0.0)
+    if SORTED:
+        pull = tl.load(wide + PULL * capacity + row, mask=here, other=0.0)
+        pull -= tl.load(wide + SORTING * capacity + row, mask=here, other=0.0)
+        change += tl.load(upstream_sorting).to(tl.float64) * pull
+    at = tl.load(places + capacity + row, mask=here, other=0)
+    tl.store(gradient + at, narrow(change, gradient.dtype.element_ty), mask=here)
+
+
+@triton.jit
+def narrow(value, dtype: tl.constexpr):
+    """Convert gradients; those in float16 end at its largest value instead of at infinity."""
+    if dtype == tl.float16:
+        value = tl.minimum(tl.maximum(value, -65504.0), 65504.0)
+    if dtype != tl.float64:
+        value = value.to(tl.float32)  # from which there is a way to every narrower type
+    return value.to(dtype)
