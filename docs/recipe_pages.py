@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from boxwright.recipes import Recipe, load_recipe
+from boxwright.recipes.two_stage import TwoStageRecipe
 
 DOCS = Path(__file__).parent
 RESULTS = DOCS.parent / "benchmarks" / "results"
@@ -45,6 +46,7 @@ TITLES = {
     "nanodet-plus": "NanoDet-Plus",
     "tood": "TOOD",
     "ssd": "SSD",
+    "faster-rcnn": "Faster R-CNN",
 }
 
 WHAT = {
@@ -105,6 +107,47 @@ softmax over classes and background. Every object gets its best default box and 
 background only the **hard negatives** count: in each image three per matched box, those with the largest loss. 8732
 boxes on 38, 19, 10, 5, 3 and 1 cells a side at 300 px; any timm backbone, with VGG-16 as published.
 Liu et al. 2016, [arXiv:1512.02325](https://arxiv.org/abs/1512.02325).""",
+    "faster-rcnn": """\
+Two stages on one backbone. A small **proposal network** says which anchors hold an object of any class and where; the
+best of its boxes, without duplicates, are **regions**, and a second head looks at the features of each (RoIAlign) and
+says which class it holds and where exactly. Either stage learns from a random sample of each image, so that background
+does not drown the objects. Ren et al. 2015, [arXiv:1506.01497](https://arxiv.org/abs/1506.01497); with a feature
+pyramid Lin et al. 2017, [arXiv:1612.03144](https://arxiv.org/abs/1612.03144).""",
+}
+
+MORE = {
+    "faster-rcnn": """\
+## Two regimes
+
+```bash
+boxwright train --data PATH --recipe faster-rcnn-tiny                                      # both stages together
+boxwright train --data PATH --recipe faster-rcnn-tiny --set schedule.regime=alternating    # in turn
+```
+
+| `schedule.regime` | what is trained | on |
+|---|---|---|
+| `joint` | backbone, proposals and regions in every step; no gradient passes through the proposals' coordinates | |
+| `alternating` | 1. backbone and proposals | |
+| | 2. a second backbone, from its own start, and regions | the proposals of step 1 |
+| | 3. proposals, from their start | the backbone and neck of step 2, which no longer change |
+| | 4. regions, from where step 2 left them | the same backbone and neck, and the proposals of step 3 |
+
+Each step of the four takes the recipe's epochs and schedule and has a checkpoint of its own: `steps/1-proposals`,
+`steps/2-regions` and `steps/3-proposals` in the run folder, and the run's own. Stopped or killed in any of them,
+`boxwright train --resume RUN` goes on there.
+
+## As first published
+
+`faster-rcnn-vgg16` has one level of stride 16 with the first nine anchors in whole pixels, a softmax over "object" and
+"background", proposals of at least 16 pixels and 128 regions per image. Both recipes take any backbone; of one level
+with `--set detector.backbone.levels=[4] --set detector.neck.type=bare`. `detector.regions.class_agnostic=true` predicts
+one box per region instead of one per class.
+
+Assigner, classification and box loss of each stage are swapped by `criterion.rpn` and `criterion.roi`; online hard
+example mining is `--set criterion.roi.sampler.type=hard-example`. What does not fit is refused with the reason: an
+assigner that needs a grid cannot match proposals, a ranking loss cannot average over images.
+
+""",
 }
 
 # COCO val2017, ResNet-50, 12 epochs unless said otherwise
@@ -119,6 +162,7 @@ PUBLISHED = {
     "tood": "42.4",
     "nanodet": "20.6 (320 px, 280 epochs)",
     "nanodet-plus": "30.4 (416 px, 300 epochs)",
+    "faster-rcnn": "37.4",
     "ssd": "25.1 (300 px, 65 epochs)",
 }
 
@@ -133,6 +177,8 @@ def part(value: Any, *fields: str) -> str:
 
 def parts(recipe: Recipe) -> dict[str, str]:
     """List what a recipe is made of."""
+    if isinstance(recipe, TwoStageRecipe):
+        return two_stage_parts(recipe)
     network, criterion = recipe.detector, recipe.criterion
     rows = {
         "backbone": network.backbone.name,
@@ -154,6 +200,27 @@ def parts(recipe: Recipe) -> dict[str, str]:
     return rows
 
 
+def two_stage_parts(recipe: TwoStageRecipe) -> dict[str, str]:
+    """List what a recipe of two stages is made of."""
+    network = recipe.detector
+    found = network.proposals
+    rows = {
+        "backbone": network.backbone.name,
+        "neck": part(network.neck, "channels"),
+        "head": part(network.head, "convs", "channels"),
+        "priors": part(network.priors, "octave_base", "scales_per_octave", "offset"),
+        "boxes as": part(network.coder),
+        "proposals": f"{found.train_post_nms} in training, {found.post_nms} at inference",
+        "regions": part(network.regions, "channels", "pool_size"),
+        "their boxes as": part(network.region_coder, "stds"),
+    }
+    for name, stage in (("rpn", recipe.criterion.rpn), ("roi", recipe.criterion.roi)):
+        rows[f"{name}: assigner"] = part(stage.assigner, "positive_iou", "negative_iou", "count", "positive_fraction")
+        rows[f"{name}: classification"] = part(stage.classification)
+        rows[f"{name}: boxes"] = part(stage.box, "sigma")
+    return rows
+
+
 def training(recipe: Recipe) -> dict[str, str]:
     """List how a recipe trains."""
     data, optimizer, schedule = recipe.data, recipe.optimizer, recipe.schedule
@@ -171,6 +238,16 @@ def training(recipe: Recipe) -> dict[str, str]:
 def picture(recipe: Recipe) -> str:
     """Draw the parts of a recipe: the network in a row, what trains it below."""
     rows = parts(recipe)
+    if isinstance(recipe, TwoStageRecipe):
+        neck = recipe.detector.neck.type
+        network = ["image", rows["backbone"], neck, "rpn head", "proposals", "regions", "detections"]
+        stages = {"rpn": recipe.criterion.rpn, "roi": recipe.criterion.roi}.items()
+        losses = [
+            f"{name}: {text.replace('cross-entropy', 'CE')}"
+            for name, stage in stages
+            for text in (f"{stage.assigner.type} assigner", stage.classification.type, stage.box.type)
+        ]
+        return _drawn(network, losses)
     neck = rows["neck"] if "[" not in rows["neck"] else recipe.detector.neck.type  # what fits its box
     network = ["image", rows["backbone"], neck, f"{recipe.detector.head.type} head", "detections"]
     losses = [
@@ -181,6 +258,10 @@ def picture(recipe: Recipe) -> str:
     below = [f"assigner: {rows['assigner'].partition(',')[0]}", *losses]
     if rows["guide"]:
         below.insert(0, f"guide: {rows['guide'].partition(',')[0]} head")
+    return _drawn(network, below)
+
+
+def _drawn(network: list[str], below: list[str]) -> str:
     drawn = [*_row(network, 20, "#dbeafe", arrows=True), *_row(below, 110, "#fee2e2", arrows=False)]
     drawn += ['<text x="20" y="94" fill="#b91c1c">in training: the criterion</text>']
     frame = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 960 170" font-family="sans-serif" font-size="13">'
@@ -251,7 +332,7 @@ def page(name: str) -> str:
             if ours.get(key) or small.get(key):
                 text += f"| {key} | {ours.get(key, '')} | {small.get(key, '')} |\n"
     text += f"\n`boxwright recipes show {name}` prints every field; the file says where each value was published.\n"
-    text += "\n## Numbers\n\n"
+    text += f"\n{MORE.get(name, '')}## Numbers\n\n"
     if name in PUBLISHED:
         text += f"Published on COCO val2017: AP {PUBLISHED[name]}. Measured here:\n\n"
     return text + numbers([f"{name}-tiny", name])
@@ -259,7 +340,7 @@ def page(name: str) -> str:
 
 def files() -> dict[Path, str]:
     """Every page and picture with what it should hold."""
-    index = "# Recipes\n\nThe dense detectors, each a recipe as published and one for a CPU.\n\n"
+    index = "# Recipes\n\nThe detectors, each a recipe as published and one for a CPU.\n\n"
     index += "| recipe | system |\n|---|---|\n"
     written = {}
     for name, title in TITLES.items():
