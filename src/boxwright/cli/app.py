@@ -7,7 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 import boxwright
-from boxwright.cli import darknet, data, demo, evaluate, export, inspect, predict, recipes, train
+from boxwright.cli import compare, darknet, data, demo, evaluate, export, inspect, predict, recipes, train
 from boxwright.errors import BoxwrightError
 from boxwright.extras import needs_extra
 
@@ -61,6 +61,7 @@ app.command("eval")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("export")(export.export)
 app.command("inspect")(inspect.inspect)
+app.command("compare")(compare.compare)
 app.add_typer(data.app, name="data")
 app.add_typer(darknet.app, name="darknet")
 app.add_typer(recipes.app, name="recipes")

@@ -1,5 +1,7 @@
 """Open a data set of any known format: parsed once, judged by the rules, cached, and handed out lazily by split."""
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -88,6 +90,19 @@ class DataIndex:
         """Return the number of objects of each class, crowd regions left out, (C,) int64."""
         _, labels, crowd, _ = self.split(split).columns()
         return torch.bincount(torch.from_numpy(labels[crowd == 0].astype("int64")), minlength=len(self.class_names))
+
+    def fingerprint(self, *splits: str) -> str:
+        """Return a digest of classes, image names, annotations and image file sizes, wherever the data set lies."""
+        digest = hashlib.sha256(json.dumps([self.class_names, self.category_ids]).encode())
+        for name in splits:
+            records = self.split(name)
+            for position, record in enumerate(records):
+                size = record.path.stat().st_size if record.path.is_file() else -1
+                facts = (name, records.name(position), record.image_id, record.width, record.height, size)
+                digest.update(repr(facts).encode())
+                for values in (record.boxes, record.labels, record.crowd, record.area):
+                    digest.update(values.numpy().tobytes())
+        return digest.hexdigest()[:24]
 
     def statistics(self) -> Statistics:
         """Return the counts of images, objects, classes and sizes."""

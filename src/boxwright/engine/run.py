@@ -87,6 +87,11 @@ class Run:
         return dict(self._json("data.json"))
 
     @property
+    def environments(self) -> list[dict[str, Any]]:
+        """Where it ran: at the start and at every resume."""
+        return list(self._json("environment.json"))
+
+    @property
     def weights_path(self) -> Path:
         """The best weights, else the last.
 
@@ -131,6 +136,14 @@ class Run:
                 yield json.loads(line)
             except json.JSONDecodeError:
                 return
+
+    def predictions(self) -> list[dict[str, Any]]:
+        """Return what the best checkpoint found in the validation images, in COCO's results format.
+
+        Raises:
+            RunError: the run has not been evaluated yet, or there was nothing to find.
+        """
+        return list(self._json("predictions.json"))
 
     def rewind(self, step: int) -> None:
         """Drop the metrics of steps after `step`, which a resume will take again."""

@@ -27,7 +27,7 @@ from boxwright.engine.run import Run
 from boxwright.errors import DataError, RecipeError, RunError
 from boxwright.recipes import Recipe, build_detector, load_recipe
 
-__all__ = ["RUNS", "train"]
+__all__ = ["RUNS", "build_loaders", "train"]
 
 RUNS = Path("runs")  # where new runs go, below the working directory
 
@@ -112,7 +112,7 @@ def train(
     for line in (index.describe(), *index.notes, f"run: {path}, {fabric.strategy.precision.precision}"):
         _print(console, line)
     recipe = settle_anchors(recipe, index.split("train"))
-    training, validation = _loaders(fabric, recipe, index, bool(source["skip_bad"]), console)
+    training, validation = build_loaders(fabric, recipe, index, bool(source["skip_bad"]), console)
     seed_everything(recipe.train.seed)
     build: Any = partial(build_detector, recipe, index.class_names, class_counts=index.class_counts("train"))
     detector = build(pretrained=False if Run(path).state_file.exists() else None)
@@ -185,10 +185,17 @@ def _new_folder(output: str | Path | None, recipe: Recipe) -> Path:
     return next(folder for folder in map(RUNS.joinpath, names) if not folder.exists())
 
 
-def _loaders(
-    fabric: Fabric, recipe: Recipe, index: DataIndex, skip_bad: bool, console: Console | None
+def build_loaders(
+    fabric: Fabric, recipe: Recipe, index: DataIndex, skip_bad: bool = False, console: Console | None = None
 ) -> tuple[Loader, Loader]:
-    """Build the loaders of this process; its micro-batch is its share of the recipe's batch size."""
+    """Build the loaders of this process for training and validation.
+
+    A micro-batch of this process is its share of the recipe's batch size.
+
+    Raises:
+        RecipeError: the batch size cannot be shared.
+        DataError: an image cannot be read, and `skip_bad` is not set.
+    """
     config, shares = recipe.data, recipe.train.accumulate * fabric.world_size
     if config.batch_size % shares:
         raise RecipeError(

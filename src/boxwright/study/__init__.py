@@ -1,7 +1,8 @@
-"""Instruments: what a criterion does with a data set."""
+"""Instruments: what a criterion does with a data set, and which is better there."""
 
 from boxwright.study.ambiguity import ambiguous_csv
+from boxwright.study.comparison import compare
 from boxwright.study.html import inspect_page
 from boxwright.study.report import inspect_data
 
-__all__ = ["ambiguous_csv", "inspect_data", "inspect_page"]
+__all__ = ["ambiguous_csv", "compare", "inspect_data", "inspect_page"]

@@ -1,0 +1,184 @@
+"""The tables of a comparison's page: complete without a script, sorted and filtered by one."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import Any, Final
+
+from boxwright.study.tables import Column, table
+
+__all__ = ["classes", "errors", "pairs", "recipes", "runs"]
+
+_SIZES: Final = ("AP_small", "AP_medium", "AP_large")
+_TITLES: Final = {"AP_small": "AP small", "AP_medium": "AP medium", "AP_large": "AP large"}
+
+
+def recipes(report: Mapping[str, Any]) -> str:
+    """Write the main table: a row for each recipe."""
+    found, metrics = report["recipes"], report["metrics"]
+    best = {name: _highest([recipe["metrics"][name]["mean"] for recipe in found]) for name in metrics}
+    columns = [
+        *(_TITLES.get(name, name) for name in metrics),
+        "calibration error",
+        "ms per step",
+        "peak MB",
+        "parameters",
+    ]
+    rows = []
+    for index, recipe in enumerate(found):
+        cells = [
+            _spread(
+                recipe["metrics"][name], name, best=len(found) > 1 and recipe["metrics"][name]["mean"] == best[name]
+            )
+            for name in metrics
+        ]
+        cells.append(_spread(recipe["calibration_error"], "calibration"))
+        cells.append(_spread(recipe["seconds_per_step"], "step", 1e3, ".0f"))
+        cells.append(_spread(recipe["peak_memory"], "memory", 1e-6, ",.0f", deviation=False))
+        cells.append(_number(recipe.get("parameters"), "parameters", ",d"))
+        rows.append(_row(_name(index, recipe["name"]), cells, f'data-recipe="{index}"'))
+    caption = f"<b>COCO’s numbers</b> on {report['data']['images']:,} images"
+    return _table("recipes sortable", caption, "recipe", columns, rows)
+
+
+def pairs(report: Mapping[str, Any]) -> str:
+    """Write the table of differences, the largest first."""
+    names = [recipe["name"] for recipe in report["recipes"]]
+    rows = []
+    for pair in sorted(report["pairs"], key=lambda pair: -abs(pair["difference"])):
+        first, second = pair["first"], pair["second"]
+        ahead, behind = (first, second) if pair["difference"] >= 0 else (second, first)
+        decided = f'<span class="yes">{escape(names[ahead])}</span>' if pair["significant"] else "nobody"
+        cells = [
+            _number(abs(pair["difference"]), "difference", ".3f"),
+            _interval(pair["interval"], pair["difference"] < 0, "interval"),
+            _interval(pair["image_interval"], pair["difference"] < 0, "image-interval"),
+            _number(pair["p_corrected"], "p", ".3f"),
+            f'<td class="words" data-k="ahead">{decided}</td>',
+            _number(pair["seeds_needed"], "seeds", "d"),
+            _number(pair["images_needed"], "images", ",d"),
+        ]
+        label = f"{_name(ahead, names[ahead])} over {_name(behind, names[behind])}"
+        rows.append(_row(label, cells, f'data-pair="{first} {second}"'))
+    heads = [
+        "AP difference",
+        "95 % interval",
+        "by images alone",
+        "p, corrected",
+        "ahead for certain",
+        "or with seeds",
+        "or with images",
+    ]
+    caption = "<b>Pairs</b> the last columns say how many seeds, or how many validation images, would settle it"
+    return _table("pairs sortable", caption, "pair", heads, rows)
+
+
+def classes(report: Mapping[str, Any]) -> str:
+    """Write AP by class beside the number of objects."""
+    found = report["recipes"]
+    rows = []
+    for kind in report["data"]["classes"]:
+        cells = [_number(kind["train"], "train", ",d"), _number(kind["val"], "val", ",d")]
+        for index, recipe in enumerate(found):
+            values = recipe["classes"][kind["name"]]
+            cells.append(_spread(values, f"ap{index}", style="heat", attributes=f' data-recipe="{index}"'))
+        rows.append(_row(escape(kind["name"]), cells))
+    caption = "<b>AP by class</b> with the objects to learn from and those it is measured on"
+    return _table(
+        "classes sortable", caption, "class", ["training objects", "validation objects", *_names(found)], rows, 2
+    )
+
+
+def errors(report: Mapping[str, Any]) -> str:
+    """Write the cost and number of errors of each kind."""
+    found = report["recipes"]
+    rows = []
+    for kind in report["kinds"]:
+        cells = []
+        for index, recipe in enumerate(found):
+            cost, count = recipe["errors"]["cost"][kind], recipe["errors"]["counts"][kind]
+            number = "" if count["mean"] is None else f' <span class="pm">{count["mean"]:,.0f}×</span>'
+            cells.append(_spread(cost, f"cost{index}", after=number, attributes=f' data-recipe="{index}"'))
+        rows.append(_row(kind, cells))
+    caption = "<b>AP50 that errors cost</b> and how many there are in a run"
+    return _table("errors sortable", caption, "kind", _names(found), rows, 0)
+
+
+def runs(report: Mapping[str, Any]) -> str:
+    """Write a row for each run."""
+    rows = []
+    for index, recipe in enumerate(report["recipes"]):
+        for run in recipe["runs"]:
+            cells = [
+                _number(run["seed"], "seed", "d"),
+                _number(run["metrics"]["AP"], "AP", ".3f"),
+                _number(run["metrics"]["AP50"], "AP50", ".3f"),
+                _number(run["operating_score"], "score", ".2f"),
+                f'<td class="words">{escape(run["machine"])}</td>',
+                f'<td class="words">torch {escape(str(run["packages"].get("torch", "?")))}</td>',
+                f'<td class="words"><code>{escape(run["path"])}</code></td>',
+            ]
+            rows.append(_row(_name(index, recipe["name"]), cells, f'data-recipe="{index}"'))
+    heads = ["seed", "AP", "AP50", "score of best F1", "machine", "with", "folder"]
+    return _table("runs sortable", "<b>Runs</b>", "recipe", heads, rows)
+
+
+def _table(
+    kind: str, caption: str, head: str, columns: Sequence[str], rows: Iterable[str], per_recipe: int | None = None
+) -> str:
+    """Write a table; `per_recipe` is the number of columns before those of the recipes, which can be hidden."""
+    written = table(kind, caption, head, [Column("", "", title) for title in columns], rows)
+    for index, title in enumerate(columns[per_recipe:] if per_recipe is not None else ()):
+        old = f'<th scope="col">{escape(title)}</th>'
+        written = written.replace(old, f'<th scope="col" data-recipe="{index}">{_name(index, title)}</th>', 1)
+    return written
+
+
+def _row(label: str, cells: Iterable[str], attributes: str = "") -> str:
+    return f'<tr {attributes}><th scope="row">{label}</th>{"".join(cells)}</tr>'
+
+
+def _name(index: int, name: str) -> str:
+    return f'<span class="key c{index}"></span>{escape(name)}'
+
+
+def _names(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [recipe["name"] for recipe in found]
+
+
+def _spread(
+    values: Mapping[str, Any],
+    key: str,
+    factor: float = 1,
+    form: str = ".3f",
+    *,
+    best: bool = False,
+    deviation: bool = True,
+    style: str = "",
+    after: str = "",
+    attributes: str = "",
+) -> str:
+    """A cell with mean ± deviation, sorted by the mean."""
+    mean, apart = values["mean"], values["deviation"]
+    classes = " ".join(filter(None, ("best" if best else "", style)))
+    attributes += f' class="{classes}"' if classes else ""
+    if mean is None:
+        return f'<td data-k="{key}" data-v=""{attributes}>–</td>'
+    heat = f' style="--heat:{mean:.3f}"' if "heat" in style else ""
+    spread = f' <span class="pm">± {factor * apart:{form}}</span>' if deviation and apart is not None else ""
+    return f'<td data-k="{key}" data-v="{mean!r}"{attributes}{heat}>{factor * mean:{form}}{spread}{after}</td>'
+
+
+def _number(value: float | None, key: str, form: str) -> str:
+    known = "" if value is None else repr(value)
+    return f'<td data-k="{key}" data-v="{known}">{"–" if value is None else f"{value:{form}}"}</td>'
+
+
+def _interval(interval: Sequence[float] | None, turned: bool, key: str) -> str:
+    if interval is None:
+        return f'<td data-k="{key}" data-v="">–</td>'
+    low, high = (-interval[1], -interval[0]) if turned else interval
+    return f'<td data-k="{key}" data-v="{low!r}">{low:+.3f} … {high:+.3f}</td>'
+
+
+def _highest(values: Iterable[float | None]) -> float | None:
+    return max((value for value in values if value is not None), default=None)

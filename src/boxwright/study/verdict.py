@@ -1,0 +1,60 @@
+"""The verdict of a comparison in words: who wins, and what would settle it where nobody does."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+__all__ = ["pair_words", "verdict_words"]
+
+
+def verdict_words(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `headline`, `text`, and `settle`: for every undecided pair with a leader, what would decide it."""
+    recipes, pairs = report["recipes"], report["pairs"]
+    names = [recipe["name"] for recipe in recipes]
+    means = [recipe["metrics"]["AP"]["mean"] for recipe in recipes]
+    best = max(range(len(names)), key=lambda index: means[index])
+    if len(names) == 1:
+        return {"headline": f"{names[0]}: AP {means[0]:.3f}", "text": "", "settle": []}
+    seeds = min(len(recipe["runs"]) for recipe in recipes)
+    if report["winner"] is not None:
+        second = max(mean for index, mean in enumerate(means) if index != best)
+        return {
+            "headline": f"{names[best]} wins",
+            "text": f"Its AP of {means[best]:.3f} is {means[best] - second:.3f} above the next, and it is ahead of "
+            "each other recipe by more than seeds and images can explain.",
+            "settle": [],
+        }
+    if seeds < 2:
+        text = "One seed says nothing about how much another seed would change. Give at least --seeds 3."
+        return {"headline": "No winner can be named", "text": text, "settle": []}
+    others = [name for index, name in enumerate(names) if index in report["leaders"] and index != best]
+    rest = [name for index, name in enumerate(names) if index not in report["leaders"]]
+    text = f"{names[best]} has the highest AP, {means[best]:.3f}, but {_list(others)} {_lie(others)} within the noise."
+    if rest:
+        text += f" {_list(rest)} {_is(rest)} worse for certain."
+    undecided = [pair for pair in pairs if best in (pair["first"], pair["second"]) and not pair["significant"]]
+    return {"headline": "No winner", "text": text, "settle": [pair_words(pair, names) for pair in undecided]}
+
+
+def pair_words(pair: Mapping[str, Any], names: Sequence[str]) -> str:
+    """Say what would settle an undecided pair."""
+    who = f"{names[pair['first']]} and {names[pair['second']]} (difference {abs(pair['difference']):.3f})"
+    ways = []
+    if pair["seeds_needed"] is not None:
+        ways.append(f"{pair['seeds_needed']} seeds")
+    if pair["images_needed"] is not None:
+        ways.append(f"{pair['images_needed']:,} validation images")
+    if ways:
+        return f"{who}: a difference of this size would be settled by {' or '.join(ways)}."
+    return f"{who}: so small that neither 100 seeds nor a thousand times the images would settle it alone."
+
+
+def _list(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _lie(names: Sequence[str]) -> str:
+    return "lies" if len(names) == 1 else "lie"
+
+
+def _is(names: Sequence[str]) -> str:
+    return "is" if len(names) == 1 else "are"
