@@ -53,7 +53,7 @@ def bins() -> str:
     random = torch.Generator().manual_seed(0)
     background = (torch.randn(60, generator=random) * 1.3 - 1.2).clamp(LOW, HIGH).tolist()
     parts += [f'<circle cx="{across(x):.1f}" cy="204" r="2.5" fill="{GREY}" fill-opacity="0.7"/>' for x in background]
-    return svg([*parts, text(WIDTH - 90, 216, "background")])
+    return svg([*parts, text(20, 218, "background"), text(WIDTH - 70, 218, "score →")])
 
 
 def gradients() -> str:
@@ -61,16 +61,22 @@ def gradients() -> str:
     logits = torch.tensor([2.6, 0.3, -1.0, 1.2, -0.4, -1.4, -2.0, -2.5, -2.9, -3.3, -3.7], requires_grad=True)
     targets = (torch.arange(len(logits)) < 3).float()
     losses = {"AP-Loss": ap_loss(logits, targets), "focal loss": sigmoid_focal_loss(logits, targets, reduction="sum")}
-    parts = [text(20, 18, "push on every score (positives blue, background red), each loss scaled to its largest")]
+    parts = [
+        text(
+            20,
+            18,
+            "push on every score: positives (blue) up, background (red) down; each loss scaled to its largest",
+        )
+    ]
     for row, (name, loss) in enumerate(losses.items()):
         (push,) = torch.autograd.grad(-loss, logits)
         base = 95 + 90 * row
         parts += [line(20, base, WIDTH - 20, base, GREY, 1), text(20, base - 48, name)]
         for score, amount, positive in zip(logits.tolist(), (push / push.abs().max()).tolist(), targets, strict=True):
-            color = BLUE if positive else RED
+            color, at = (BLUE, base - 9) if positive else (RED, base + 9)
             parts.append(f'<circle cx="{across(score):.1f}" cy="{base}" r="4" fill="{color}"/>')
-            parts.append(line(across(score), base - 8, across(score) + 60 * amount, base - 8, color, 3))
-    return svg(parts)
+            parts.append(line(across(score), at, across(score) + 60 * amount, at, color, 3))
+    return svg([*parts, text(WIDTH - 70, 215, "score →")])
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 import importlib.util
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,10 @@ WORKER = Path(__file__).with_name("ranking_processes.py")
 
 @pytest.mark.parametrize(
     ("bounds", "without_objects"),
-    [((0, 2, 4), ()), ((0, 3, 3, 4), ()), ((0, 1, 3, 4), (0,))],
-    ids=["two", "three, one without an image", "three, one without an object"],
+    [((0, 2, 4), ()), ((0, 3, 3, 4), ()), ((0, 1, 3, 4), (0,)), ((0, 0, 4), range(4))],
+    ids=["two", "three, one without an image", "three, one without an object", "two, no object at all"],
 )
-def test_processes_agree_with_one(tmp_path: Path, bounds: tuple[int, ...], without_objects: tuple[int, ...]) -> None:
+def test_processes_agree_with_one(tmp_path: Path, bounds: tuple[int, ...], without_objects: Sequence[int]) -> None:
     specification = importlib.util.spec_from_file_location("ranking_processes", WORKER)
     worker = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(worker)
