@@ -73,6 +73,15 @@ def test_every_precision_equals_the_loop(dtype: torch.dtype, delta: float) -> No
         assert (change - update).norm() < tolerance * update.norm()
 
 
+def test_sorting_keeps_its_digits_in_float32() -> None:
+    logits, quality = torch.randn(5000).requires_grad_(), torch.rand(5000).clamp(min=0.05)
+    positive = torch.rand(5000) < 0.01
+    _, sorting = rank_sort_loss(logits, torch.where(positive, quality, 0), delta=0.001)
+    wide = logits.detach().double()
+    update = ranking_reference.rank_sort(wide, positive, ~positive, quality.double(), 0.001)[3]
+    assert (torch.autograd.grad(sorting, logits)[0] - update).norm() < 2e-7 * update.norm()
+
+
 def test_both_signals_reach_the_logits() -> None:
     logits = torch.tensor([2.0, 1.0, -1.0], requires_grad=True)
     _, sorting = rank_sort_loss(logits, torch.tensor([0.3, 0.9, 0.0]))

@@ -147,6 +147,15 @@ def test_module_refuses_weights_and_metric_counts_hard() -> None:
     assert average_precision(logits, torch.full((3,), -1)) == 0
 
 
+@pytest.mark.parametrize("shape", [(0, 3), (4, 0)])
+def test_nothing_to_rank(shape: tuple[int, int]) -> None:
+    logits = torch.randn(shape, requires_grad=True)
+    for targets in (torch.full(shape[:1], -1), torch.zeros(shape)):
+        loss = ap_loss(logits, targets)
+        assert loss == 0
+        assert gradient(loss, logits).shape == shape
+
+
 def test_a_logit_that_is_no_number_shows_in_the_loss() -> None:
     for place in (0, 5):
         logits = torch.randn(10)

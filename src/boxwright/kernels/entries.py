@@ -54,12 +54,12 @@ class Entries:
             capacity: how many positives to make room for, without waiting for their number, where there is Triton;
                 None to wait for it.
         """
-        columns = inputs.shape[-1]
         sparse = targets.ndim < inputs.ndim
+        rows, columns = inputs.shape[:-1].numel(), inputs.shape[-1]
         if not sparse and scope == "batch":
-            columns = 1
-        logits = inputs.detach().reshape(-1, columns).contiguous()
-        goal = (targets.detach().reshape(-1) if sparse else targets.detach().reshape(-1, columns)).contiguous()
+            rows, columns = inputs.numel(), 1
+        logits = inputs.detach().reshape(rows, columns).contiguous()
+        goal = targets.detach().reshape(rows if sparse else (rows, columns)).contiguous()
         bits = None
         if capacity is not None:
             from boxwright.kernels.fused_positives import find

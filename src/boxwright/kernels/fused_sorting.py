@@ -31,7 +31,7 @@ def sorting_errors(ranking: Ranking, lack: Tensor) -> tuple[Tensor, Tensor]:
 
 def _weigh(ranking: Ranking, values: Tensor, above: bool) -> Tensor:
     """(P,) float64 sums of values (P,) of the worse ones above each positive, or of the better ones below it."""
-    scores, group = ranking.scores, ranking.group
+    scores, group = ranking.ramps.thresholds, ranking.group
     size, delta = len(scores), ranking.ramps.delta
     counted = torch.arange(1, size + 1, device=scores.device).where(ranking.share > 0, 0)
     out = torch.zeros_like(values)

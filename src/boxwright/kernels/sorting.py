@@ -10,7 +10,7 @@ from boxwright.kernels.error_driven import Ranking
 __all__ = ["sorting_error", "sorting_errors"]
 
 # pairs of positives that are compared at once
-TILE = 2**17
+TILE = 2**16
 SMALLEST = 1e-10
 
 
@@ -27,24 +27,24 @@ def sorting_errors(ranking: Ranking, lack: Tensor) -> tuple[Tensor, Tensor]:
         from boxwright.kernels.fused_sorting import sorting_errors as fused
 
         return fused(ranking, lack)
-    scores, quality, group, share = ranking.scores, ranking.quality, ranking.group, ranking.share
-    delta, missing = ranking.ramps.delta, (1 - quality).to(scores.dtype)
-    worth = torch.stack([torch.ones_like(missing), missing], 1)
+    # in float64 throughout: the error is a small difference of two means
+    scores, quality, group, share = ranking.ramps.thresholds, ranking.quality, ranking.group, ranking.share
+    delta = ranking.ramps.delta
+    worth = torch.stack([torch.ones_like(quality), 1 - quality], 1)
     errors, pull = [share[:0]], torch.zeros_like(share)
     rows = max(1, TILE // max(len(scores), 1))
     for start in range(0, len(scores), rows):
         own = slice(start, start + rows)
         above = scores - scores[own, None]  # (r, P)
-        above = above.mul_(0.5 / delta).add_(0.5).clamp_(0, 1) if delta > 0 else (above >= 0).to(scores.dtype)
+        above = above.mul_(0.5 / delta).add_(0.5).clamp_(0, 1) if delta > 0 else (above >= 0).double()
         worse = quality < quality[own, None]
         if group is not None:
             worse &= group == group[own, None]
         above.mul_(worse)
-        misplaced, misplaced_lack = (above @ worth).double().unbind(1)
+        misplaced, misplaced_lack = (above @ worth).unbind(1)
         error = sorting_error(ranking.above[own], lack[own], misplaced, misplaced_lack)
         errors.append(error)
-        charge = share[own] * error / misplaced.clamp(min=SMALLEST)
-        pull += (charge.to(scores.dtype) @ above).double()
+        pull += (share[own] * error / misplaced.clamp(min=SMALLEST)) @ above
     return torch.cat(errors), pull
 
 
