@@ -1,16 +1,19 @@
 """Time and memory of the box losses and of pairwise overlaps beside torchvision's, interleaved in one process.
 
-    python benchmarks/box_losses.py            # 1,000,000 pairs forward and backward; 100 x 8,400 overlaps forward
+    python benchmarks/box_losses.py
 
-Ratios and peaks as in `benchmarks/losses.py`; the peak of overlaps is in units of their result.
+1,000,000 pairs and the distributions of 50,000 boxes forward and backward, 100 x 8,400 overlaps forward. Ratios and
+peaks as in `benchmarks/losses.py`; the peak of overlaps is in units of their result.
 """
 
 import argparse
 import json
 import platform
+from functools import partial
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 import torchvision
 from torch import Tensor
 from torchvision import ops
@@ -24,14 +27,19 @@ OURS = {
     "GIoU": losses.giou_loss,
     "DIoU": losses.diou_loss,
     "CIoU": losses.ciou_loss,
+    "CIoU, classic": partial(losses.ciou_loss, version="classic"),
+    "CIoU, torchvision": partial(losses.ciou_loss, version="torchvision"),
     "EIoU": losses.eiou_loss,
     "SIoU": losses.siou_loss,
     "MPDIoU": losses.mpdiou_loss,
     "Wise-IoU": losses.wise_iou_loss,
     "normalised Wasserstein": losses.normalized_wasserstein_loss,
     "bounded IoU": losses.bounded_iou_loss,
+    "L1": losses.l1_loss,
     "smooth L1": losses.smooth_l1_loss,
+    "sigma smooth L1": losses.sigma_smooth_l1_loss,
     "balanced L1": losses.balanced_l1_loss,
+    "GHM-R": lambda boxes, targets, reduction: losses.GHMRLoss(reduction=reduction)(boxes, targets),
 }
 
 
@@ -64,6 +72,27 @@ def pairs(count: int) -> tuple[Tensor, dict[str, Run]]:
     return boxes, runs
 
 
+def distributions(count: int, bins: int) -> tuple[Tensor, dict[str, Run]]:
+    """Logits (count, 4, bins) and the calls, the baseline, cross-entropy to one bin, first."""
+    logits = torch.randn(count, 4, bins, requires_grad=True)
+    targets = torch.rand(count, 4) * (bins - 1)
+    values = losses.weighting_function(bins - 1, 0.5, 4.0)
+    runs = {"cross-entropy": lambda: F.cross_entropy(logits.view(-1, bins), targets.long().view(-1), reduction="sum")}
+    runs["distribution focal"] = lambda: losses.distribution_focal_loss(logits, targets, reduction="sum")
+    runs["fine-grained localisation"] = lambda: losses.fine_grained_localization_loss(
+        logits, targets - 4, values=values, reduction="sum"
+    )
+    return logits, runs
+
+
+def gaussians(count: int) -> tuple[Tensor, dict[str, Run]]:
+    """Deltas and log-variances (count, 8) and the calls, the baseline, smooth L1 of the deltas, first."""
+    inputs, targets = torch.randn(count, 8, requires_grad=True), torch.randn(count, 4)
+    runs = {"torch smooth L1": lambda: F.smooth_l1_loss(inputs[:, :4], targets, reduction="sum")}
+    runs["Gaussian"] = lambda: losses.gaussian_loss(inputs, targets, reduction="sum")
+    return inputs, runs
+
+
 def overlaps(objects: int, priors: int) -> tuple[Tensor, dict[str, Run]]:
     """A tensor of the result's size and the calls, the baseline first."""
     a, b = random_boxes(objects), random_boxes(priors)
@@ -84,6 +113,8 @@ def main() -> None:
     torch.manual_seed(0)
     tables = {
         "pairs, forward and backward": measure(*pairs(options.pairs), options.rounds),
+        "50,000 x 4 x 17 bins": measure(*distributions(50_000, 17), options.rounds),
+        "deltas with variances": measure(*gaussians(options.pairs), options.rounds),
         "100 x 8400 overlaps, forward": measure(*overlaps(100, 8400), 4 * options.rounds),
     }
     for title, rows in tables.items():

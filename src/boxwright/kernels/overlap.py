@@ -1,7 +1,8 @@
 """Losses of aligned box pairs, chunk by chunk: time and memory of the traffic that is needed, no more.
 
-A loss of this family sees two boxes only through a few extents per axis (`PairGeometry`). Its formula is written once,
-on these; corners turn into extents and gradients of extents into gradients of corners in closed form. Working in
+A loss of this family sees two boxes only through a few extents per axis and through areas and squared lengths, one
+number per pair (`PairGeometry`). Its formula is written once, on these, and autograd differentiates nothing else;
+corners turn into extents and extents into areas, and gradients all the way back, in closed form. Working in
 chunks that stay in the processor's cache avoids both the memory and the page faults of a dozen temporaries of the
 size of the input; the gradient is computed together with the loss and only scaled in the backward pass.
 
@@ -15,67 +16,14 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from boxwright.kernels.pair_geometry import QUANTITIES, PairGeometry
+
 __all__ = ["PairFormula", "PairGeometry", "floor", "pair_loss", "pair_loss_reference"]
 
 # Boxes per chunk and thread: a pair of coordinate planes takes 256 KiB in float32.
 CHUNK: Final = 32768
 # what a device without such caches takes at once
 MUCH: Final = 2**20
-
-
-class PairGeometry:
-    """What a loss sees of n pairs of boxes; each extent is (2, n), x axis and y axis, and computed when asked for.
-
-    Args:
-        boxes: (4, n) coordinate planes x1, y1, x2, y2 of the predictions.
-        targets: the same of the targets.
-        leaves: names of the extents that are leaves of a gradient of their own.
-    """
-
-    def __init__(self, boxes: Tensor, targets: Tensor, leaves: frozenset[str] = frozenset()) -> None:
-        self.low, self.high = boxes.split(2)
-        self.target_low, self.target_high = targets.split(2)
-        self.leaves = leaves
-        self.extents: dict[str, Tensor] = {}
-
-    @property
-    def inner(self) -> Tensor:
-        """Extent of the intersection, at least 0."""
-        return self._keep("inner", _inner_extent)
-
-    @property
-    def hull(self) -> Tensor:
-        """Extent of the smallest box around both."""
-        return self._keep("hull", _hull_extent)
-
-    @property
-    def size(self) -> Tensor:
-        """Width and height of the prediction."""
-        return self._keep("size", lambda pair: pair.high - pair.low)
-
-    @property
-    def target_size(self) -> Tensor:
-        """Width and height of the target."""
-        return self._keep("target_size", lambda pair: pair.target_high - pair.target_low)
-
-    @property
-    def offset(self) -> Tensor:
-        """Centre of the prediction minus centre of the target."""
-        return self._keep("offset", _center_offset)
-
-    @property
-    def difference(self) -> Tensor:
-        """Prediction minus target (4, n), coordinate by coordinate."""
-        return self._keep(
-            "difference", lambda pair: torch.cat([pair.low - pair.target_low, pair.high - pair.target_high])
-        )
-
-    def _keep(self, name: str, compute: Callable[["PairGeometry"], Tensor]) -> Tensor:
-        if name not in self.extents:
-            extent = compute(self)
-            self.extents[name] = extent.requires_grad_() if name in self.leaves else extent
-        return self.extents[name]
-
 
 PairFormula = Callable[[PairGeometry], Tensor]
 
@@ -126,8 +74,10 @@ class _ChunkedPairLoss(torch.autograd.Function):
             inputs, targets = ctx.saved_tensors
             again = _fill(ctx.formula, inputs, targets, ctx.needs_input_grad[:2], None, upstream)
             return again[0], again[1], None
-        # a sum or mean hands the same number to every pair
+        # a sum or mean hands the same number to every pair, and a sum mostly 1
         factor = (upstream[:1] if upstream.stride() == (0,) else upstream).unsqueeze(-1)
+        if factor.numel() == 1 and factor.is_cpu and factor.item() == 1:
+            return *gradients, None
         scaled = [None if gradient is None else gradient.mul_(factor) for gradient in gradients]
         return scaled[0], scaled[1], None
 
@@ -144,8 +94,7 @@ def _fill(
     gradients = tuple(
         torch.empty_like(boxes) if need else None for boxes, need in zip((inputs, targets), needed, strict=True)
     )
-    sizes = [name for name, need in zip(("size", "target_size"), needed, strict=True) if need]
-    leaves = frozenset(["inner", "hull", "offset", "difference", *sizes]) if any(needed) else frozenset()
+    leaves = _leaves(*needed)
     step = CHUNK * torch.get_num_threads() if inputs.is_cpu else MUCH
     for part in (slice(start, start + step) for start in range(0, len(inputs), step)):
         planes = _planes(inputs[part]), _planes(targets[part])
@@ -156,12 +105,11 @@ def _fill(
             loss[part] = value.detach()
         if not any(needed):
             continue
-        asked = {name: extent for name, extent in pair.extents.items() if extent.requires_grad}
+        asked = {name: leaf for name, leaf in pair.known.items() if leaf.requires_grad}
         above = torch.ones_like(value) if upstream is None else upstream[part]
         found = torch.autograd.grad(value, list(asked.values()), above, allow_unused=True)
         slopes = {name: slope for name, slope in zip(asked, found, strict=True) if slope is not None}
-        if "inner" in slopes:
-            slopes["inner"].mul_(pair.inner.detach().sign())
+        _to_extents(slopes, pair)
         if gradients[0] is not None:
             _store(gradients[0][part], _corner_slopes(*planes, slopes, 1))
         if gradients[1] is not None:
@@ -170,17 +118,24 @@ def _fill(
     return gradients[0], gradients[1]
 
 
-def _inner_extent(pair: PairGeometry) -> Tensor:
-    return torch.minimum(pair.high, pair.target_high).sub_(torch.maximum(pair.low, pair.target_low)).clamp_(min=0)
+def _leaves(inputs: bool, targets: bool) -> frozenset[str]:
+    """What the gradients that are needed are taken through."""
+    if not (inputs or targets):
+        return frozenset()
+    extents = ["inner", "hull", "offset", "difference", *["size"] * inputs, *["target_size"] * targets]
+    return frozenset(extents + [name for name, (extent, _) in QUANTITIES.items() if extent in extents])
 
 
-def _hull_extent(pair: PairGeometry) -> Tensor:
-    return torch.maximum(pair.high, pair.target_high).sub_(torch.minimum(pair.low, pair.target_low))
-
-
-def _center_offset(pair: PairGeometry) -> Tensor:
-    # not the difference of two centres, which loses digits far from the origin
-    return (pair.low - pair.target_low).add_(pair.high - pair.target_high).mul_(0.5)
+def _to_extents(slopes: dict[str, Tensor], pair: PairGeometry) -> None:
+    """Hand the gradients (n,) of areas and squared lengths on to the extents that they are made of."""
+    # autograd may have handed out one tensor under two names: none of them is changed
+    for name in ("inner", "intersection"):
+        if name in slopes:  # what was raised to 0 does not move
+            slopes[name] = slopes[name] * pair.known[name].detach().sign()
+    for name, (extent, slope_of) in QUANTITIES.items():
+        if name in slopes:
+            slope = slope_of(pair.known[extent].detach()).mul_(slopes.pop(name))
+            slopes[extent] = slope.add_(slopes[extent]) if extent in slopes else slope
 
 
 def _corner_slopes(boxes: Tensor, others: Tensor, slopes: dict[str, Tensor], sign: int) -> Tensor:
@@ -190,19 +145,28 @@ def _corner_slopes(boxes: Tensor, others: Tensor, slopes: dict[str, Tensor], sig
     outer, and half of each where both coincide. The centre moves by half of either, in the direction of `sign`, and so
     does the difference, as a whole.
     """
-    inner, hull, size, offset = (slopes.get(name) for name in ("inner", "hull", "size", "offset"))
-    corners = torch.zeros_like(boxes) if size is None else torch.cat([size.neg(), size])
+    # what moves both sides of a box apart
+    apart = slopes["size"] if "size" in slopes else torch.zeros_like(boxes[:2])
+    for name in ("inner", "hull"):
+        if name in slopes:
+            apart = torch.add(apart, slopes[name], alpha=0.5)
+    corners = torch.empty_like(boxes)
+    low, high = corners.split(2)
+    if "offset" in slopes:
+        along = slopes["offset"] * (0.5 * sign)
+        torch.sub(along, apart, out=low)
+        torch.add(along, apart, out=high)
+    else:
+        torch.neg(apart, out=low)
+        high.copy_(apart)
+    turn = slopes.get("inner")
+    if "hull" in slopes:
+        turn = slopes["hull"].neg() if turn is None else turn - slopes["hull"]
+    if turn is not None:
+        side = (boxes - others).sign_()
+        corners.view(2, *turn.shape).addcmul_(side.view(2, *turn.shape), turn, value=-0.5)
     if "difference" in slopes:
         corners.add_(slopes["difference"], alpha=sign)
-    low, high = corners.split(2)
-    inside = boxes if inner is None and hull is None else (boxes - others).sign_()
-    for slope, direction in ((inner, 1), (hull, -1)):
-        if slope is not None:
-            for corner, side, turn in ((low, inside[:2], -1), (high, inside[2:], 1)):
-                corner.add_(slope, alpha=0.5 * turn).addcmul_(side, slope, value=-0.5 * direction)
-    if offset is not None:
-        low.add_(offset, alpha=0.5 * sign)
-        high.add_(offset, alpha=0.5 * sign)
     return corners
 
 

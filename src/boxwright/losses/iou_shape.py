@@ -102,8 +102,8 @@ def _eiou(pair: PairGeometry, eps: float) -> Tensor:
 
 def _mpdiou(pair: PairGeometry, squared_diagonal: float, eps: float) -> Tensor:
     # the corners of a side are off by offset ± half the difference of the sizes
-    corners = 2 * pair.offset.square() + (pair.size - pair.target_size).square() / 2
-    return one_minus_iou(pair, eps) + corners.sum(0) / squared_diagonal
+    corners = 2 * pair.squared_distance + (pair.size - pair.target_size).square().sum(0) / 2
+    return one_minus_iou(pair, eps) + corners / squared_diagonal
 
 
 def _bounded(pair: PairGeometry, beta: float, eps: float) -> Tensor:

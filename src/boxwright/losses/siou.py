@@ -9,7 +9,7 @@ from torch.autograd.function import once_differentiable
 
 from boxwright.kernels.overlap import PairGeometry, floor
 from boxwright.losses.boxes import BoxLoss, overlap_loss
-from boxwright.losses.iou import area, one_minus_iou
+from boxwright.losses.iou import one_minus_iou
 from boxwright.losses.reduction import Reduction
 
 __all__ = ["SIoULoss", "siou_loss"]
@@ -57,7 +57,7 @@ def _siou(pair: PairGeometry, theta: float, eps: float) -> Tensor:
 def siou_costs(offset: Tensor, hull: Tensor, size: Tensor, target_size: Tensor, theta: float, eps: float) -> Tensor:
     """(n,) half the sum of distance and shape cost, from extents (2, n)."""
     squares = offset.square()
-    angle = 2 * area(offset).abs() / floor(squares.sum(0), eps)
+    angle = 2 * offset.prod(0).abs() / floor(squares.sum(0), eps)
     distance = -torch.expm1((angle - 2) * squares / floor(hull.square(), eps))
     difference = (size - target_size).abs()
     larger = size + target_size + difference  # twice the larger side
@@ -93,7 +93,7 @@ def _distance(offset: Tensor, hull: Tensor, eps: float) -> tuple[Tensor, Tensor,
     D = Σ 1 - exp(q) with q = (A - 2) o² / h²: dD/dh = 2 exp(q) q / h, dD/do = -2 exp(q) (A - 2) o / h² + dD/dA dA/do.
     """
     squares, hull_squares = offset.square(), hull.square()
-    length, product = squares[0] + squares[1], area(offset)
+    length, product = squares[0] + squares[1], offset[0] * offset[1]
     inverse = floor(length, eps).reciprocal_()
     angle = product.abs().mul_(inverse).mul_(2)
     divisor = floor(hull_squares, eps)

@@ -40,7 +40,7 @@ def normalized_wasserstein_loss(
 
 
 def _normalized_wasserstein(pair: PairGeometry, constant: float, eps: float) -> Tensor:
-    squared = (pair.offset.square() + (pair.size - pair.target_size).square() / 4).sum(0)
+    squared = pair.squared_distance + (pair.size - pair.target_size).square().sum(0) / 4
     similarity: Tensor = ((eps**0.5 - (squared + eps).sqrt()) / constant).exp()
     return 1 - similarity
 

@@ -49,9 +49,9 @@ def wise_iou_loss(
 
 def _wise_iou(pair: PairGeometry, mean: Tensor | float, alpha: float, delta: float, eps: float) -> Tensor:
     loss = one_minus_iou(pair, eps)
-    diagonal = floor(pair.hull.detach().square().sum(0), eps)
+    diagonal = floor(pair.squared_diagonal.detach(), eps)
     # the ratio is below 1 for boxes; only an inverted prediction can be further away than its own hull
-    distance = F.hardtanh(pair.offset.square().sum(0) / diagonal)
+    distance = F.hardtanh(pair.squared_distance / diagonal)
     outlier = loss.detach() / (mean + TINY)
     focus = outlier / (delta * alpha ** (outlier - delta))
     return focus * distance.exp() * loss
