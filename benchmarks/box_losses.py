@@ -96,7 +96,10 @@ def gaussians(count: int) -> tuple[Tensor, dict[str, Run]]:
 def overlaps(objects: int, priors: int) -> tuple[Tensor, dict[str, Run]]:
     """A tensor of the result's size and the calls, the baseline first."""
     a, b = random_boxes(objects), random_boxes(priors)
-    runs = {"torchvision box_iou": lambda: Forward(ops.box_iou(a, b))}
+    peers = {"box_iou": ops.box_iou, "GIoU": ops.generalized_box_iou, "DIoU": ops.distance_box_iou}
+    runs: dict[str, Run] = {
+        f"torchvision {name}": lambda peer=peer: Forward(peer(a, b)) for name, peer in peers.items()
+    }
     for mode in ("iou", "iof", "giou", "diou"):
         runs[f"box_iou, {mode}"] = lambda mode=mode: Forward(box_iou(a, b, mode))
     return torch.empty(objects, priors), runs

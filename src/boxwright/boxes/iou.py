@@ -13,8 +13,8 @@ __all__ = ["IoUMode", "aligned_iou", "box_iou"]
 
 IoUMode = Literal["iou", "iof", "giou", "diou"]
 
-# pairs at a time: the temporaries of so many stay in cache; a device without such caches takes more
-BLOCK = 2**17
+# pairs at a time: few enough for the temporaries not to outweigh a large result, and enough for the threads to share
+BLOCK = 2**18
 MUCH = 2**24
 
 
@@ -22,7 +22,7 @@ MUCH = 2**24
 def box_iou(a: Tensor, b: Tensor, mode: IoUMode = "iou", *, eps: float = 1e-7, offset: float = 0.0) -> Tensor:
     """Overlap of every box of `a` with every box of `b`, without gradient.
 
-    Works on blocks of rows, so that hardly more than the result is ever held.
+    Works on blocks of rows, so that beside a large result hardly anything is held.
 
     Args:
         a: (…, N, 4) xyxy.

@@ -56,9 +56,8 @@ def _siou(pair: PairGeometry, theta: float, eps: float) -> Tensor:
 
 def siou_costs(offset: Tensor, hull: Tensor, size: Tensor, target_size: Tensor, theta: float, eps: float) -> Tensor:
     """(n,) half the sum of distance and shape cost, from extents (2, n)."""
-    squares = offset.square()
-    angle = 2 * offset.prod(0).abs() / floor(squares.sum(0), eps)
-    distance = -torch.expm1((angle - 2) * squares / floor(hull.square(), eps))
+    angle = 2 * offset.prod(0).abs() / floor(offset.square().sum(0), eps)
+    distance = -torch.expm1((angle - 2) * (offset / floor(hull, eps**0.5)).square())
     difference = (size - target_size).abs()
     larger = size + target_size + difference  # twice the larger side
     shape = (-torch.expm1(-2 * difference / floor(larger, 2 * eps))).pow(theta)
@@ -73,44 +72,43 @@ class _Costs(torch.autograd.Function):
         ctx: Any, offset: Tensor, hull: Tensor, size: Tensor, target_size: Tensor, theta: float, eps: float
     ) -> Tensor:
         distance, *moved = _distance(offset, hull, eps)
-        shape, *grown = _shape(size, target_size, theta, eps)
+        shape, *grown = _shape(size, target_size, theta, eps, both=ctx.needs_input_grad[3])
         ctx.save_for_backward(*moved, *grown)
         return distance.add_(shape)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        slopes = [
-            slope * upstream if needed else None
-            for slope, needed in zip(ctx.saved_tensors, ctx.needs_input_grad[:4], strict=True)
-        ]
+        slopes = [None if slope is None else slope * upstream for slope in ctx.saved_tensors]
         return *slopes, None, None
 
 
 def _distance(offset: Tensor, hull: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """Half the distance cost D (n,) and its slopes by offset and hull (2, n).
 
-    D = Σ 1 - exp(q) with q = (A - 2) o² / h²: dD/dh = 2 exp(q) q / h, dD/do = -2 exp(q) (A - 2) o / h² + dD/dA dA/do.
+    D = Σ 1 - exp(q), q = (A - 2) u², u = o / h: dD/dh = 2 exp(q) q / h, dD/do = 2 (2 - A) exp(q) u / h + dD/dA dA/do.
     """
-    squares, hull_squares = offset.square(), hull.square()
-    length, product = squares[0] + squares[1], offset[0] * offset[1]
+    x, y = offset.unbind(0)
+    product, length = x * y, torch.addcmul(x * x, y, y)
     inverse = floor(length, eps).reciprocal_()
     angle = product.abs().mul_(inverse).mul_(2)
-    divisor = floor(hull_squares, eps)
-    exponent = (squares / divisor).mul_(angle - 2)
-    share = exponent.exp()
-    cost = torch.rsub(share[0] + share[1], 1, alpha=0.5)
-    share.div_(divisor)
-    squares.mul_(share)
-    by_angle = (squares[0] + squares[1]).mul_(inverse).neg_()
-    along = torch.addcmul(_where_above(angle * by_angle, length, eps).neg_(), 2 - angle, share)
-    by_offset = offset.flip(0).mul_(product.sign_().mul_(by_angle)).addcmul_(along, offset)
-    by_hull = _where_above(exponent.mul_(share).mul_(hull), hull_squares, eps)
+    divisor = floor(hull, eps**0.5)
+    ratio = offset / divisor
+    slope = (ratio.square() * (angle - 2)).exp_()
+    cost = torch.rsub(slope[0] + slope[1], 1, alpha=0.5)
+    slope.mul_(ratio).div_(divisor)
+    by_angle = (slope[0] * x).addcmul_(slope[1], y).mul_(inverse).neg_()
+    by_offset = slope.mul_(2 - angle)
+    by_hull = _where_above(ratio.mul_(by_offset).neg_(), hull, eps**0.5)
+    by_offset.addcmul_(offset, _where_above(angle * by_angle, length, eps).neg_())
+    by_offset.addcmul_(offset.flip(0), product.sign_().mul_(by_angle))
     return cost, by_offset, by_hull
 
 
-def _shape(size: Tensor, target_size: Tensor, theta: float, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Half the shape cost S (n,) and its slopes by both sizes (2, n).
+def _shape(
+    size: Tensor, target_size: Tensor, theta: float, eps: float, both: bool
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Half the shape cost S (n,) and its slopes by the size of the prediction and, where `both`, of the target (2, n).
 
     S = Σ (1 - exp(-d / m))^theta with d = |w - w_t| and m = max(w, w_t).
     """
@@ -128,7 +126,7 @@ def _shape(size: Tensor, target_size: Tensor, theta: float, eps: float) -> tuple
     by_larger = _where_above(ratio.mul_(by_gap), larger, eps).mul_(-0.5)
     # the larger side is w, w_t, or half of each
     by_size = by_gap.add_(by_larger).mul_(sign).add_(by_larger)
-    return (cost[0] + cost[1]).mul_(0.5), by_size, by_larger.mul_(2).sub_(by_size)
+    return (cost[0] + cost[1]).mul_(0.5), by_size, by_larger.mul_(2).sub_(by_size) if both else None
 
 
 def _where_above(slope: Tensor, value: Tensor, least: float) -> Tensor:
