@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from boxwright.losses.iou import ciou_loss, diou_loss, giou_loss, iou_loss
+from boxwright.losses.iou import _AspectAngle, aspect_angle, ciou_loss, diou_loss, giou_loss, iou_loss
 from goldens import Case, golden_cases, load_case
 
 Loss = Callable[..., Tensor]
@@ -87,3 +87,16 @@ def test_ciou_matches_mmdetection_2(file: Path) -> None:
 def test_ciou_matches_torchvision_where_that_is_a_number(file: Path) -> None:
     """Flaw 4: the original is NaN for boxes without width and height; `check_golden` asserts that ours is finite."""
     check_golden(file, ciou_loss, version="torchvision")
+
+
+def test_the_gradient_of_the_aspect_is_that_of_its_formula() -> None:
+    size, target_size = ((torch.randn(2, 300, dtype=torch.float64) * 5).requires_grad_() for _ in range(2))
+    upstream = torch.randn(300, dtype=torch.float64)
+    results = []
+    for function in (aspect_angle, _AspectAngle.apply):
+        angle = function(size, target_size, 1e-7)
+        results.append((angle.detach(), *torch.autograd.grad((angle * upstream).sum(), (size, target_size))))
+    torch.testing.assert_close(results[1], results[0], rtol=1e-10, atol=1e-10)
+    expected = torch.atan(target_size[0] / target_size[1].clamp(min=1e-12)) - torch.atan(size[0] / size[1])
+    upright = (size[1] > 0) & (target_size[1] > 0)
+    torch.testing.assert_close(results[0][0][upright], expected[upright], rtol=1e-5, atol=1e-5)

@@ -41,6 +41,10 @@ def test_balanced_l1_matches_mmdetection(file: Path) -> None:
     check_elementwise(case, balanced_l1_loss(pred, case["in_target"], **hyper), pred)
     mean = balanced_l1_loss(pred, case["in_target"], weight=weight, reduction="mean", **hyper)
     torch.testing.assert_close(mean, case["out_loss_mean"], rtol=1e-9, atol=1e-9)
+    if "param_avg_factor" in case:
+        options = {"weight": weight, "reduction": "mean", "normalizer": case.param("avg_factor")}
+        average = balanced_l1_loss(pred, case["in_target"], **options, **hyper)
+        torch.testing.assert_close(average, case["out_loss_avg_factor"], rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("file", golden_cases("losses/smooth_l1_sigma"))
@@ -50,6 +54,7 @@ def test_sigma_form_matches_faster_rcnn(file: Path) -> None:
     weights = {"inside_weight": case["in_inside_weights"], "weight": case["in_outside_weights"]}
     loss = sigma_smooth_l1_loss(pred, case["in_target"], sigma=case.param("sigma"), **weights)
     torch.testing.assert_close(loss, case["out_loss_elementwise"], rtol=2e-5, atol=2e-5)
+    torch.testing.assert_close(loss.sum(), case["out_sum"], rtol=2e-5, atol=2e-5)
     loss.sum().backward()
     torch.testing.assert_close(pred.grad, case["grad_pred_of_sum"], rtol=2e-5, atol=2e-5)
     torch.testing.assert_close(loss.sum(), case["out_sum"], rtol=2e-5, atol=2e-5)

@@ -5,11 +5,12 @@ finite pair: identical, disjoint, nested, inverted, without area.
 """
 
 from functools import partial
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from boxwright.kernels.overlap import PairGeometry, floor
 from boxwright.losses.boxes import BoxLoss, overlap_loss
@@ -223,12 +224,45 @@ def iou_added(pair: PairGeometry, eps: float) -> Tensor:
 
 def aspect_gap(pair: PairGeometry, eps: float) -> Tensor:
     """Squared difference of the angles of the diagonals over (π / 2)²."""
-    slope, target_slope = (
-        width / floor(height + eps, TINY) for width, height in (pair.size.unbind(0), pair.target_size.unbind(0))
-    )
+    turn = aspect_angle if torch.compiler.is_compiling() else _AspectAngle.apply
+    return (2 / torch.pi * turn(pair.size, pair.target_size, eps)).square()
+
+
+def aspect_angle(size: Tensor, target_size: Tensor, eps: float) -> Tensor:
+    """Angle (n,) between the diagonals of the target and of the prediction, from sizes (2, n)."""
+    slope, target_slope = (width / floor(height + eps, TINY) for width, height in (size, target_size))
     # the tangent of a difference: one arc tangent for two, and no cancellation; both angles lie within ± π / 2
-    angle = torch.atan2(target_slope - slope, 1 + target_slope * slope)
-    return (2 / torch.pi * angle).square()
+    return torch.atan2(target_slope - slope, 1 + target_slope * slope)
+
+
+class _AspectAngle(torch.autograd.Function):
+    """`aspect_angle` with its gradient in closed form."""
+
+    @staticmethod
+    def forward(ctx: Any, size: Tensor, target_size: Tensor, eps: float) -> Tensor:
+        ctx.save_for_backward(size, target_size)
+        ctx.eps = eps
+        return aspect_angle(size, target_size, eps)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        slopes = [
+            _arctangent_slope(size, ctx.eps, upstream * sign) if needed else None
+            for size, needed, sign in zip(ctx.saved_tensors, ctx.needs_input_grad[:2], (-1, 1), strict=True)
+        ]
+        return slopes[0], slopes[1], None
+
+
+def _arctangent_slope(size: Tensor, eps: float, upstream: Tensor) -> Tensor:
+    """Slope (2, n) of `atan(width / height)` by width and height, times `upstream`."""
+    raised = size[1] + eps
+    height = floor(raised, TINY)
+    ratio = size[0] / height
+    slope = torch.empty_like(size)
+    torch.div(upstream, torch.addcmul(height, height * ratio, ratio), out=slope[0])
+    slope[1] = torch.ops.aten.threshold_backward(ratio.mul_(slope[0]).neg_(), raised, TINY)
+    return slope
 
 
 class IoULoss(BoxLoss):
