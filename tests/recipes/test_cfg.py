@@ -1,4 +1,9 @@
+import tempfile
+from pathlib import Path
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from boxwright.errors import RecipeError
 from boxwright.models.darknet import layout
@@ -81,3 +86,24 @@ def test_layers_that_differ_in_their_loss_and_classifiers_are_refused(tmp_path):
     file.write_text(NET + "[avgpool]\n[softmax]\n")
     with pytest.raises(RecipeError, match="it classifies whole images"):
         load_recipe(file)
+
+
+VALUES = ["", "-1", "0", "2", "0.5", "1e9", "1e-300", "nan", "inf", "9" * 30, "1,2,3", ",", "x", "１", "steps"]
+
+
+@settings(max_examples=50)
+@given(
+    st.dictionaries(st.sampled_from([line.partition("=")[0] for line in NET.splitlines()[1:]]), st.sampled_from(VALUES))
+)
+def test_whatever_stands_in_net_gives_a_recipe_or_an_error_that_names_it(changes):
+    lines = (line.partition("=") for line in NET.splitlines())
+    net = "\n".join(key + sign + changes.get(key, value) for key, sign, value in lines) + "\n"
+    with tempfile.TemporaryDirectory() as folder:
+        file = cfg(Path(folder), net=net)
+        try:
+            recipe = load_recipe(file)
+        except RecipeError:
+            with pytest.raises(RecipeError, match=r"\[net\]|key=value"):
+                load_recipe(file)
+        else:
+            assert parse_recipe(dump_recipe(recipe), "itself") == recipe

@@ -6,7 +6,16 @@ from typing import Literal
 
 from torch import nn
 
-__all__ = ["Norm", "conv_norm_act", "conv_tower", "group_norm", "init_conv", "separable_conv", "shared_width"]
+__all__ = [
+    "Norm",
+    "conv_norm_act",
+    "conv_tower",
+    "group_norm",
+    "init_conv",
+    "init_xavier",
+    "separable_conv",
+    "shared_width",
+]
 
 Norm = Literal["none", "bn", "gn"]
 
@@ -67,5 +76,14 @@ def init_conv(module: nn.Module, std: float = 0.01) -> None:
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.normal_(layer.weight, std=std)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def init_xavier(module: nn.Module) -> None:
+    """Draw the convolutions of a module uniformly by their fan-in and fan-out (Glorot & Bengio 2010)."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.xavier_uniform_(layer.weight)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)

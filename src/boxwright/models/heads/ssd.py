@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from boxwright.models.heads.retina import flatten_level, prior_bias
-from boxwright.models.layers import conv_norm_act
+from boxwright.models.layers import conv_norm_act, init_conv, init_xavier
 from boxwright.structures import Predictions
 
 __all__ = ["SSDHead"]
@@ -44,11 +44,10 @@ class SSDHead(nn.Module):
         sizes = [*zip(in_channels, priors_per_cell, strict=True)]
         self.class_logits = nn.ModuleList(_output(width, count * num_classes, separable) for width, count in sizes)
         self.box_params = nn.ModuleList(_output(width, count * 4, separable) for width, count in sizes)
-        for layer in self.modules():
-            if isinstance(layer, nn.Conv2d):
-                nn.init.xavier_uniform_(layer.weight)
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
+        if separable:
+            init_conv(self, std=0.03)  # behind a norm Xavier's weights would start with boxes that are far off
+        else:
+            init_xavier(self)
         if prior_probability is not None:
             for output in self.class_logits:
                 nn.init.constant_(output[-1].bias, prior_bias(prior_probability))  # type: ignore[index]

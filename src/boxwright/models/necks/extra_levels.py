@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from boxwright.models.layers import Norm, conv_norm_act
+from boxwright.models.layers import Norm, conv_norm_act, init_xavier
 
 __all__ = ["ExtraLevels"]
 
@@ -59,11 +59,7 @@ class ExtraLevels(nn.Module):
             )
             for index, (before, after) in enumerate(zip([own[-1], *channels], channels, strict=False))
         )
-        for layer in self.modules():
-            if isinstance(layer, nn.Conv2d):
-                nn.init.xavier_uniform_(layer.weight)
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
+        init_xavier(self)
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
         """Map features (B, C_n, H_n, W_n), finest first, to as many and the further levels."""

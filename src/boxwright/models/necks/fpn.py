@@ -6,7 +6,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from boxwright.models.layers import conv_norm_act
+from boxwright.models.layers import conv_norm_act, init_xavier
 
 __all__ = ["FPN"]
 
@@ -49,10 +49,7 @@ class FPN(nn.Module):
         self.pools = extra_levels if extra_from == "pool" else 0
         self.channels = [channels] * (len(in_channels) + extra_levels)
         if norm == "none":  # what a norm would make up for
-            for layer in self.modules():
-                if isinstance(layer, nn.Conv2d):
-                    nn.init.xavier_uniform_(layer.weight)
-                    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+            init_xavier(self)
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
         """Map features (B, C_n, H_n, W_n), finest first, to as many plus `extra_levels`, all with `channels`."""
