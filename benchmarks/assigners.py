@@ -190,6 +190,31 @@ def compare(name: str, priors: Priors, targets: Targets, options: argparse.Names
     return row
 
 
+def crowds(options: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Time and memory of ours where the published algorithms need tens of gigabytes."""
+    rows = {}
+    for title, images, objects in (("5,000 objects in one image", 1, 5000), ("128 images, 75,008 objects", 128, 586)):
+        for name in ("atss", "task_aligned"):
+            if options.only not in f"{name}, {title}":
+                continue
+            torch.manual_seed(0)
+            priors, targets = square_priors(name), make_targets([objects] * images, 640, 640)
+            noise = torch.randn(images, len(priors), 4) * priors.strides[:, None]
+            seen = Predictions(torch.randn(images, len(priors), CLASSES), noise, boxes=priors.boxes + noise)
+            priors, targets, seen = (part.to(options.device) for part in (priors, targets, seen))
+
+            def call(name: str = name, priors: Priors = priors, targets: Targets = targets, seen: Any = seen) -> None:
+                OURS[name](priors, targets, seen)
+
+            if options.device == "cuda":
+                rows[f"{name}, {title}"] = on_cuda(call, options.rounds)
+            else:
+                time_ms = alternate({"call": call}, options.rounds, options.clock)["call"]
+                rows[f"{name}, {title}"] = {"ms/batch": round(time_ms, 1), "MiB": round(peak(call), 1)}
+            print(name, title, rows[f"{name}, {title}"], flush=True)
+    return rows
+
+
 def exponent(points: list[tuple[float, float]]) -> float:
     """Slope of the least-squares line through the logarithms."""
     x, y = torch.tensor(points).log().unbind(1)
@@ -267,6 +292,7 @@ def main() -> None:
             torch.manual_seed(0)
             results[title] = (compare_on_cuda if cuda else compare)(name, *scene(), options)
             print(title, results[title], flush=True)
+    results |= crowds(options)
     exponents = {}
     for name in () if options.no_growth or cuda else OURS:
         if options.only in name:

@@ -82,13 +82,17 @@ class SimOTAAssigner:
         return joint.sqrt_() if self.root else joint
 
     def _cost(self, scene: Scene, chance: Tensor, none: Tensor, images: slice, objects: slice, iou: Tensor) -> Tensor:
-        """Cost of a block, (b, g, L); `none` (B, L) is the cross-entropy with no class at all."""
-        joint = self._joint(scene.class_logits(images, objects), chance[images, None])
-        absent = _log_loss(1 - joint)
-        entropy = _log_loss(joint).sub_(absent).add_(none[images, None])
-        overlap = (iou + self.eps).log_().mul_(-self.iou_weight)
-        far = 1 - self._windows(scene, images, objects)[0]
-        return entropy.mul_(self.class_weight).add_(overlap).add_(far.mul_(self.penalty))
+        """Cost of a block, (b, g, L); `none` (B, L) is the cross-entropy with no class at all.
+
+        With the object's class it is larger by ln(1 - p) - ln(p) = ln(1/p - 1).
+        """
+        logits = scene.class_logits(images, objects)
+        inverse = torch.neg(logits, out=logits).exp_().add_(1).div_(chance[images, None])
+        inverse = inverse.sqrt_() if self.root else inverse
+        entropy = inverse.sub_(1).log_().clamp_(-100, 100).add_(none[images, None]).mul_(self.class_weight)
+        overlap = (iou + self.eps).log_().mul_(self.iou_weight)
+        near = self._windows(scene, images, objects)[0]
+        return entropy.sub_(overlap).add_(near.sub_(1), alpha=-self.penalty)
 
     def _is_near(self, scene: Scene, images: slice, objects: slice) -> Tensor:
         return self._windows(scene, images, objects)[1]
