@@ -69,5 +69,5 @@ def over_objects(block: Tensor) -> Tensor:
 
 
 def of_images(per_prior: Tensor, images: slice) -> Tensor:
-    """Cut (B, L, …) to some images; what all images share, (L, 4), stays."""
-    return per_prior if per_prior.ndim == 2 else per_prior[images]
+    """Cut (B, L, …) to some images; what all images share, (L, …) or (1, …), stays."""
+    return per_prior if per_prior.ndim == 2 or len(per_prior) == 1 else per_prior[images]

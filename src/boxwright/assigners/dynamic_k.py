@@ -11,17 +11,17 @@ from boxwright.assigners.overlaps import EPS
 from boxwright.assigners.scene import Scene
 from boxwright.assigners.select import Favourites, match, top_k
 from boxwright.boxes.iou import aligned_iou, box_iou
-from boxwright.structures import IGNORED, Assignment
+from boxwright.structures import BACKGROUND, IGNORED, Assignment
 
 __all__ = ["Cost", "Near", "dynamic_k", "prices", "probability", "sum_over_classes"]
 
-Near = Callable[[slice, slice], Tensor]
+Near = Callable[[Scene, slice, slice], Tensor]
 Cost = Callable[[slice, slice, Tensor], Tensor]
 
 _LEAST: Final = 1024  # priors whose classes are summed together
 
 
-def dynamic_k(scene: Scene, near: Near, cost: Cost, topk: int) -> Assignment:
+def dynamic_k(scene: Scene, near: Near, costs: Callable[[Scene], Cost], topk: int) -> Assignment:
     """Match by cost; Ge et al. 2021 (YOLOX), arXiv:2107.08430.
 
     A prior is a candidate when it is near to some object. k of an object is the sum of the `topk` largest IoUs of the
@@ -31,7 +31,7 @@ def dynamic_k(scene: Scene, near: Near, cost: Cost, topk: int) -> Assignment:
     Args:
         scene: the batch.
         near: of a block of images and objects, 1 where a prior is near to the object, else 0; (b, g, L) float.
-        cost: of a block and its IoUs (b, g, L), what a match would cost, finite; (b, g, L).
+        costs: of a scene, what tells of a block and its IoUs (b, g, L) what a match would cost, finite; (b, g, L).
         topk: how many IoUs are summed.
 
     Returns:
@@ -40,6 +40,29 @@ def dynamic_k(scene: Scene, near: Near, cost: Cost, topk: int) -> Assignment:
     if scene.boxes.shape[1] == 0:
         return no_objects(scene.covered)
     candidate = _candidates(scene, near)
+    count = _most(candidate)
+    if 2 * count > len(scene.priors):
+        return _match(scene, candidate, costs(scene), topk)
+    # most priors are nobody's: look at the others alone
+    place = candidate.to(torch.int64).cumsum(1)
+    index = place.new_zeros(len(place), count + 1)
+    number = torch.arange(len(scene.priors), device=place.device).expand_as(place)
+    index = index.scatter_(1, place.where(candidate > 0, 0), number)[:, 1:]
+    some = scene.at(index)
+    left = (torch.arange(count, device=place.device) < place[:, -1:]).to(candidate.dtype)
+    found = _match(some, left, costs(some), topk).map(lambda t: t.gather(1, (place - 1).clamp(min=0)))
+    gt_index = found.gt_index.where(candidate > 0, BACKGROUND).masked_fill(scene.covered, IGNORED)
+    return Assignment(gt_index, found.score * candidate)
+
+
+def _most(candidate: Tensor) -> int:
+    """The largest number of candidates (B, L) of an image, at least 1, where the host need not wait for it; else L."""
+    if candidate.device.type != "cpu" or torch.compiler.is_compiling():
+        return candidate.shape[1]
+    return max(1, *(int(count) for count in candidate.sum(1).tolist()))
+
+
+def _match(scene: Scene, candidate: Tensor, cost: Cost, topk: int) -> Assignment:
     shape = (*scene.boxes.shape[:2], min(topk, len(scene.priors)))
     chosen = torch.zeros(shape, dtype=torch.int64, device=candidate.device)
     wanted = torch.zeros_like(chosen, dtype=torch.bool)
@@ -62,14 +85,14 @@ def dynamic_k(scene: Scene, near: Near, cost: Cost, topk: int) -> Assignment:
     return Assignment(index.masked_fill(scene.covered, IGNORED), score.to(torch.float32))
 
 
-def prices(scene: Scene, near: Near, cost: Cost) -> tuple[Tensor, Tensor]:
+def prices(scene: Scene, near: Near, costs: Callable[[Scene], Cost]) -> tuple[Tensor, Tensor]:
     """Return the costs that `dynamic_k` compares, infinite where a prior is no candidate, and the IoUs.
 
     (B, G, L) each, held at once: to look at a few images.
     """
     every = slice(0, len(scene.boxes)), slice(0, scene.boxes.shape[1])
     iou = box_iou(scene.boxes, scene.predicted, eps=EPS)
-    price = cost(*every, iou).clamp_(min=0)
+    price = costs(scene)(*every, iou).clamp_(min=0)
     return price.masked_fill(_candidates(scene, near).unsqueeze(1) == 0, torch.inf), iou
 
 
@@ -77,7 +100,7 @@ def _candidates(scene: Scene, near: Near) -> Tensor:
     """1 where a prior is near to some object and not in a region to ignore, else 0: (B, L) float."""
     candidate = scene.boxes.new_zeros(scene.covered.shape)
     for images, objects in blocks(scene.boxes, len(scene.priors)):
-        candidate[images] = torch.maximum(candidate[images], over_objects(near(images, objects)))
+        candidate[images] = torch.maximum(candidate[images], over_objects(near(scene, images, objects)))
     return candidate.where(~scene.covered, 0.0)
 
 

@@ -1,6 +1,7 @@
 """Dynamic soft labels: dynamic-k matching by a classification cost whose target is the predicted box's own overlap."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
@@ -51,11 +52,15 @@ class DynamicSoftLabelAssigner:
         """
         return dynamic_k(*self.rules(priors, targets, predictions), self.topk)
 
-    def rules(self, priors: Priors, targets: Targets, predictions: Predictions | None) -> tuple[Scene, Near, Cost]:
+    def rules(
+        self, priors: Priors, targets: Targets, predictions: Predictions | None
+    ) -> tuple[Scene, Near, Callable[[Scene], Cost]]:
         """Return what `dynamic_k` and `prices` go by."""
         scene = Scene.of(priors, targets, predictions, self.ignore_threshold)
-        none = sum_over_classes(_without_class, scene.logits)
-        return scene, partial(_is_inside, scene), partial(self._cost, scene, none)
+        return scene, _is_inside, self._costs
+
+    def _costs(self, scene: Scene) -> Cost:
+        return partial(self._cost, scene, sum_over_classes(_without_class, scene.logits))
 
     def _cost(self, scene: Scene, none: Tensor, images: slice, objects: slice, iou: Tensor) -> Tensor:
         """Cost of a block, (b, g, L); `none` (B, L) is the classification cost with no class at all."""
@@ -68,7 +73,7 @@ class DynamicSoftLabelAssigner:
             return price
         centers = of_images(scene.priors.centers, images).unsqueeze(-3)
         x, y = center_offsets(scene.boxes[images, objects].unsqueeze(-2), centers)
-        distance = x.square_().add_(y.square_()).sqrt_().div_(scene.priors.strides)
+        distance = x.square_().add_(y.square_()).sqrt_().div_(of_images(scene.strides, images))
         exponent = distance.sub_(self.center_radius).clamp_(max=30)  # 10^30 is still finite
         return price.add_(exponent.mul_(math.log(10)).exp_())
 

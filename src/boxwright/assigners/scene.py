@@ -24,6 +24,8 @@ class Scene:
         predicted: (B, L, 4) clean predicted boxes, far away at covered priors.
         priors: as given, the centres stored coordinate by coordinate.
         covered: (B, L) bool, priors in a region to ignore.
+        strides: (1 or B, 1, L) of the priors.
+        objectness: (B, L) logits, where the head has them.
     """
 
     targets: Targets
@@ -32,6 +34,8 @@ class Scene:
     predicted: Tensor
     priors: Priors
     covered: Tensor
+    strides: Tensor
+    objectness: Tensor | None
 
     @classmethod
     def of(
@@ -53,7 +57,26 @@ class Scene:
         keep = ~covered if targets.has_crowd and ignore_threshold is not None else None
         predicted = clean_boxes(predictions.boxes.to(torch.float32), keep)
         priors = replace(priors, centers=priors.centers.movedim(-1, 0).contiguous().movedim(0, -1))
-        return cls(targets, boxes, predictions.logits, predicted, priors, covered)
+        objectness = predictions.extras.get("objectness")
+        objectness = None if objectness is None else objectness.reshape(covered.shape)
+        return cls(
+            targets, boxes, predictions.logits, predicted, priors, covered, priors.strides[None, None], objectness
+        )
+
+    def at(self, index: Tensor) -> Self:
+        """Return the same scene with only the priors of these indices (B, A)."""
+        rows = (torch.arange(len(index), device=index.device)[:, None] * self.covered.shape[1] + index).flatten()
+        shape = (len(index), 1, self.covered.shape[1])
+        boxes, centers = (_of_each(t, index) for t in (self.priors.boxes, self.priors.centers))
+        return replace(
+            self,
+            logits=self.logits.flatten(0, 1).index_select(0, rows).unflatten(0, index.shape),
+            predicted=_of_each(self.predicted, index),
+            priors=Priors(boxes, centers, self.priors.strides),
+            covered=self.covered.gather(1, index),
+            strides=self.strides.expand(shape).gather(2, index.unsqueeze(1)),
+            objectness=None if self.objectness is None else self.objectness.gather(1, index),
+        )
 
     def class_logits(self, images: slice, objects: slice) -> Tensor:
         """Logits of the classes of a block of objects at all priors: (b, g, L) float32, for the caller to overwrite."""
@@ -71,3 +94,10 @@ class Scene:
     def boxes_of(self, index: Tensor) -> Tensor:
         """Boxes of objects by index (B, N): (B, N, 4)."""
         return self.boxes.gather(1, index.clamp(min=0).unsqueeze(-1).expand(-1, -1, 4))
+
+
+def _of_each(per_prior: Tensor, index: Tensor) -> Tensor:
+    """Look up (L, D) or (B, L, D) at (B, A) indices: (B, A, D), stored coordinate by coordinate."""
+    planes = per_prior.movedim(-1, 0)
+    planes = (planes.unsqueeze(1) if planes.ndim == 2 else planes).expand(-1, len(index), -1)
+    return planes.gather(2, index.expand(len(planes), -1, -1)).movedim(0, -1)

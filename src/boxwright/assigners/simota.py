@@ -1,5 +1,6 @@
 """SimOTA: dynamic-k matching by classification loss, overlap and nearness to the object's centre."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Literal, Self
@@ -68,14 +69,20 @@ class SimOTAAssigner:
         """
         return dynamic_k(*self.rules(priors, targets, predictions), self.topk)
 
-    def rules(self, priors: Priors, targets: Targets, predictions: Predictions | None) -> tuple[Scene, Near, Cost]:
+    def rules(
+        self, priors: Priors, targets: Targets, predictions: Predictions | None
+    ) -> tuple[Scene, Near, Callable[[Scene], Cost]]:
         """Return what `dynamic_k` and `prices` go by."""
         scene = Scene.of(priors, targets, predictions, self.ignore_threshold)
-        shape = (*scene.covered.shape, 1)
-        objectness = None if predictions is None else predictions.extras.get("objectness")
-        chance = scene.boxes.new_ones(shape) if objectness is None else probability(objectness).reshape(shape)
-        none = sum_over_classes(lambda logits, some: _log_loss(1 - self._joint(logits, some)), scene.logits, chance)
-        return scene, partial(self._is_near, scene), partial(self._cost, scene, chance[..., 0], none)
+        return scene, self._is_near, self._costs
+
+    def _costs(self, scene: Scene) -> Cost:
+        nothing = torch.ones_like(scene.covered, dtype=torch.float32)
+        chance = nothing if scene.objectness is None else probability(scene.objectness)
+        none = sum_over_classes(
+            lambda logits, some: _log_loss(1 - self._joint(logits, some)), scene.logits, chance.unsqueeze(-1)
+        )
+        return partial(self._cost, scene, chance, none)
 
     def _joint(self, logits: Tensor, chance: Tensor) -> Tensor:
         joint = probability(logits).mul_(chance)
@@ -102,7 +109,7 @@ class SimOTAAssigner:
         boxes = scene.boxes[images, objects].unsqueeze(-2)
         centers = of_images(scene.priors.centers, images).unsqueeze(-3)
         x, y = center_offsets(boxes, centers)
-        radius = scene.priors.strides * self.center_radius
+        radius = of_images(scene.strides, images) * self.center_radius
         window = torch.lt(torch.maximum(x.abs_(), y.abs_(), out=x), radius, out=y)
         if self.near == "center":
             return window, window
