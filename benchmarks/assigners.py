@@ -280,6 +280,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--wall", action="store_true", help="wall clock instead of processor time")
     parser.add_argument("--no-growth", action="store_true", help="leave out the exponents")
+    parser.add_argument("--only-growth", action="store_true", help="measure the exponents alone")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "assigners.json")
     options = parser.parse_args()
     options.clock = time.perf_counter if options.wall else time.process_time
@@ -288,11 +289,11 @@ def main() -> None:
     cuda = options.device == "cuda"
     results: dict[str, dict[str, Any]] = {}
     for title, (name, scene) in workloads(cuda).items():
-        if options.only in title:
+        if options.only in title and not options.only_growth:
             torch.manual_seed(0)
             results[title] = (compare_on_cuda if cuda else compare)(name, *scene(), options)
             print(title, results[title], flush=True)
-    results |= crowds(options)
+    results |= {} if options.only_growth else crowds(options)
     exponents = {}
     for name in () if options.no_growth or cuda else OURS:
         if options.only in name:
