@@ -21,13 +21,13 @@ __all__ = [
     "unpack_rising",
 ]
 
-_LOW: Final = 2**32 - 1
+_LOW: Final = 2**31 - 1  # compiled code may hold indices in int32
 _LAST: Final = _LOW - 1  # so that the key -1 of `falling`, less than any other, unpacks to the index -1
 _GROUP: Final = 32
 
 
 def rising(value: Tensor, index: Tensor) -> Tensor:
-    """Pack a float >= 0 and an index < 2³² into int64: the minimum is the smallest value, on ties the lowest index."""
+    """Pack a float >= 0 and an index < 2³¹ into int64: the minimum is the smallest value, on ties the lowest index."""
     return (value.to(torch.float32).view(torch.int32).to(torch.int64) << 32).bitwise_or_(index)
 
 
@@ -37,7 +37,7 @@ def unpack_rising(key: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def falling(value: Tensor, index: Tensor) -> Tensor:
-    """Pack a float >= 0 and an index < 2³² - 1 into int64: the maximum is the largest value, then the lowest index."""
+    """Pack a float >= 0 and an index < 2³¹ - 1 into int64: the maximum is the largest value, then the lowest index."""
     return rising(value, _LAST - index)
 
 

@@ -107,7 +107,7 @@ class TaskAlignedAssigner:
         every = slice(0, len(scene.boxes)), slice(0, scene.boxes.shape[1])
         overlap = self._overlap(scene.boxes.unsqueeze(2), scene.predicted.unsqueeze(1))
         logits = scene.class_logits(*every)
-        aligned = self._metric(logits, overlap)
+        aligned = self._metric(logits.clone(), overlap)
         if self.inside == "before":
             aligned = aligned * self._inside(scene, *every)
         return aligned, probability(logits), overlap
