@@ -15,7 +15,7 @@ from boxwright.assigners import (
     with_objects,
 )
 from boxwright.boxes import AnchorGenerator, DeltaCoder
-from boxwright.criteria import StageCriterion, TwoStageCriterion
+from boxwright.criteria import StageCriterion, TwoStageCriterion, two_stage
 from boxwright.losses import (
     GIoULoss,
     SigmaSmoothL1Loss,
@@ -223,3 +223,17 @@ def test_hard_examples_are_mined_among_the_sample():
     learns = predictions.logits.grad.abs().sum(-1) > 0
     cost = softmax_cross_entropy(predictions.columns(), assignment.labels(targets))
     assert torch.equal(learns, cost >= cost.topk(3).values[0, -1])
+
+
+def test_processes_with_unequal_shares_average_to_the_whole_batch(monkeypatch):
+    """Of two processes one has two images, the other one; their gradients are averaged."""
+    priors = AnchorGenerator.square((16.0,), scale=2, offset=0.5)([(4, 4)])
+    stage = _stage(RPNAssigner(border=None, count=10**6))
+    targets = _objects([[0, 0, 30, 30]], [[5, 5, 50, 30]], [])
+    predictions = _predictions(priors, 2, 3)
+    whole = stage(predictions, priors, targets)
+    monkeypatch.setattr(two_stage, "world_size", lambda: 2)
+    monkeypatch.setattr(two_stage, "all_reduce_sum", lambda images: torch.full_like(images, 3.0))
+    shares = [stage(predictions[part], priors, targets[part]) for part in (slice(0, 2), slice(2, 3))]
+    for name, loss in whole.items():
+        torch.testing.assert_close(sum(share[name] for share in shares) / 2, loss)

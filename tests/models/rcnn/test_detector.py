@@ -58,6 +58,16 @@ def test_hostile_images_train(batch):
     assert all(p.grad is None or p.grad.isfinite().all() for p in detector.parameters())
 
 
+def test_a_process_without_images_has_losses_and_gradients():
+    detector = _detector().train()
+    losses = detector(torch.zeros(0, 3, 64, 64), Targets.from_list([]))
+    assert sum(losses.values()) == 0
+    sum(losses.values()).backward()
+    assert all(p.grad is not None and not p.grad.any() for p in detector.parameters())
+    with torch.no_grad():
+        assert len(detector.eval()(torch.zeros(0, 3, 64, 64))) == 0
+
+
 def test_no_proposals_at_all():
     detector = _detector("detector.proposals.min_size=100")
     images, targets = _batch()

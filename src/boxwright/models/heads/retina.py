@@ -70,7 +70,8 @@ class RetinaHead(nn.Module):
 
 def flatten_level(output: Tensor, size: int) -> Tensor:
     """Reorder a convolution's output (B, A * size, H, W) into (B, H * W * A, size), the order of the priors."""
-    return output.permute(0, 2, 3, 1).reshape(output.shape[0], -1, size)
+    images, channels, height, width = output.shape
+    return output.permute(0, 2, 3, 1).reshape(images, height * width * (channels // size), size)
 
 
 def prior_bias(probability: float) -> float:
