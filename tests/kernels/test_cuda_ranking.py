@@ -159,7 +159,8 @@ torch.cuda.synchronize()
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode != 0
-    assert "more than 32768 positives" in result.stdout + result.stderr
+    # why it asserts is printed, unless another launch meets the error first
+    assert "more than 32767 positives" in result.stderr or "device-side assert triggered" in result.stderr
 
 
 def test_more_entries_than_32_bits_count() -> None:

@@ -12,7 +12,7 @@ Scope = Literal["batch", "class", "image"]
 
 IGNORED = -2
 # positives of a process on a device whose number of positives nobody waits for
-CAPACITY = 2**15
+CAPACITY = 2**15 - 1
 # score of the places that are free: below all others, so that it counts above none
 FREE = -torch.finfo(torch.float32).max
 

@@ -11,11 +11,11 @@ import triton.language as tl
 # what `state` holds
 FOUND, ALARM, STEPS = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
 STATE = 16
-# rows of `real`, in the precision of the scores: as found, and in ascending order of score; those from EDGE on are two
-# rows each, by edge
+# rows of `real`, in the precision of the scores: as found, in ascending order of score, and by edge, two rows each; a
+# LINE is edge, level and slope beside each other, so that they are read at once
 RAW_SCORE, RAW_QUALITY, SCORE, QUALITY, CHARGE, SORTING_CHARGE = (tl.constexpr(row) for row in range(6))
-EDGE, COUNT, OFFSET, LEVEL, SLOPE = (tl.constexpr(row) for row in range(6, 16, 2))
-REAL_ROWS = 16
+EDGE, COUNT, OFFSET, LINE = (tl.constexpr(row) for row in (6, 8, 10, 12))
+REAL_ROWS = 20
 
 
 @triton.jit(do_not_specialize=["size"])
@@ -62,14 +62,10 @@ def find(
         tl.store(real + RAW_QUALITY * capacity + place, quality, mask=fits)
 
 
-@triton.jit(debug=True)
-def order(
-    state, places, real, capacity, CAPACITY: tl.constexpr, DELTA: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr
-):
+@triton.jit
+def order(state, places, real, capacity, DELTA: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr):
     """Rank the positives by score and place, and merge the ends of their ramps, by comparing all pairs."""
-    found = tl.load(state + FOUND)
-    tl.device_assert(found <= CAPACITY, "more than 32768 positives in a batch on one device")
-    size = tl.minimum(found, capacity).to(tl.int32)
+    size = tl.minimum(tl.load(state + FOUND), capacity).to(tl.int32)
     for block in range(tl.program_id(0), tl.cdiv(size, ROWS), tl.num_programs(0)):
         row = block * ROWS + tl.arange(0, ROWS)
         here = row < size
@@ -83,12 +79,13 @@ def order(
         for start in range(0, size, COLS):
             column = start + tl.arange(0, COLS)
             there = column < size
-            other = tl.load(real + RAW_SCORE * capacity + column, mask=there, other=float("inf"))
+            # what is not a number counts nowhere
+            other = tl.load(real + RAW_SCORE * capacity + column, mask=there, other=float("nan"))
             other_place = tl.load(places + column, mask=there, other=0)
             earlier = (other[None, :] == score[:, None]) & (other_place[None, :] < place[:, None])
-            rank += (there[None, :] & ((other[None, :] < score[:, None]) | earlier)).to(tl.int32)
-            ended += (there[None, :] & ((other + DELTA)[None, :] < low[:, None])).to(tl.int32)
-            begun += (there[None, :] & ((other - DELTA)[None, :] <= high[:, None])).to(tl.int32)
+            rank += ((other[None, :] < score[:, None]) | earlier).to(tl.int32)
+            ended += ((other + DELTA)[None, :] < low[:, None]).to(tl.int32)
+            begun += ((other - DELTA)[None, :] <= high[:, None]).to(tl.int32)
         rank = tl.sum(rank, axis=1)
         tl.store(places + capacity + rank, place, mask=here)
         tl.store(real + SCORE * capacity + rank, score, mask=here)
@@ -101,7 +98,7 @@ def order(
 
 @triton.jit
 def lay_cells(state, real, cells, capacity, CELLS: tl.constexpr, TILE: tl.constexpr):
-    """Lay uniform cells over the edges: how many edges lie before each, and how many halvings find one within."""
+    """Lay uniform cells over the edges: how many edges lie before each and within, 16 bits each; halvings of these."""
     size = 2 * tl.minimum(tl.load(state + FOUND), capacity).to(tl.int32)
     if size > 0:
         edges = real + EDGE * capacity
@@ -109,9 +106,9 @@ def lay_cells(state, real, cells, capacity, CELLS: tl.constexpr, TILE: tl.conste
         cell = tl.program_id(0) * TILE + tl.arange(0, TILE)
         before = _edges_before(cell, edges, size, low, high, CELLS)
         until = _edges_before(cell + 1, edges, size, low, high, CELLS)
-        tl.store(cells + cell, before)
-        tl.store(cells + cell + 1, until, mask=cell == CELLS - 1)
-        most = tl.max(until - before, axis=0)
+        within = until - before
+        tl.store(cells + cell, before | (within << 16))
+        most = tl.max(within, axis=0)
         steps = 0
         while most > 0:
             most = most // 2
@@ -146,8 +143,9 @@ def cell_of(x, low, high, CELLS: tl.constexpr):
 def last_reached(x, wanted, edges, cells, low, high, steps, CELLS: tl.constexpr):
     """Last edge that each wanted value reaches; these are at least `low`."""
     cell = cell_of(x, low, high, CELLS)
-    begin = tl.load(cells + cell, mask=wanted, other=0)
-    end = tl.load(cells + cell + 1, mask=wanted, other=0)
+    word = tl.load(cells + cell, mask=wanted, other=0)
+    begin = word & 0xFFFF
+    end = begin + ((word >> 16) & 0xFFFF)
     for _ in range(steps):
         inside = begin < end
         middle = (begin + end) // 2

@@ -22,8 +22,10 @@ RULES = {"ap": 1, "rank_sort": 2, "alrp": 1}
 CELLS = 2**15
 TILE = 1024
 # blocks at most of a pass over all logits; of one over positives
-PROGRAMS, FEW = 2048, 1024
-PAIRS: dict[str, Any] = {"ROWS": 16, "COLS": 128}
+PROGRAMS, FEW = 2048, 2048
+# pairs that a block compares at a time
+FEW_ROWS: dict[str, Any] = {"ROWS": 4, "COLS": 512}
+MORE_ROWS: dict[str, Any] = {"ROWS": 8, "COLS": 512}
 # a table entry for so many logits: 8 bytes, to be cleared and added up
 LOGITS_PER_ENTRY = 16
 
@@ -85,19 +87,19 @@ def evaluate(
         targets = targets.view(torch.uint8)
     capacity, wide = min(CAPACITY, max(targets.numel(), 1)), torch.promote_types(inputs.dtype, torch.float32)
     memory = max(2 * capacity, size // LOGITS_PER_ENTRY)
-    tiles = triton.cdiv(targets.numel(), TILE)
+    tile = TILE if sparse else 4 * TILE
+    tiles = triton.cdiv(targets.numel(), tile)
     # the rest is read only where it has been written
     state = logits.new_zeros(fused_order.STATE + memory, dtype=torch.int64)
     places = logits.new_empty((2, capacity), dtype=torch.int64)
     real = logits.new_empty((fused_order.REAL_ROWS, capacity), dtype=wide)
     table = logits.new_empty((fused_rules.WIDE_ROWS, capacity), dtype=torch.float64)
-    cells = logits.new_empty(CELLS + 1, dtype=torch.int32)
-    marks = cells if sparse else logits.new_empty(tiles * TILE // 32, dtype=torch.int32)
+    cells = logits.new_empty(CELLS, dtype=torch.int32)
+    marks = cells if sparse else logits.new_empty(tiles * tile // 32, dtype=torch.int32)
     losses = logits.new_empty(RULES[rule], dtype=wide)
     weights = losses.new_zeros(targets.shape) if rule == "alrp" else losses.new_empty(0)
     shape = {"COLUMNS": inputs.shape[-1] if sparse else 1, "SPARSE": sparse}
-    pairs: dict[str, Any] = {"DELTA": float(delta), **PAIRS}
-    few = (min(triton.cdiv(capacity, PAIRS["ROWS"]), FEW),)
+    few = (min(triton.cdiv(capacity, FEW_ROWS["ROWS"]), FEW),)
     if tiles:
         fused_order.find[(tiles,)](
             logits,
@@ -110,10 +112,11 @@ def evaluate(
             targets.numel(),
             capacity,
             HAS_QUALITY=quality is not None,
-            TILE=TILE,
+            TILE=tile,
+            num_warps=4 if sparse else 8,
             **shape,
         )
-    fused_order.order[few](state, places, real, capacity, CAPACITY=CAPACITY, sanitize_overflow=False, **pairs)
+    fused_order.order[few](state, places, real, capacity, DELTA=float(delta), **FEW_ROWS)
     fused_order.lay_cells[(CELLS // 256,)](state, real, cells, capacity, CELLS=CELLS, TILE=256)
     programs = min(triton.cdiv(size, TILE), PROGRAMS)
     constants = {"DELTA": float(delta), **shape}
@@ -132,13 +135,44 @@ def evaluate(
             TILE=TILE,
             **constants,
         )
-        fused_streams.join[(triton.cdiv(2 * capacity, 64),)](
-            state, real, size, capacity, memory, programs, TILE=TILE, DELTA=float(delta), HEIGHT=16, WIDTH=64
+        fused_streams.join[(triton.cdiv(2 * capacity, 32),)](
+            state,
+            real,
+            size,
+            capacity,
+            memory,
+            programs,
+            TILE=TILE,
+            DELTA=float(delta),
+            HEIGHT=64,
+            WIDTH=32,
+            num_warps=8,
         )
-    fused_rules.count[few](state, real, table, capacity, RULE=rule, **pairs)
-    fused_rules.judge[(1,)](state, real, table, losses, capacity, RULE=rule, DELTA=float(delta), TILE=1024)
+    fused_rules.count[few](state, real, table, capacity, RULE=rule, DELTA=float(delta), **FEW_ROWS)
+    fused_rules.judge[(1,)](
+        state,
+        real,
+        table,
+        losses,
+        capacity,
+        CAPACITY=CAPACITY,
+        RULE=rule,
+        DELTA=float(delta),
+        TILE=2048,
+        num_warps=16,
+        sanitize_overflow=False,
+    )
     if remember or rule == "alrp":
         fused_rules.hand_out[few](
-            state, places, real, table, weights, capacity, COLUMNS=shape["COLUMNS"], RULE=rule, **pairs
+            state,
+            places,
+            real,
+            table,
+            weights,
+            capacity,
+            COLUMNS=shape["COLUMNS"],
+            RULE=rule,
+            DELTA=float(delta),
+            **MORE_ROWS,
         )
     return losses, weights, FusedState(logits, targets, marks, state, places, real, table, cells, constants)

@@ -15,11 +15,10 @@ from boxwright.kernels.fused_order import (
     COUNT,
     EDGE,
     FOUND,
-    LEVEL,
+    LINE,
     OFFSET,
     QUALITY,
     SCORE,
-    SLOPE,
     SORTING_CHARGE,
 )
 
@@ -99,10 +98,22 @@ def _smaller(a, b):
     return tl.minimum(a, b)
 
 
-@triton.jit
-def judge(state, real, wide, losses, capacity, RULE: tl.constexpr, DELTA: tl.constexpr, TILE: tl.constexpr):
+@triton.jit(debug=True)
+def judge(
+    state,
+    real,
+    wide,
+    losses,
+    capacity,
+    CAPACITY: tl.constexpr,
+    RULE: tl.constexpr,
+    DELTA: tl.constexpr,
+    TILE: tl.constexpr,
+):
     """Apply the rule in one block: losses, the push of each positive, and what it charges the background above it."""
-    size = tl.minimum(tl.load(state + FOUND), capacity).to(tl.int32)
+    found = tl.load(state + FOUND)
+    tl.device_assert(found <= CAPACITY, "more than 32767 positives in a batch on one device")
+    size = tl.minimum(found, capacity).to(tl.int32)
     share = 1.0 / tl.maximum(size, 1).to(tl.float64)
     itself = 0.5 if DELTA > 0 else 1.0
     total = tl.zeros((), tl.float64)
@@ -175,9 +186,10 @@ def hand_out(
             level += charge[None, :] * step(edge[:, None] - score[None, :], DELTA)
             rising = ((score - DELTA)[None, :] <= edge[:, None]) & (edge[:, None] < (score + DELTA)[None, :])
             slope += tl.where(rising, charge[None, :], 0.0)
-        tl.store(real + LEVEL * capacity + row, tl.sum(level.to(tl.float64), axis=1), mask=here)
-        if DELTA > 0:
-            tl.store(real + SLOPE * capacity + row, tl.sum(slope.to(tl.float64), axis=1) * (0.5 / DELTA), mask=here)
+        line = real + LINE * capacity + row * 4
+        tl.store(line, edge, mask=here)
+        tl.store(line + 1, tl.sum(level.to(tl.float64), axis=1), mask=here)
+        tl.store(line + 2, tl.sum(slope.to(tl.float64), axis=1) * (0.5 / DELTA if DELTA > 0 else 0.0), mask=here)
         if RULE == "rank_sort" and block * ROWS < size:
             here = row < size
             score = tl.load(real + SCORE * capacity + row, mask=here, other=-float("inf"))

@@ -13,9 +13,8 @@ from boxwright.kernels.fused_order import (
     COUNT,
     EDGE,
     FOUND,
-    LEVEL,
+    LINE,
     OFFSET,
-    SLOPE,
     STATE,
     STEPS,
     last_reached,
@@ -59,7 +58,8 @@ def _packing(entries, size, memory, programs, TILE: tl.constexpr):
     return tables, fraction, bits + fraction
 
 
-@triton.jit
+# logits are read as their bins are: one by one, so that nothing changes hands between threads
+@triton.jit(do_not_specialize_on_alignment=["logits"])
 def tally(
     logits,
     targets,
@@ -139,7 +139,7 @@ def join(
         tl.store(real + OFFSET * capacity + edge, mean, mask=edge < size)
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["logits", "gradient"])
 def write(
     logits,
     targets,
@@ -169,12 +169,13 @@ def write(
         x = x.to(real.dtype.element_ty)
         wanted = background & (x >= low)
         edge = last_reached(x, wanted, edges, cells, low, high, steps, CELLS)
-        change = tl.load(real + LEVEL * capacity + edge, mask=wanted, other=0.0)
-        if DELTA > 0:
-            slope = tl.load(real + SLOPE * capacity + edge, mask=wanted, other=0.0)
-            # beyond the last ramp the slope is 0, and scores have no bound
-            offset = tl.minimum(x - tl.load(edges + edge, mask=wanted, other=0.0), 2.0 * DELTA)
-            change += slope * tl.where(wanted, offset, 0.0)
+        line = real + LINE * capacity + edge[:, None] * 4 + tl.arange(0, 4)[None, :]
+        line = tl.reshape(tl.load(line, mask=wanted[:, None], other=0.0), (TILE, 2, 2))
+        left_and_slope, level_and_nothing = tl.split(line)
+        left, slope = tl.split(left_and_slope)
+        level, _nothing = tl.split(level_and_nothing)
+        # beyond the last ramp the slope is 0, and scores have no bound
+        change = level + slope * tl.where(wanted, tl.minimum(x - left, 2.0 * DELTA), 0.0)
         tl.store(gradient + first + at, narrow(change * factor, gradient.dtype.element_ty), mask=here)
 
 
