@@ -12,6 +12,11 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
+def is_first() -> bool:
+    """Whether this is the process that writes files for all."""
+    return world_size() == 1 or dist.get_rank() == 0
+
+
 def all_reduce_sum(value: Tensor) -> Tensor:
     """Sum of a detached tensor over all processes; every process must call it, in the same order."""
     if world_size() == 1:

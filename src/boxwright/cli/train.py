@@ -37,13 +37,15 @@ def train(
     images: Images = None,
     one_based: OneBased = None,
 ) -> None:
-    """Train a detector on a folder of annotated images."""
+    """Train a detector on a folder of annotated images, and report what it learned."""
+    from boxwright.distributed import is_first
     from boxwright.engine import train
+    from boxwright.study import write_report
 
     changes = list(overrides or ())
     changes += [] if precision is None else [f"train.precision={precision}"]
     changes += [] if seed is None else [f"train.seed={seed}"]
-    train(
+    run = train(
         recipe,
         data,
         overrides=changes,
@@ -59,3 +61,5 @@ def train(
         images=images,
         one_based=one_based,
     )
+    if is_first() and (page := write_report(run)) is not None:
+        typer.echo(f"report: {page}")

@@ -72,7 +72,9 @@ def open_data(source: str | Path, data: str | Path | None, **options: Any) -> Da
     if not Path(source).is_dir():
         raise RunError(f"say which data set to evaluate {source} on: --data PATH")
     arguments = Run.open(source).data
-    known = {name: arguments[name] for name in ("format", "classes", "splits", "images") if name in arguments}
+    known = {
+        name: arguments[name] for name in ("format", "classes", "splits", "images", "one_based") if name in arguments
+    }
     return open_dataset(arguments["path"], **known)
 
 

@@ -51,8 +51,9 @@ def spread(values: Mapping[str, Any], form: str = ".3f") -> str:
 def _facts(report: Mapping[str, Any]) -> str:
     data = report["data"]
     seeds = sorted({len(recipe["runs"]) for recipe in report["recipes"]})
+    what = data["describe"].removeprefix("found: ")
     return (
-        f"{data['describe']}. Measured on {data['images']:,} validation images with {data['objects']:,} objects; "
+        f"{what}. Measured on {data['images']:,} validation images with {data['objects']:,} objects; "
         f"{' or '.join(map(str, seeds))} seeds for each recipe."
     )
 

@@ -42,54 +42,36 @@ def compare_page(report: Mapping[str, Any]) -> str:
 def _sections(report: Mapping[str, Any]) -> Sequence[str]:
     """Return the sections of the page, from the verdict's evidence to how it was made."""
     several = len(report["recipes"]) > 1
-    parts = [
-        "<h2>Recipes</h2>",
-        _note("Mean ± deviation over seeds. Choose a heading to sort by it." if several else ""),
+    tall = max(90 + 34 * len(report["pairs"]), 240)
+    noise = [
+        _chart("seeds", "AP of every seed", tall=tall),
+        _chart("pairs", "Differences with 95 % intervals", tall=tall),
+        tables.pairs(report),
     ]
-    parts += [tables.recipes(report)]
+    learning = [_chart("learning", "Validation", _LEARNING), _chart("loss", "Training loss", _LOSS)]
+    kinds = [_chart("sizes", "AP by size"), _chart("classes", "AP against training objects"), tables.classes(report)]
+    curves = [
+        _chart("precision", "Precision against recall", _IOU),
+        _chart("calibration", "How often a score is right"),
+    ]
+    errors = [_chart("errors", "AP50 that errors cost", style="wide"), tables.errors(report)]
+    seeds = "Mean ± deviation over seeds. Choose a heading to sort by it." if several else ""
+    parts = [_section("Recipes" if several else "Numbers", seeds, tables.recipes(report))]
     if several:
-        tall = 90 + 34 * len(report["pairs"])
-        evidence = [
-            _chart("seeds", "AP of every seed", tall=max(tall, 240)),
-            _chart("pairs", "Differences with 95 % intervals", tall=max(tall, 240)),
-        ]
-        parts += [
-            "<h2>Is the difference more than noise?</h2>",
-            _note(_NOISE),
-            _grid(evidence),
-            "<br>",
-            tables.pairs(report),
-        ]
+        parts.append(_section("Is the difference more than noise?", _NOISE, _grid(noise)))
     parts += [
-        "<h2>Learning</h2>",
-        _grid([_chart("learning", "Validation", _LEARNING), _chart("loss", "Training loss", _LOSS)]),
-    ]
-    parts += [
-        "<h2>Classes</h2>",
-        _grid([tables.classes(report), _chart("classes", "AP against number of training objects")]),
-    ]
-    parts += [
-        "<h2>Precision, recall, calibration</h2>",
-        _grid(
-            [
-                _chart("precision", "Precision against recall", _IOU),
-                _chart("calibration", "Share that is right, by score"),
-            ]
-        ),
-        _note(_CALIBRATION),
-    ]
-    parts += [
-        "<h2>Errors</h2>",
-        _note(_ERRORS),
-        _grid([_chart("errors", "AP50 that errors cost"), tables.errors(report)]),
+        _section("Learning", "Lines are means over seeds, bands what they span." if several else "", _grid(learning)),
+        _section("Sizes and classes", "", _grid(kinds)),
+        _section("Precision, recall, calibration", _CALIBRATION, _grid(curves)),
+        _section("Errors", _ERRORS, _grid(errors)),
     ]
     if report["images"]:
-        parts += [
-            f"<h2 id='images'>{'Where recipes differ most' if several else 'Where it errs most'}</h2>",
-            cases(report),
-        ]
-    parts += [_missing(report), "<h2>What was the same, and what was not</h2>" if several else "", _differences(report)]
-    parts += ["<h2>Runs, and how to repeat them</h2>", tables.runs(report), _commands(report)]
+        parts.append(_section("Where recipes differ most" if several else "Where it errs most", "", cases(report)))
+    if report.get("failures"):
+        parts.append(_section("Missing runs", "", _missing(report["failures"])))
+    if several:
+        parts.append(_section("What was the same, and what was not", "", _differences(report)))
+    parts.append(_section("Runs, and how to repeat them", "", tables.runs(report) + _commands(report)))
     return parts
 
 
@@ -113,27 +95,34 @@ _LOSS: Final = ("loss-term", "Term", ())
 _IOU: Final = ("precision-iou", "IoU", ("0.50", "0.75", "0.50:0.95"))
 
 
-def _chart(name: str, title: str, choice: tuple[str, str, Sequence[str]] | None = None, tall: int | None = None) -> str:
+def _section(title: str, note: str, content: str) -> str:
+    text = f'<p class="soft">{escape(note)}</p>' if note else ""
+    return f"<section><h2>{escape(title)}</h2>{text}{content}</section>"
+
+
+def _chart(
+    name: str,
+    title: str,
+    choice: tuple[str, str, Sequence[str]] | None = None,
+    *,
+    tall: int | None = None,
+    style: str = "",
+) -> str:
     """A place for a chart, filled by the page's script."""
     select = ""
     if choice is not None:
         key, label, values = choice
         options = "".join(f"<option>{value}</option>" for value in values)
         select = f'<label>{label} <select id="{key}">{options}</select></label>'
-    style = f' style="--tall: {tall}px; --tall-narrow: {tall}px"' if tall else ""
-    title = escape(title)
+    height = f' style="--tall: {tall}px; --tall-narrow: {tall}px"' if tall else ""
     return (
-        f'<section class="chart needs-script" aria-label="{title}"><header><h3>{title}</h3>{select}</header>'
-        f'<div class="plot" id="chart-{name}" role="img" aria-label="Chart: {title}"{style}></div></section>'
+        f'<div class="chart needs-script {style}"><header><h3>{escape(title)}</h3>{select}</header>'
+        f'<div class="plot" id="chart-{name}" role="img" aria-label="Chart: {escape(title)}"{height}></div></div>'
     )
 
 
 def _grid(parts: Sequence[str]) -> str:
     return f'<div class="grid">{"".join(parts)}</div>'
-
-
-def _note(text: str) -> str:
-    return f'<p class="soft">{escape(text)}</p>' if text else ""
 
 
 def _verdict(verdict: Mapping[str, Any]) -> str:
@@ -146,8 +135,9 @@ def _facts(report: Mapping[str, Any]) -> str:
     data, recipes = report["data"], report["recipes"]
     seeds = sorted({len(recipe["runs"]) for recipe in recipes})
     epochs = recipes[0].get("epochs")
+    what = data["describe"].removeprefix("found: ")
     return (
-        f"{data['describe']}. Measured on {data['images']:,} validation images with {data['objects']:,} objects"
+        f"{what}. Measured on {data['images']:,} validation images with {data['objects']:,} objects"
         f"{f', after {epochs} epochs' if epochs else ''}; {' or '.join(map(str, seeds))} "
         f"{'seed' if seeds == [1] else 'seeds'} of each recipe. Of every run, its best checkpoint."
     )
@@ -165,8 +155,6 @@ def _colours(count: int) -> str:
 
 
 def _differences(report: Mapping[str, Any]) -> str:
-    if len(report["recipes"]) == 1:
-        return ""
     held = ", ".join(f"<code>{section}</code>" for section in report["held"])
     parts = []
     for index, recipe in enumerate(report["recipes"]):
@@ -186,12 +174,12 @@ def _differences(report: Mapping[str, Any]) -> str:
     )
 
 
-def _missing(report: Mapping[str, Any]) -> str:
+def _missing(failures: Sequence[Mapping[str, Any]]) -> str:
     lines = [
         f"<li><strong>{escape(failure['name'])}, seed {failure['seed']}</strong>: {escape(failure['reason'])}</li>"
-        for failure in report.get("failures", ())
+        for failure in failures
     ]
-    return f'<h2>Missing runs</h2><ul class="advice missing">{"".join(lines)}</ul>' if lines else ""
+    return f'<ul class="advice missing">{"".join(lines)}</ul>'
 
 
 def _commands(report: Mapping[str, Any]) -> str:
@@ -209,6 +197,7 @@ def _drawn(report: Mapping[str, Any]) -> dict[str, Any]:
         "kinds": report["kinds"],
         "pairs": report["pairs"],
         "classes": report["data"]["classes"],
+        "sizes": report["data"]["sizes"],
         "recipes": [
             {key: recipe[key] for key in keys} | {"curves": [run["curve"] for run in recipe["runs"]]}
             for recipe in report["recipes"]

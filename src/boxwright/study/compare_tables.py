@@ -9,15 +9,16 @@ from boxwright.study.tables import Column, table
 __all__ = ["classes", "errors", "pairs", "recipes", "runs"]
 
 _SIZES: Final = ("AP_small", "AP_medium", "AP_large")
+_SHOWN: Final = ("AP", "AP50", "AP75", *_SIZES, "AR100")  # the report has more
 _TITLES: Final = {"AP_small": "AP small", "AP_medium": "AP medium", "AP_large": "AP large"}
 
 
 def recipes(report: Mapping[str, Any]) -> str:
     """Write the main table: a row for each recipe."""
-    found, metrics = report["recipes"], report["metrics"]
-    best = {name: _highest([recipe["metrics"][name]["mean"] for recipe in found]) for name in metrics}
+    found = report["recipes"]
+    best = {name: _highest([recipe["metrics"][name]["mean"] for recipe in found]) for name in _SHOWN}
     columns = [
-        *(_TITLES.get(name, name) for name in metrics),
+        *(_TITLES.get(name, name) for name in _SHOWN),
         "calibration error",
         "ms per step",
         "peak MB",
@@ -25,14 +26,12 @@ def recipes(report: Mapping[str, Any]) -> str:
     ]
     rows = []
     for index, recipe in enumerate(found):
-        cells = [
-            _spread(
-                recipe["metrics"][name], name, best=len(found) > 1 and recipe["metrics"][name]["mean"] == best[name]
-            )
-            for name in metrics
-        ]
-        cells.append(_spread(recipe["calibration_error"], "calibration"))
-        cells.append(_spread(recipe["seconds_per_step"], "step", 1e3, ".0f"))
+        cells = []
+        for name in _SHOWN:
+            values = recipe["metrics"][name]
+            cells.append(_spread(values, name, best=len(found) > 1 and values["mean"] == best[name]))
+        cells.append(_spread(recipe["calibration_error"], "calibration", deviation=False))
+        cells.append(_spread(recipe["seconds_per_step"], "step", 1e3, ",.0f", deviation=False))
         cells.append(_spread(recipe["peak_memory"], "memory", 1e-6, ",.0f", deviation=False))
         cells.append(_number(recipe.get("parameters"), "parameters", ",d"))
         rows.append(_row(_name(index, recipe["name"]), cells, f'data-recipe="{index}"'))
@@ -52,7 +51,7 @@ def pairs(report: Mapping[str, Any]) -> str:
             _number(abs(pair["difference"]), "difference", ".3f"),
             _interval(pair["interval"], pair["difference"] < 0, "interval"),
             _interval(pair["image_interval"], pair["difference"] < 0, "image-interval"),
-            _number(pair["p_corrected"], "p", ".3f"),
+            _chance(pair["p_corrected"]),
             f'<td class="words" data-k="ahead">{decided}</td>',
             _number(pair["seeds_needed"], "seeds", "d"),
             _number(pair["images_needed"], "images", ",d"),
@@ -64,7 +63,7 @@ def pairs(report: Mapping[str, Any]) -> str:
         "95 % interval",
         "by images alone",
         "p, corrected",
-        "ahead for certain",
+        "ahead beyond the noise",
         "or with seeds",
         "or with images",
     ]
@@ -173,11 +172,17 @@ def _number(value: float | None, key: str, form: str) -> str:
     return f'<td data-k="{key}" data-v="{known}">{"–" if value is None else f"{value:{form}}"}</td>'
 
 
+def _chance(p: float | None) -> str:
+    text = "–" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+    return f'<td data-k="p" data-v="{"" if p is None else repr(p)}">{text}</td>'
+
+
 def _interval(interval: Sequence[float] | None, turned: bool, key: str) -> str:
     if interval is None:
         return f'<td data-k="{key}" data-v="">–</td>'
     low, high = (-interval[1], -interval[0]) if turned else interval
-    return f'<td data-k="{key}" data-v="{low!r}">{low:+.3f} … {high:+.3f}</td>'
+    text = f"{low:+.3f} … {high:+.3f}".replace("-", "−")
+    return f'<td data-k="{key}" data-v="{low!r}">{text}</td>'
 
 
 def _highest(values: Iterable[float | None]) -> float | None:

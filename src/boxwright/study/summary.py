@@ -9,6 +9,7 @@ import numpy as np
 
 import boxwright
 from boxwright.data.index import DataIndex
+from boxwright.data.loader import verify_images
 from boxwright.engine import Run
 from boxwright.engine.evaluate import coco_ground_truth
 from boxwright.errors import RunError
@@ -56,6 +57,8 @@ def summarise(entries: Sequence[Entry], index: DataIndex, *, images: int = 12) -
     """
     records = index.split("val")
     content = coco_ground_truth(records, index.class_names, index.category_ids)
+    if any(run.data.get("skip_bad") for entry in entries for run in entry.runs):
+        content = _without(content, {records[position].image_id for position in verify_images(records, decode=True)})
     truth = Truth.of(content)
     if not entries or not len(truth.image) - truth.crowd.sum():
         raise RunError("there is nothing to report: no run has finished, or the validation images have no object")
@@ -69,8 +72,9 @@ def summarise(entries: Sequence[Entry], index: DataIndex, *, images: int = 12) -
         "data": {
             "describe": index.describe(),
             "path": _shown(entries[0].runs[0].data["path"]),
-            "images": len(records),
+            "images": len(truth.image_ids),
             "objects": int((~truth.crowd).sum()),
+            "sizes": _sizes(content["annotations"]),
             "classes": [
                 {"name": name, "train": int(train), "val": int(val)}
                 for name, train, val in zip(
@@ -87,6 +91,20 @@ def summarise(entries: Sequence[Entry], index: DataIndex, *, images: int = 12) -
         "images": disagreements(records, truth, [entry.name for entry in entries], analyses, images),
     }
     return report | {"verdict": verdict_words(report)}
+
+
+def _without(content: Mapping[str, Any], image_ids: set[int]) -> dict[str, Any]:
+    """Leave out images, which the runs left out too because they cannot be read."""
+    images = [image for image in content["images"] if image["id"] not in image_ids]
+    annotations = [entry for entry in content["annotations"] if entry["image_id"] not in image_ids]
+    return {**content, "images": images, "annotations": annotations}
+
+
+def _sizes(annotations: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Count the objects of each size, by COCO's limits of 32 and 96 pixels squared."""
+    areas = [entry["area"] for entry in annotations if not entry["iscrowd"]]
+    small, medium = sum(area < 32**2 for area in areas), sum(32**2 <= area < 96**2 for area in areas)
+    return {"small": small, "medium": medium, "large": len(areas) - small - medium}
 
 
 def _recipe(entry: Entry, analyses: Sequence[Analysis]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def verdict_words(report: Mapping[str, Any]) -> dict[str, Any]:
     rest = [name for index, name in enumerate(names) if index not in report["leaders"]]
     text = f"{names[best]} has the highest AP, {means[best]:.3f}, but {_list(others)} {_lie(others)} within the noise."
     if rest:
-        text += f" {_list(rest)} {_is(rest)} worse for certain."
+        text += f" {_list(rest)} {_is(rest)} worse by more than the noise."
     undecided = [pair for pair in pairs if best in (pair["first"], pair["second"]) and not pair["significant"]]
     return {"headline": "No winner", "text": text, "settle": [pair_words(pair, names) for pair in undecided]}
 

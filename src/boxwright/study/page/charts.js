@@ -68,13 +68,23 @@ const charts = (report, state) => {
       const value = (point) => (term === "all" ? Object.values(point.losses).length ? point.losses.loss : null : point.losses[term]);
       draw("loss", shown().flatMap((recipe) => band(recipe, value)), { xaxis: { title: { text: "epoch" }, rangemode: "tozero" }, yaxis: { title: { text: term === "all" ? "loss" : term } } });
     },
+    sizes() {
+      const sizes = Object.keys(report.sizes).filter((size) => report.sizes[size]);
+      draw("sizes", shown().map((recipe) => {
+        const values = sizes.map((size) => recipe.metrics["AP_" + size]);
+        return { type: "bar", x: sizes.map((size) => `${size}<br>${report.sizes[size].toLocaleString("en-US")} objects`), y: values.map((value) => value.mean), name: recipe.name,
+          marker: { color: report.colours[recipe.index] }, error_y: { array: values.map((value) => value.deviation || 0), thickness: 1.2, width: 3, color: colour("--soft") } };
+      }), { barmode: "group", bargap: 0.3, xaxis: { gridcolor: "rgba(0,0,0,0)" }, yaxis: { title: { text: "AP" }, rangemode: "tozero" } });
+    },
     classes() {
+      const counts = report.classes.map((kind) => kind.train).filter(Boolean), ticks = [];
+      for (let power = 1; power <= 2 * Math.max(...counts); power *= 10) ticks.push(power, 2 * power, 5 * power);
       draw("classes", shown().map((recipe) => {
         const known = report.classes.filter((kind) => recipe.classes[kind.name].mean != null && kind.train > 0);
         return { x: known.map((kind) => kind.train), y: known.map((kind) => recipe.classes[kind.name].mean), text: known.map((kind) => kind.name), name: recipe.name, mode: "markers",
           error_y: { array: known.map((kind) => recipe.classes[kind.name].deviation || 0), thickness: 1.2, width: 0, color: report.colours[recipe.index] },
           marker: { color: report.colours[recipe.index], size: 10 }, hovertemplate: "%{text}: %{y:.3f}, %{x} objects<extra>%{fullData.name}</extra>" };
-      }), { xaxis: { title: { text: "training objects" }, type: "log" }, yaxis: { title: { text: "AP" }, rangemode: "tozero" } });
+      }), { xaxis: { title: { text: "training objects" }, type: "log", tickvals: ticks, ticktext: ticks.map((tick) => tick.toLocaleString("en-US")) }, yaxis: { title: { text: "AP" }, rangemode: "tozero" } });
     },
     precision() {
       draw("precision", shown().filter((recipe) => recipe.precision[state.iou]).map((recipe) => ({ x: recipe.precision[state.iou].map((_, i) => i / 100), y: recipe.precision[state.iou],
