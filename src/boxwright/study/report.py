@@ -1,6 +1,8 @@
 """From a data set and a recipe to everything that the page and the JSON say."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
@@ -164,16 +166,22 @@ def _run(
     """Run every step of every assigner over all images, and fill in the sides that the trained network predicts."""
     tallies = [[Tally.empty(len(scenes), len(lay.strides)) for _ in choice.steps] for choice in chosen]
     done = 0
-    for batch, seen in _looks(scenes, records, lay, network):
-        for choice, tally in zip(chosen, tallies, strict=True):
-            deciding = None if choice.stage is None else seen[choice.stage].deciding
-            for step, counts in zip(choice.steps, tally, strict=True):
-                counts.add(batch, step.assigner, deciding)
-        if sides is not None and network is not None and network.coder is not None:
-            sides.add(batch, seen[0].predictions, network.coder)
-        done += len(batch.frames)
-        if progress is not None:
-            progress(done, len(scenes.frames))
+    with ThreadPoolExecutor(os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        for batch, seen in _looks(scenes, records, lay, network):
+            jobs = [
+                pool.submit(
+                    counts.add, batch, step.assigner, None if choice.stage is None else seen[choice.stage].deciding
+                )
+                for choice, tally in zip(chosen, tallies, strict=True)
+                for step, counts in zip(choice.steps, tally, strict=True)
+            ]
+            if sides is not None and network is not None and network.coder is not None:
+                sides.add(batch, seen[0].predictions, network.coder)
+            for job in jobs:
+                job.result()
+            done += len(batch.frames)
+            if progress is not None:
+                progress(done, len(scenes.frames))
     return tallies
 
 

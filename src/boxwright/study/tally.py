@@ -88,7 +88,7 @@ def alone(
     )
     valid = crowd.clone()
     valid[:, 0] = True
-    solo = Targets(boxes, labels, valid, crowd)
+    solo = Targets(boxes, labels, valid, crowd, has_crowd=targets.has_crowd)
     seen = None if predictions is None else predictions.map(lambda tensor: tensor[image])
     return assigner(batch.priors, solo, seen).positive
 
