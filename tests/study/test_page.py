@@ -143,6 +143,23 @@ def test_the_setting_moves_the_priors_of_an_image_too(open_page, report):
     assert len(set(counts.values())) > 1
 
 
+def test_filters_fade_the_objects_of_images_and_keys_pass_over_them(open_page, report):
+    page = open_page()
+    page.locator(".thumbs button[aria-label='a.png']").click()
+    page.select_option("#filter-class", label="platelet")
+    image = next(image for image in report["images"] if image["name"] == "a.png")
+    platelets = [number for number, object_ in enumerate(image["objects"]) if object_["class"] == 1]
+    assert page.locator(".stage .object.faded").count() == len(image["objects"]) - len(platelets) == 3
+    assert "1 pass the filters" in page.locator("figcaption").inner_text()
+    page.locator("h1").click()
+    page.keyboard.press("n")
+    assert page.locator(".verdict h3").inner_text().startswith(f"Object {platelets[0] + 1}:")
+    without = [image["name"] for image in report["images"] if not any(o["class"] == 1 for o in image["objects"])]
+    assert page.locator(".thumbs .faded").count() == len(without)
+    page.locator("#reset").click()
+    assert page.locator(".faded").count() == 0
+
+
 def test_anchors_follow_the_number_chosen(open_page):
     page = open_page()
     page.locator("#k").focus()

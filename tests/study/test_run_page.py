@@ -157,7 +157,7 @@ def test_ambiguous_boxes_are_listed_filtered_sorted_and_drawn(open_gfl, gfl):
     page.locator("table.ambiguous tr[data-object='1'] th button").click()
     assert named[1]["image"] in page.locator(".suspects figcaption").inner_text()
     assert page.locator(".closeup polygon").count() == 4
-    entry = report["ambiguous"]["drawn"][1]
+    entry = report["ambiguous"]["drawn"]["1"]
     two = sum(prominence >= 0.05 for prominence in entry["prominence"])
     assert page.locator(".closeup line.peak").count() == 4 + two
     assert page.locator(".closeup line.second").count() == two

@@ -96,13 +96,28 @@ class Ambiguity:
             rows.append([names[scenes.image[row]], label, *box, share, SIDES[int(side[row])], *place, *rest])
         return rows
 
-    def drawn(self, scenes: Scenes, records: Sequence[ImageRecord], scale: Tensor, count: int) -> list[dict[str, Any]]:
-        """Draw the first objects: a crop of the stored image, and boxes and distributions in its pixels.
+    def drawn(
+        self, scenes: Scenes, records: Sequence[ImageRecord], scale: Tensor, *, first: int, peaked: int, among: int
+    ) -> dict[str, dict[str, Any]]:
+        """Draw objects: a crop of the stored image, and boxes and distributions in its pixels.
+
+        Args:
+            scenes: the data set.
+            records: its images.
+            scale: as for `rows`.
+            first: how many from the start of the list.
+            peaked: how many more of those with the highest second peaks.
+            among: how far down the list these are looked for.
+
+        Returns:
+            The drawings by place in the list, from 0.
 
         Raises:
             DataError: an image cannot be read.
         """
-        return [self._draw(scenes, records, scale, row) for row in self.order[:count].tolist()]
+        second = self.peaks.prominence.amax(1)[self.order[:among]]
+        places = [*range(min(first, len(second))), *second.argsort(descending=True)[:peaked].tolist()]
+        return {str(place): self._draw(scenes, records, scale, int(self.order[place])) for place in sorted({*places})}
 
     def _draw(self, scenes: Scenes, records: Sequence[ImageRecord], scale: Tensor, row: int) -> dict[str, Any]:
         image = int(scenes.image[row])

@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from boxwright.study.tables import Column, row, table
 
-__all__ = ["ambiguous_section", "shortened"]
+__all__ = ["IN_PAGE", "ambiguous_section", "shortened"]
 
-_LISTED: Final = 300  # objects that travel in the page; the files hold all
+IN_PAGE: Final = 300  # objects that travel in the page; the files hold all
 _COLUMNS: Final = (
     Column("class", "word", "class"),
     Column("side", "word", "side"),
@@ -26,7 +26,7 @@ def shortened(report: dict[str, Any]) -> dict[str, Any]:
     ambiguous = report["ambiguous"]
     if ambiguous is None:
         return report
-    return report | {"ambiguous": ambiguous | {"rows": ambiguous["rows"][:_LISTED]}}
+    return report | {"ambiguous": ambiguous | {"rows": ambiguous["rows"][:IN_PAGE]}}
 
 
 def ambiguous_section(report: dict[str, Any]) -> str:
@@ -35,7 +35,7 @@ def ambiguous_section(report: dict[str, Any]) -> str:
     if ambiguous is None or not ambiguous["rows"]:
         return ""
     rows = []
-    for number, values in enumerate(ambiguous["rows"][:_LISTED]):
+    for number, values in enumerate(ambiguous["rows"][:IN_PAGE]):
         numbers = dict(zip(ambiguous["columns"], values, strict=True))
         label = f'<span class="rank">{number + 1}</span> {escape(numbers["image"])}'
         rows.append(row(label, _COLUMNS, numbers, f'data-object="{number}"', number))

@@ -1,7 +1,7 @@
 """From a data set and a recipe to everything that the page and the JSON say."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -23,6 +23,7 @@ from boxwright.study.fit import fit_report
 from boxwright.study.gallery import gallery, pick
 from boxwright.study.groups import BINS, Axis, Cells, axes, describe
 from boxwright.study.network import Network, Seen, pixels_of
+from boxwright.study.relabel import IN_PAGE
 from boxwright.study.scenes import Batch, PriorGenerator, Scenes
 from boxwright.study.sides import Sides
 from boxwright.study.tally import Tally
@@ -31,7 +32,8 @@ __all__ = ["inspect_data"]
 
 _LISTED: Final = 1000  # objects without positives that are listed one by one
 _IMAGES_AT_ONCE: Final = 8  # that a network looks at
-_DRAWN: Final = 40  # ambiguous objects that are drawn
+_FIRST: Final = 40  # ambiguous objects that are drawn
+_PEAKED: Final = 20  # objects with two peaks that are drawn as well
 Progress = Callable[[int, int], None]
 
 
@@ -107,7 +109,7 @@ def inspect_data(
         "fit": fit_report(scenes, lay),
         "unmatched": {name: _unmatched(scenes, records, tally) for name, tally in usual.items()},
         "ambiguous": None if sides is None else _ambiguous(scenes, records, class_names, sides),
-        "images": gallery(scenes, records, lay, chosen, looked_at, network),
+        "images": _grouped(gallery(scenes, records, lay, chosen, looked_at, network), looked_at, scenes, cells.axes),
     }
 
 
@@ -129,6 +131,16 @@ def find_images(records: Records, names: Sequence[str]) -> list[int]:
     return list(found)
 
 
+def _grouped(
+    images: list[dict[str, Any]], chosen: Iterable[int], scenes: Scenes, axes: Sequence[Axis]
+) -> list[dict[str, Any]]:
+    """Add to the objects of images the group that each belongs to on every axis."""
+    for entry, image in zip(images, chosen, strict=True):
+        for row, object_ in enumerate(entry["objects"], start=int(scenes.first[image])):
+            object_["groups"] = [int(axis.member[row]) for axis in axes]
+    return images
+
+
 def _ambiguous(
     scenes: Scenes, records: Sequence[ImageRecord], class_names: Sequence[str], sides: Sides
 ) -> dict[str, Any]:
@@ -138,7 +150,8 @@ def _ambiguous(
     names = [records[frame.record].path.name for frame in scenes.frames]
     ambiguity = Ambiguity.of(scenes, sides)
     rows = ambiguity.rows(scenes, names, class_names, scale)
-    return {"columns": list(COLUMNS), "rows": rows, "drawn": ambiguity.drawn(scenes, records, scale, _DRAWN)}
+    drawn = ambiguity.drawn(scenes, records, scale, first=_FIRST, peaked=_PEAKED, among=IN_PAGE)
+    return {"columns": list(COLUMNS), "rows": rows, "drawn": drawn}
 
 
 def relabelled(records: Sequence[ImageRecord], index: DataIndex, class_names: Sequence[str]) -> Sequence[ImageRecord]:

@@ -152,10 +152,8 @@ class _Aligned:
     inside: Tensor
 
     def sentence(self, number: int) -> str:
-        a, b = self.assigner.alpha, self.assigner.beta
-        return (
-            f"alignment {{0}} = score {{1}}^{a:g} · overlap {{2}}^{b:g}, number {{3}} of the {self.assigner.topk} best"
-        )
+        a, b = (f"^{power:g}" if power != 1 else "" for power in (self.assigner.alpha, self.assigner.beta))
+        return f"alignment {{0}} = score {{1}}{a} · overlap {{2}}{b}, number {{3}} of the {self.assigner.topk} best"
 
     def numbers(self, number: int, prior: int) -> tuple[float, ...]:
         values = (self.aligned, self.score, self.overlap)

@@ -1,5 +1,5 @@
   // The list of ambiguous boxes, and the box chosen with the distributions of its sides.
-  const listed = report.ambiguous?.rows ?? [], drawn = report.ambiguous?.drawn ?? [];
+  const listed = report.ambiguous?.rows ?? [], drawn = report.ambiguous?.drawn ?? {};
   const column = Object.fromEntries((report.ambiguous?.columns ?? []).map((name, i) => [name, i]));
   const TWO = 0.05; // how far a second peak rises above the valley, to be called one
 
@@ -29,7 +29,7 @@
     one(".suspects figcaption").textContent =
       `${number + 1}: ${values[0]}, ${values[1]} at ${where}. Its ${side} side spreads over ${formats.share(share)} of its size; ` +
       `score ${score.toFixed(2)}, IoU of prediction and annotation ${iou.toFixed(2)}. ` +
-      (entry ? "White: the annotation. Dashed: the prediction. Orange: where the network sees each side, with its highest and second peak." : "Only the first are drawn.");
+      (entry ? "White: the annotation. Dashed: the prediction. Orange: where the network sees each side, with its highest and second peak." : "It is not among those that are drawn.");
     stage.replaceChildren();
     if (!entry) return;
     const picture = new Image();

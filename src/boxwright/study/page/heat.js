@@ -35,7 +35,7 @@
     for (let y = 0, i = 0; y < grid.height; y++) {
       for (let x = 0; x < grid.width; x++, i += 4) {
         const share = grid.at(y, x) / 255, [r, g, b] = colour(share);
-        pixels.data.set([r, g, b, solid ? 255 : Math.round(255 * Math.min(0.88, 0.25 + share))], i);
+        pixels.data.set([r, g, b, solid ? 255 : Math.round(255 * Math.min(0.88, 0.15 + share))], i);
       }
     }
     context.putImageData(pixels, 0, 0);

@@ -35,6 +35,8 @@
   const lossOf = (image) =>
     state.steps[state.assigner] === report.assigners[state.assigner].usual ? image.assigners[state.assigner].loss : undefined;
 
+  const passes = (object) => object.groups.every((group, axis) => state.filters[axis] < 0 || state.filters[axis] === group);
+
   const sum = (values) => values.reduce((a, b) => a + b, 0);
 
   function showImage() {
@@ -42,7 +44,10 @@
     if (!image) return;
     const verdicts = verdictsOf(image);
     state.object = Math.min(state.object, Math.max(image.objects.length - 1, 0));
-    all(".thumbs button").forEach((button, i) => button.setAttribute("aria-pressed", i === state.image));
+    all(".thumbs button").forEach((button, i) => {
+      button.setAttribute("aria-pressed", i === state.image);
+      button.classList.toggle("faded", state.filters.some((group) => group >= 0) && !report.images[i].objects.some(passes));
+    });
     const stage = one(".portraits .stage");
     stage.onpointermove = null;
     stage.replaceChildren();
@@ -57,10 +62,12 @@
     const heat = overlay(image, stage);
     stage.append(drawing(image, verdicts));
     const lonely = verdicts.filter((verdict) => verdict.priors.length === 0).length;
+    const passing = image.objects.filter(passes).length;
+    const filtered = passing < image.objects.length ? ` ${passing} pass the filters.` : "";
     const caption = one(".portraits figcaption"), readout = document.createElement("span");
     readout.className = "readout";
     caption.textContent =
-      `${image.name}: ${image.objects.length} objects, ${lonely} without positives. Shown for: ${image.why}.` +
+      `${image.name}: ${image.objects.length} objects, ${lonely} without positives.${filtered} Shown for: ${image.why}.` +
       (image.error ? ` No picture: ${image.error}` : "") + heat + " ";
     caption.append(readout);
     showObject(image, verdicts);
@@ -75,7 +82,8 @@
     for (const region of image.crowd) picture.append(rect(...region, "crowd"));
     image.objects.forEach((object, i) => {
       const none = verdicts[i].priors.length === 0;
-      const shape = rect(...object.box, "object" + (none ? " none" : "") + (i === state.object ? " chosen" : ""));
+      const kind = [["none", none], ["chosen", i === state.object], ["faded", !passes(object)]];
+      const shape = rect(...object.box, ["object", ...kind.filter(([, holds]) => holds).map(([name]) => name)].join(" "));
       shape.addEventListener("click", () => ((state.object = i), showImage()));
       picture.append(shape);
     });
@@ -147,12 +155,19 @@
     if (whole.length) add(panel, "p", `Not a sum over priors: ${whole.map((term) => `${term} ${short(loss.terms[term])}`).join(", ")}.`, "soft");
   }
 
+  /* Choose the next object that passes the filters, or where none does the next of all. */
+  function nextObject(image, step) {
+    const count = image.objects.length, any = image.objects.some(passes);
+    do state.object = (state.object + step + count) % count;
+    while (any && !passes(image.objects[state.object]));
+  }
+
   function turn(key) {
     const count = report.images.length, image = report.images[state.image], objects = image?.objects.length ?? 0;
     const picture = { ArrowRight: 1, ArrowLeft: -1 }[key], object = { n: 1, p: -1 }[key], step = { "]": 1, "[": -1 }[key];
     const last = report.assigners[state.assigner].steps.length - 1;
     if (picture && count) [state.image, state.object] = [(state.image + picture + count) % count, 0];
-    else if (object && objects) state.object = (state.object + object + objects) % objects;
+    else if (object && objects) nextObject(image, object);
     else if (key === "h" && image) nextHeat(image);
     else if (step) state.steps[state.assigner] = Math.min(Math.max(state.steps[state.assigner] + step, 0), last);
     else if (key === "a") state.assigner = (state.assigner + 1) % report.assigners.length;
