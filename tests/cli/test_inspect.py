@@ -18,6 +18,7 @@ def test_page_and_numbers_are_written(tmp_path):
     result = run("--data", root, "--set", "data.size=128", "--assigner", "atss", "--no-sweep", "--output", page)
     assert result.exit_code == 0, result.output
     assert "of 9" in result.stdout
+    assert "k-means" in result.stdout
     assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
     report = json.loads(page.with_suffix(".json").read_text())
     assert [len(assigner["steps"]) for assigner in report["assigners"]] == [1, 1]
@@ -29,6 +30,22 @@ def test_an_image_of_a_split_is_looked_at_alone(tmp_path):
     assert result.exit_code == 0, result.output
     data = json.loads(page.with_suffix(".json").read_text())["data"]
     assert (data["split"], data["images"], data["objects"]) == ("val", 1, 4)
+
+
+def test_an_image_is_found_in_whichever_split_holds_it(tmp_path):
+    root, page = write_dataset(tmp_path / "set"), tmp_path / "page.html"
+    file = root / "annotations" / "instances_train.json"
+    content = json.loads(file.read_text())
+    content["images"] = [image for image in content["images"] if image["file_name"] != "a.png"]
+    content["annotations"] = [entry for entry in content["annotations"] if entry["image_id"] != 0]
+    file.write_text(json.dumps(content))
+    for name, split in (("a.png", "val"), ("d.png", "train")):
+        result = run(name, "--data", root, "--no-sweep", "--assigner", "atss", "--output", page)
+        assert result.exit_code == 0, result.output
+        assert json.loads(page.with_suffix(".json").read_text())["data"]["split"] == split
+    result = run("z.png", "--data", root, "--output", page)
+    assert result.exit_code == 2
+    assert "no split of train, val holds z.png" in result.stderr
 
 
 def test_mistakes_are_one_sentence(tmp_path):

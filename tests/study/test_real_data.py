@@ -87,5 +87,6 @@ def test_recommended_anchors_fit_better_than_the_recipes(shared):
         anchors = inspect_data(index, RECIPE, split="train", assigners=["atss"], sweep=False, show=0)["fit"]["anchors"]
         enough = anchors["steps"][anchors["enough"] - 1]
         assert enough["mean_iou"] > anchors["recipe"]["mean_iou"]
+        assert f"{enough['shapes'][0][0]:g}×{enough['shapes'][0][1]:g}" in anchors["advice"]
         assert len(enough["shapes"]) == anchors["enough"] < len(anchors["steps"])
         assert enough["under_half"] < anchors["recipe"]["under_half"]

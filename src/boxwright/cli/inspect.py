@@ -40,8 +40,12 @@ def inspect(
         typer.Option(metavar="NAME,…", help="Assigners to compare; with arguments as in max-iou:low_quality=none."),
     ] = None,
     split: Annotated[
-        str, typer.Option(metavar="NAME[=PATH]", help="The split to look at, and its annotations.")
-    ] = "train",
+        str | None,
+        typer.Option(
+            metavar="NAME[=PATH]",
+            help="The split to look at, and its annotations; by default train, or the one that holds the images.",
+        ),
+    ] = None,
     show: Annotated[int, typer.Option(min=0, help="How many images to draw.")] = 12,
     sweep: Annotated[bool, typer.Option(help="Also try other thresholds and k.")] = True,
     output: Annotated[Path, typer.Option(help="The page; its numbers are written beside it as JSON.")] = Path(
@@ -64,12 +68,13 @@ def inspect(
     from boxwright.recipes import load_recipe
     from boxwright.study import ambiguous_csv, inspect_data, inspect_page
     from boxwright.study.network import Network
+    from boxwright.study.report import find_split
 
     if run is not None and (recipe is not None or overrides):
         raise BoxwrightError("a run brings its own recipe: leave out --recipe and --set, or --run")
     if run is None and data is None:
         raise BoxwrightError("say what to look at: --data PATH, or --run RUN for a run and its data set")
-    name, _, path = split.partition("=")
+    name, _, path = (split or "").partition("=")
     index = open_data(
         run or "",
         data,
@@ -79,6 +84,7 @@ def inspect(
         images=images,
     )
     typer.echo("\n".join([index.describe(), *index.notes]))
+    name = name or (find_split(index, pictures) if pictures else "train")
     network = None
     if run is not None:
         network = Network.of_run(run, index, device=pick_device(device))
@@ -128,3 +134,5 @@ def _print(report: dict[str, Any]) -> None:
     Console(highlight=False).print(table)
     for advice in report["fit"]["advice"]:
         typer.echo(f"{advice['objects']:,} objects {advice['what']}. {advice['help']}")
+    if anchors := report["fit"]["anchors"]:
+        typer.echo(anchors["advice"])

@@ -34,8 +34,8 @@ def fit_report(scenes: Scenes, lay: PriorGenerator) -> dict[str, Any]:
 
     Returns:
         `levels` (stride and anchor shapes of each), `advice`, and `anchors`: how well the recipe's overlap the objects,
-        `steps` of `anchor_steps`, and how many are `enough`. For points, whose boxes mean nothing, `anchors` is empty
-        and the levels have no shapes.
+        `steps` of `anchor_steps`, how many are `enough`, and `advice` in words. For points, whose boxes mean nothing,
+        `anchors` is empty and the levels have no shapes.
     """
     sizes = torch.from_numpy(scenes.boxes[:, 2:] - scenes.boxes[:, :2])
     shapes = [] if isinstance(lay, PointGenerator) else _shapes(lay)
@@ -47,8 +47,9 @@ def fit_report(scenes: Scenes, lay: PriorGenerator) -> dict[str, Any]:
     anchors: dict[str, Any] = {}
     if shapes and len(sizes):
         advice += _of_shapes(sizes, shapes)
-        steps = anchor_steps(sizes)
-        anchors = {"recipe": _overlap(sizes, torch.cat(shapes)), "steps": steps, "enough": _enough(steps)}
+        own, steps = _overlap(sizes, torch.cat(shapes)), anchor_steps(sizes)
+        enough = _enough(steps)
+        anchors = {"recipe": own, "steps": steps, "enough": enough, "advice": _recommend(own, steps[enough - 1])}
     return {"levels": levels, "advice": [asdict(entry) for entry in advice], "anchors": anchors}
 
 
@@ -71,6 +72,16 @@ def _enough(steps: Sequence[dict[str, Any]]) -> int:
     """Return the least number of anchors whose mean IoU is near that of the most."""
     best = max(step["mean_iou"] for step in steps)
     return next(count for count, step in enumerate(steps, start=1) if step["mean_iou"] >= best - _NEAR)
+
+
+def _recommend(own: dict[str, float], fitted: dict[str, Any]) -> str:
+    """Say what fitted anchors would be, and how much better they fit than the recipe's."""
+    shapes = ", ".join(f"{width:g}×{height:g}" for width, height in fitted["shapes"])
+    return (
+        f"Anchors of {shapes} px (k-means, {len(fitted['shapes'])} are enough) overlap the objects by "
+        f"{fitted['mean_iou']:.2f} on average and {fitted['under_half']:.1%} of them by less than half; "
+        f"the recipe's by {own['mean_iou']:.2f} and {own['under_half']:.1%}."
+    )
 
 
 def _shapes(lay: PriorGenerator) -> list[Tensor]:

@@ -201,7 +201,7 @@ def _anchors(anchors: dict[str, Any]) -> str:
         '<svg role="img" aria-label="The fitted anchors around one centre"></svg>'
         '<p class="soft">Width × height in pixels of the network’s input: <code id="shapes"></code></p></div>'
     )
-    return f'<div class="grid">{fitted}{drawing}</div>'
+    return f'<p>{escape(anchors["advice"])}</p><div class="grid">{fitted}{drawing}</div>'
 
 
 def _size(size: Any) -> str:

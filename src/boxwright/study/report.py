@@ -113,6 +113,24 @@ def inspect_data(
     }
 
 
+def find_split(index: DataIndex, names: Sequence[str]) -> str:
+    """Return the first split, `train` before others, that holds all images of these names.
+
+    Raises:
+        DataError: there is none.
+    """
+    for split in sorted(index.splits, key=lambda name: name != "train"):
+        try:
+            find_images(index.split(split), names)
+        except DataError as error:
+            problem = error
+        else:
+            return split
+    if len(index.splits) == 1:
+        raise problem
+    raise DataError(f"no split of {', '.join(index.splits)} holds {', '.join(names)}; name one with --split")
+
+
 def find_images(records: Records, names: Sequence[str]) -> list[int]:
     """Return which records are named, by a path or the end of one.
 
