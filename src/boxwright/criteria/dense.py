@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from boxwright.assigners.samplers import LossSampler
 from boxwright.boxes.iou import aligned_iou
 from boxwright.distributed import all_reduce_sum, world_size
-from boxwright.losses import sigmoid_cross_entropy, softmax_cross_entropy
+from boxwright.kernels import DistanceModulator, modulated_row_sums
+from boxwright.losses import softmax_cross_entropy
 from boxwright.structures import Assignment, Predictions, Priors, Targets
 
 __all__ = ["DenseCriterion", "centerness"]
@@ -220,7 +221,7 @@ def _class_cost(predictions: Predictions, labels: Tensor) -> Tensor:
     """(B, L) cross-entropy of each prior's classes."""
     if "background" in predictions.extras:
         return softmax_cross_entropy(predictions.columns(), labels)
-    return sigmoid_cross_entropy(predictions.logits, labels).sum(-1)
+    return modulated_row_sums(predictions.logits, labels, None, DistanceModulator(0.0))
 
 
 class _Match(NamedTuple):
