@@ -37,6 +37,19 @@ class StageCriterion(DenseCriterion):
         super().__init__(*parts, sampler=by_cost, **options)
         self.draw = draw
 
+    def forward(self, predictions: Predictions, priors: Priors, targets: Targets) -> dict[str, Tensor]:
+        """Return the losses `classification` and `box` of a batch; only the sample is decoded and charged."""
+        seen = None
+        if self._looks:
+            with torch.no_grad():
+                boxes = self.coder.decode(priors, predictions.params.float())
+            seen = predictions.detach().with_sigmoids().with_boxes(boxes)
+        assignment = self.assign(priors, targets, seen)
+        if self._most is not None:
+            index = self._sample(assignment, self._most)
+            predictions, priors, assignment = predictions.take(index), priors.take(index), assignment.take(index)
+        return self._losses(self._decoded(predictions, priors), priors, targets, assignment)
+
     def assign(self, priors: Priors, targets: Targets, predictions: Predictions | None = None) -> Assignment:
         """Match the priors of every image and draw its sample; priors without area are padding and ignored."""
         low, high = priors.boxes.split(2, dim=-1)
@@ -51,14 +64,8 @@ class StageCriterion(DenseCriterion):
         Its size is the number of priors that the random sampler, or the assigner, keeps at most.
         """
         assignment = self.assign(priors, targets)
-        most = getattr(self.draw or self.assigner, "count", len(priors))
-        rank = assignment.positive.int() - assignment.ignored.int()
-        index = rank.argsort(dim=1, descending=True, stable=True)[:, :most]  # (B, N)
-        pairs = index.unsqueeze(-1)
-        boxes = priors.boxes.gather(1, pairs.expand(-1, -1, 4))
-        centers = priors.centers.gather(1, pairs.expand(-1, -1, 2))
-        chosen = Assignment(assignment.gt_index.gather(1, index), assignment.score.gather(1, index))
-        return Priors(boxes, centers, priors.strides[: index.shape[1]]), chosen
+        index = self._sample(assignment, self._most or len(priors))
+        return priors.take(index), assignment.take(index)
 
     def charge(
         self, predictions: Predictions, priors: Priors, targets: Targets, assignment: Assignment
@@ -72,8 +79,19 @@ class StageCriterion(DenseCriterion):
             predictions = replace(predictions, params=predictions.params.unflatten(-1, (-1, 4)).gather(2, own)[:, :, 0])
         return self._losses(self._decoded(predictions, priors), priors, targets, assignment)
 
-    def _assigned(self, predictions: Predictions, priors: Priors, targets: Targets) -> Assignment:
-        return self.assign(priors, targets, predictions.detach().with_sigmoids())
+    @property
+    def _most(self) -> int | None:
+        """Size of a sample; None where there is no bound."""
+        most: int | None = getattr(self.draw or self.assigner, "count", None)
+        return most
+
+    def _sample(self, assignment: Assignment, most: int) -> Tensor:
+        """Indices (B, N) of the priors to be charged: positives, then background, then ignored ones to fill up."""
+        images, count = assignment.gt_index.shape
+        rank = assignment.positive.long() - assignment.ignored.long()
+        order = torch.arange(count, device=rank.device).expand(images, -1)
+        # the position as well, so that the order of equals is the same everywhere
+        return (rank * count - order).topk(min(most, count), dim=1).indices
 
     def _losses(
         self, predictions: Predictions, priors: Priors, targets: Targets, assignment: Assignment

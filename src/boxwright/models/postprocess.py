@@ -48,13 +48,15 @@ class Postprocess:
         scores = self._scores(predictions)
         picked = self._best(scores, priors)
         scores = scores.flatten(1).gather(1, picked)
-        boxes = coder.decode(priors, predictions.params.float())
-        rows = picked if boxes.ndim == 4 else picked // classes  # (B, L, C, 4) where every class has its own
-        boxes = boxes.flatten(1, -2).gather(1, rows.unsqueeze(-1).expand(-1, -1, 4))
+        rows, labels = picked // classes, picked % classes
+        params = predictions.params.gather(1, rows.unsqueeze(-1).expand(-1, -1, predictions.params.shape[-1]))
+        boxes = coder.decode(priors.take(rows), params.float())
+        if boxes.ndim == 4:  # (B, S, C, 4): every class has a box of its own
+            boxes = boxes.gather(2, labels[..., None, None].expand(-1, -1, 1, 4)).squeeze(2)
         corner, opposite = clip_boxes(boxes, limits).split(2, dim=-1)
         # sides that are predicted one by one may cross; libraries disagree about the overlaps of such boxes
         boxes = torch.cat([corner, torch.maximum(corner, opposite)], dim=-1)
-        return boxes, scores, picked % classes
+        return boxes, scores, labels
 
     def _scores(self, predictions: Predictions) -> Tensor:
         """Scores (B, L, C), 0 where the class alone is below the threshold, whatever a quality branch makes of it."""

@@ -49,6 +49,10 @@ class Assignment(TensorStruct):
         index = self.gt_index.clamp(min=0).unsqueeze(-1).expand(-1, -1, 4)
         return targets.boxes.gather(1, index)
 
+    def take(self, index: Tensor) -> Self:
+        """Return the answer for the priors at `index` (B, S) of each image."""
+        return self.map(lambda tensor: tensor.gather(1, index))
+
     def __len__(self) -> int:
         """Return the number of images."""
         return len(self.gt_index)

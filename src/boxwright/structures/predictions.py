@@ -56,6 +56,10 @@ class Predictions(TensorStruct):
         extras = {name: extra for name, extra in self.extras.items() if name != "background"}
         return replace(self, logits=log - rest, extras=extras)
 
+    def take(self, index: Tensor) -> Self:
+        """Return what is said about the priors at `index` (B, S) of each image."""
+        return self.map(lambda tensor: tensor.gather(1, index.unsqueeze(-1).expand(-1, -1, tensor.shape[-1])))
+
     def detach(self) -> Self:
         """Return a copy that carries no gradient (what an assigner sees)."""
         return self.map(Tensor.detach)

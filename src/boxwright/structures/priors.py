@@ -1,7 +1,7 @@
 """Where predictions sit."""
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Self
 
 from torch import Tensor
 
@@ -33,7 +33,7 @@ class Priors(TensorStruct):
     Attributes:
         boxes: (L, 4) xyxy in pixels, or (B, L, 4) for proposals, which differ per image. A point's box is its cell.
         centers: (L, 2) or (B, L, 2), x, y in pixels.
-        strides: (L,) pixels per cell of the level that a prior belongs to.
+        strides: (L,) or (B, L) pixels per cell of the level that a prior belongs to.
         levels: the grids, in order, so that an assigner can use them instead of searching; empty for proposals.
     """
 
@@ -41,6 +41,16 @@ class Priors(TensorStruct):
     centers: Tensor
     strides: Tensor
     levels: tuple[Level, ...] = ()
+
+    def take(self, index: Tensor) -> Self:
+        """Return the priors at `index` (B, S) of each image; they lie on no grid any more."""
+        pairs = index.unsqueeze(-1)
+        if self.boxes.ndim == 2:
+            boxes, centers = self.boxes[index], self.centers[index]
+        else:
+            boxes, centers = (t.gather(1, pairs.expand(-1, -1, t.shape[-1])) for t in (self.boxes, self.centers))
+        strides = self.strides[index] if self.strides.ndim == 1 else self.strides.gather(1, index)
+        return replace(self, boxes=boxes, centers=centers, strides=strides, levels=())
 
     def __len__(self) -> int:
         """Return the number of priors per image, L."""
