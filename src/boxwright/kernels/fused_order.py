@@ -147,9 +147,9 @@ def last_reached(x, wanted, edges, cells, low, high, steps, CELLS: tl.constexpr)
     begin = word & 0xFFFF
     end = begin + ((word >> 16) & 0xFFFF)
     for _ in range(steps):
-        inside = begin < end
-        middle = (begin + end) // 2
-        reached = x >= tl.load(edges + middle, mask=inside, other=float("inf"))
-        begin = tl.where(inside & reached, middle + 1, begin)
-        end = tl.where(inside & ~reached, middle, end)
+        middle = (begin + end) >> 1
+        # what is not a number is never reached: nothing moves where nothing is left
+        reached = x >= tl.load(edges + middle, mask=begin < end, other=float("nan"))
+        begin = tl.where(reached, middle + 1, begin)
+        end = tl.where(reached, end, middle)
     return begin - 1

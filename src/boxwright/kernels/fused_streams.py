@@ -31,12 +31,13 @@ def _entries(logits, targets, marks, tile, entries, COLUMNS: tl.constexpr, SPARS
     """Return where a tile begins, its places in it, its logits, and which of them are background."""
     first = tile * tl.full((), TILE, tl.int64)
     at = tl.arange(0, TILE)
-    here = first + at < entries
+    # 64 bits where a tile begins, 32 inside of it
+    here = at < tl.minimum(entries - first, TILE).to(tl.int32)
     x = tl.load(logits + first + at, mask=here, other=0.0)
     if SPARSE:
         row = first // COLUMNS
         inside = (first - row * COLUMNS).to(tl.int32) + at
-        label = tl.load(targets + row + inside // COLUMNS, mask=here, other=-2)
+        label = tl.load(targets + row + inside // COLUMNS, mask=here, other=-2).to(tl.int32)
         background = here & (label != inside % COLUMNS) & (label != -2)
     else:
         word = tl.load(marks + first // 32 + at // 32, mask=here, other=0)
