@@ -24,8 +24,7 @@ TILE = 1024
 # blocks at most of a pass over all logits; of one over positives
 PROGRAMS, FEW = 2048, 2048
 # pairs that a block compares at a time
-FEW_ROWS: dict[str, Any] = {"ROWS": 4, "COLS": 512}
-MORE_ROWS: dict[str, Any] = {"ROWS": 8, "COLS": 512}
+PAIRS: dict[str, Any] = {"ROWS": 4, "COLS": 512}
 # a table entry for so many logits: 8 bytes, to be cleared and added up
 LOGITS_PER_ENTRY = 16
 
@@ -99,7 +98,7 @@ def evaluate(
     losses = logits.new_empty(RULES[rule], dtype=wide)
     weights = losses.new_zeros(targets.shape) if rule == "alrp" else losses.new_empty(0)
     shape = {"COLUMNS": inputs.shape[-1] if sparse else 1, "SPARSE": sparse}
-    few = (min(triton.cdiv(capacity, FEW_ROWS["ROWS"]), FEW),)
+    few = (min(triton.cdiv(capacity, PAIRS["ROWS"]), FEW),)
     if tiles:
         fused_order.find[(tiles,)](
             logits,
@@ -116,7 +115,7 @@ def evaluate(
             num_warps=4 if sparse else 8,
             **shape,
         )
-    fused_order.order[few](state, places, real, capacity, DELTA=float(delta), **FEW_ROWS)
+    fused_order.order[few](state, places, real, capacity, DELTA=float(delta), **PAIRS)
     fused_order.lay_cells[(CELLS // 256,)](state, real, cells, capacity, CELLS=CELLS, TILE=256)
     programs = min(triton.cdiv(size, TILE), PROGRAMS)
     constants = {"DELTA": float(delta), **shape}
@@ -148,7 +147,7 @@ def evaluate(
             WIDTH=32,
             num_warps=8,
         )
-    fused_rules.count[few](state, real, table, capacity, RULE=rule, DELTA=float(delta), **FEW_ROWS)
+    fused_rules.count[few](state, real, table, capacity, RULE=rule, DELTA=float(delta), **PAIRS)
     fused_rules.judge[(1,)](
         state,
         real,
@@ -173,6 +172,6 @@ def evaluate(
             COLUMNS=shape["COLUMNS"],
             RULE=rule,
             DELTA=float(delta),
-            **MORE_ROWS,
+            **PAIRS,
         )
     return losses, weights, FusedState(logits, targets, marks, state, places, real, table, cells, constants)
