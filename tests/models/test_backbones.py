@@ -56,3 +56,9 @@ def test_weights_from_a_local_file(tmp_path):
 def test_what_cannot_be_built_is_named(options, words):
     with pytest.raises(RunError, match=words):
         Backbone(**options)
+
+
+@pytest.mark.parametrize("name", ["vgg11", "test_resnet"])
+def test_a_level_has_the_cells_that_its_stride_rounds_up_to(name):
+    levels = Backbone(name, levels=(3, 4)).eval()(torch.zeros(1, 3, 75, 90))
+    assert [level.shape[-2:] for level in levels] == [(10, 12), (5, 6)]

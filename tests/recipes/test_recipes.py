@@ -1,7 +1,9 @@
 import pytest
+import torch
 
 from boxwright.errors import RecipeError
 from boxwright.losses import GIoULoss
+from boxwright.models.images import batch_images
 from boxwright.recipes import build_criterion, build_detector, dump_recipe, load_recipe, recipe_names
 from boxwright.recipes.parts import type_name
 
@@ -15,6 +17,28 @@ def test_every_recipe_builds_and_survives_being_written(name, tmp_path):
     assert load_recipe(file) == recipe
     detector = build_detector(recipe, ["a", "b"], pretrained=False)
     assert detector.class_names == ("a", "b")
+
+
+def test_ssd300_has_the_published_default_boxes():
+    detector = build_detector(load_recipe("ssd"), ["a"], pretrained=False).eval()
+    with torch.no_grad():
+        predictions, priors = detector.predict(batch_images([torch.zeros(3, 200, 100)], detector.size).pixels)
+    assert [(level.height, level.width, level.per_cell) for level in priors.levels] == [
+        (38, 38, 4), (19, 19, 6), (10, 10, 6), (5, 5, 6), (3, 3, 4), (1, 1, 4)
+    ]  # fmt: skip
+    assert len(priors) == predictions.logits.shape[1] == 8732
+    # the second level's first cell: 45, √(45 · 99), then 2:1 and 3:1 both ways (section 2.2)
+    sides = priors.boxes[5776:5782, 2:] - priors.boxes[5776:5782, :2]
+    long, longer = 45 * 2**0.5, 45 * 3**0.5
+    expected = [
+        (45, 45),
+        (66.75, 66.75),
+        (long, long / 2),
+        (long / 2, long),
+        (longer, longer / 3),
+        (longer / 3, longer),
+    ]
+    torch.testing.assert_close(sides, torch.tensor(expected), rtol=1e-3, atol=1e-3)
 
 
 def test_an_override_swaps_a_part_and_drops_its_old_fields():
