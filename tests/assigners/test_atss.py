@@ -7,9 +7,11 @@ import torch
 
 from boxwright.assigners import ATSSAssigner, MaxIoUAssigner
 from boxwright.assigners.grid import inside_margin
+from boxwright.boxes import DeltaCoder, DistanceCoder, aligned_iou
 from boxwright.structures import Assignment, Level, Predictions, Priors, Targets
 from goldens import Case, golden_cases, load_case
 
+LAST_PIXEL = torch.tensor([0.0, 0.0, 1.0, 1.0])  # the original ends a box at its last pixel, not after it
 FILES = pytest.mark.parametrize("file", golden_cases("assigners/atss"))
 
 
@@ -32,6 +34,10 @@ def exact(case: Case) -> torch.Tensor:
     return (case["in_num_tied_levels"] == 0).all(1)
 
 
+def close(found: torch.Tensor, expected: torch.Tensor) -> None:
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-5)
+
+
 def boxes_or_zero(assignment: Assignment, targets: Targets) -> torch.Tensor:
     return assignment.boxes(targets) * assignment.positive[..., None]
 
@@ -40,9 +46,13 @@ def boxes_or_zero(assignment: Assignment, targets: Targets) -> torch.Tensor:
 def test_mmdet_and_nanodet(file):
     case = load_case(file)
     priors, targets = scene(case)
-    index = ATSSAssigner(case.param("topk"))(priors, targets).gt_index
+    assignment, rows = ATSSAssigner(case.param("topk"))(priors, targets), exact(case)
     for name in ("mmdet", "nanodet"):
-        assert torch.equal(index[exact(case)], case[f"out_{name}_gt_inds"][exact(case)] - 1)
+        assert torch.equal(assignment.gt_index[rows], case[f"out_{name}_gt_inds"][rows] - 1)
+    assert torch.equal(assignment.labels(targets)[rows], case["out_mmdet_labels"][rows])
+    overlap = aligned_iou(priors.boxes, assignment.boxes(targets))  # theirs is -1e8 at background
+    positive = assignment.positive & rows[:, None]
+    torch.testing.assert_close(overlap[positive], case["out_mmdet_max_overlaps"][positive], atol=1e-5, rtol=0)
 
 
 @FILES
@@ -53,6 +63,15 @@ def test_original(file):
     rows = exact(case) & (case["in_gt_num"] > 0)  # the original stops at an image without objects
     assert torch.equal(assignment.labels(targets)[rows] + 1, case["out_orig_labels"][rows])
     assert torch.equal(boxes_or_zero(assignment, targets)[rows], case["out_orig_matched_boxes"][rows])
+    if "out_orig_reg_targets_box" not in case:
+        return  # several anchors per cell
+    boxes, positive = assignment.boxes(targets), assignment.positive & rows[:, None]
+    anchors = replace(priors, boxes=priors.boxes + LAST_PIXEL)
+    deltas = DeltaCoder(stds=(0.1, 0.1, 0.2, 0.2)).encode(anchors, boxes + LAST_PIXEL)
+    close(deltas[positive], case["out_orig_reg_targets_box"][positive])
+    side = anchors.boxes[:, 2] - anchors.boxes[:, 0]  # its unit of distance is the anchor's side over that in strides
+    units = replace(priors, strides=side * case["in_strides"][0] / case.param("anchor_size0"))
+    close(DistanceCoder().encode(units, boxes)[positive], case["out_orig_reg_targets_point"][positive])
 
 
 @FILES
@@ -90,3 +109,5 @@ def test_original_iou_form(file):
     labels = torch.where(assignment.positive & (margin <= 0.01) | assignment.ignored, -1, labels)
     rows = case["in_gt_num"] > 0
     assert torch.equal(labels[rows], case["out_orig_iou_labels"][rows])
+    positive = (labels > 0) & rows[:, None]
+    assert torch.equal(assignment.boxes(targets)[positive], case["out_orig_iou_matched_boxes"][positive])

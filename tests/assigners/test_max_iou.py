@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from boxwright.assigners import MaxIoUAssigner
+from boxwright.boxes import DeltaCoder, box_iou
 from boxwright.structures import Priors, Targets
 from goldens import golden_cases, load_case
 
@@ -34,6 +35,9 @@ def test_golden(file, form):
     assert torch.equal(assignment.gt_index[0], case[f"out_{form}_gt_inds"] - 1)  # theirs: -1 ignored, 0 background
     positive = case[f"out_{form}_gt_inds"] > 0
     assert torch.equal(assignment.labels(targets)[0][positive], case[f"out_{form}_labels"][positive])
+    if form == "retina" and len(boxes):  # a prior's best overlap, whoever it is matched with in the end
+        best = box_iou(priors.boxes, boxes).amax(1)
+        torch.testing.assert_close(best, case["out_max_overlaps"], atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("file", golden_cases("assigners/aploss_targets"))
@@ -56,3 +60,8 @@ def test_aploss_golden(file):
     dense = torch.nn.functional.one_hot(labels.clamp(min=0), case.param("num_classes")) * positive[..., None]
     assert torch.equal(torch.where(assignment.ignored[..., None], -1, dense).to(torch.int8), case["out_labels"])
     assert assignment.positive.sum().clamp(min=1) == case["out_p_num"]
+    # its boxes end at their last pixel, and it has nothing narrower than one
+    last_pixel = torch.tensor([0.0, 0.0, 1.0, 1.0])
+    grid = Priors(anchors + last_pixel, priors.centers + 0.5, priors.strides)
+    deltas = DeltaCoder(stds=(0.1, 0.1, 0.2, 0.2)).encode(grid, assignment.boxes(targets) + last_pixel).float()
+    torch.testing.assert_close(deltas[positive], case["out_reg_targets"][positive], atol=1e-4, rtol=1e-5)

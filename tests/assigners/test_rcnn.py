@@ -69,12 +69,25 @@ def test_anchor_targets_equal_the_original(file):
     torch.testing.assert_close(anchor_order(case["out_nosample_outside_weights"])[:, 0], weight)
 
     golden = anchor_order(case["out_labels"])[:, 0]
-    if not case.param("rpn_clobber_positives"):
-        sampled = assign(case.param("rpn_batchsize"), case.param("rpn_fg_fraction"))
-        assert sampled.positive.sum() == (golden == 1).sum()
-        assert (sampled.gt_index == -1).sum() == (golden == 0).sum()
-        kept = ~sampled.ignored[0]
-        assert torch.equal(sampled.gt_index[0][kept], everything.gt_index[0][kept])
+    if case.param("rpn_clobber_positives"):
+        return
+    sampled = assign(case.param("rpn_batchsize"), case.param("rpn_fg_fraction"))
+    assert sampled.positive.sum() == (golden == 1).sum()
+    assert (sampled.gt_index == -1).sum() == (golden == 0).sum()
+    kept = ~sampled.ignored[0]
+    assert torch.equal(sampled.gt_index[0][kept], everything.gt_index[0][kept])
+    # which anchors it drew hangs on NumPy's generator; those are among ours, with the same targets and weights
+    drawn = golden == 1
+    assert not (drawn & ~positive).any()
+    expected = anchor_order(case["out_bbox_targets"])[drawn]
+    torch.testing.assert_close(deltas[drawn[positive]], expected, atol=1e-4, rtol=1e-5)
+    inside = anchor_order(case["out_inside_weights"])
+    torch.testing.assert_close(inside, drawn[:, None] * case["param_rpn_bbox_inside_weights"].float())
+    of_positive, of_background = share / sampled.positive.sum(), (1 - share) / (sampled.gt_index == -1).sum()
+    if share < 0:
+        of_positive = of_background = 1 / kept.sum()
+    weight = torch.where(drawn, of_positive, torch.where(golden == 0, of_background, 0.0))
+    torch.testing.assert_close(anchor_order(case["out_outside_weights"]), weight[:, None].expand(-1, 4))
 
 
 @pytest.mark.parametrize("file", golden_cases("assigners/frcnn_proposal_target"))

@@ -43,6 +43,10 @@ def test_counts_equal_mmdetection(file):
         assert torch.equal(chosen, case["out_pos_inds"])
         assert torch.equal(after.gt_index[0][chosen], case["out_pos_assigned_gt_inds"])
         assert torch.equal((chosen < offset).byte(), case["out_pos_is_gt"])
+    background = (before.gt_index[0] == BACKGROUND).nonzero()[:, 0]
+    if len(background) == case["out_num_neg"]:
+        assert torch.equal((after.gt_index[0] == BACKGROUND).nonzero()[:, 0], case["out_neg_inds"])
+    assert torch.isin(case["out_neg_inds"], background).all()
 
 
 @pytest.mark.parametrize("file", golden_cases("assigners/ssd_hard_negative"))

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from boxwright.assigners import DynamicSoftLabelAssigner, SimOTAAssigner
+from boxwright.assigners.dynamic_k import prices
 from boxwright.structures import Predictions, Priors, Targets
 from goldens import golden_cases, load_case
 
@@ -32,7 +33,8 @@ def test_golden(file, form):
         {"objectness": case["in_obj_logits"][None]},
         case["in_pred_boxes"][None],
     )
-    assignment = FORMS[form](priors, targets, predictions)
+    assigner = FORMS[form]
+    assignment = assigner(priors, targets, predictions)
     expected = case[f"out_{form}_gt_inds"]
     tied = case[f"out_{form}_tied_gt"].nonzero().flatten()
     clear = ~torch.isin(expected - 1, tied) & ~torch.isin(assignment.gt_index[0], tied)
@@ -41,3 +43,17 @@ def test_golden(file, form):
     name = f"out_{form}_matched_iou" if form == "yolox" else f"out_{form}_max_overlaps"
     positive = clear & (expected > 0)
     torch.testing.assert_close(assignment.score[0][positive], case[name][positive], atol=1e-5, rtol=0)
+    if form == "yolox" and not len(tied):
+        assert torch.equal(assignment.positive[0], case["out_yolox_fg_mask"])
+        assert assignment.positive.sum() == case["out_yolox_num_fg"]
+    if f"out_{form}_labels" in case:
+        assert torch.equal(assignment.labels(targets)[0][positive], case[f"out_{form}_labels"][positive])
+
+    if f"out_{form}_cost" not in case:
+        return
+    cost, iou = (t[0] for t in prices(*assigner.rules(priors, targets, predictions)))  # (G, L)
+    candidate = cost.isfinite().all(0)
+    torch.testing.assert_close(iou[:, candidate], case[f"out_{form}_pair_iou"], atol=1e-5, rtol=0)
+    torch.testing.assert_close(cost[:, candidate], case[f"out_{form}_cost"], atol=2e-4, rtol=1e-5)
+    most = iou[:, candidate].topk(min(assigner.topk, int(candidate.sum()))).values
+    assert torch.equal(most.sum(1).int().clamp(min=1), case[f"out_{form}_dynamic_k"])

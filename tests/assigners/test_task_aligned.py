@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from boxwright.assigners import TaskAlignedAssigner
+from boxwright.assigners import ATSSAssigner, TaskAlignedAssigner
 from boxwright.structures import Assignment, Level, Predictions, Priors, Targets
 from goldens import Case, golden_cases, load_case
 
@@ -27,6 +27,12 @@ def assign(case: Case, assigner: TaskAlignedAssigner) -> tuple[Assignment, Targe
     return assigner(priors, targets, predictions), targets
 
 
+def one_hot(assignment: Assignment, targets: Targets, classes: int) -> torch.Tensor:
+    """Scores at the class of the object, (B, L, C)."""
+    column = torch.nn.functional.one_hot(assignment.labels(targets).clamp(min=0), classes)
+    return column * assignment.score.unsqueeze(-1)
+
+
 def positive_boxes(assignment: Assignment, targets: Targets) -> torch.Tensor:
     return assignment.boxes(targets) * assignment.positive[..., None]
 
@@ -37,7 +43,30 @@ def test_tood(file, form, alpha):
     case = load_case(file)
     assignment, targets = assign(case, TaskAlignedAssigner(case.param("topk"), alpha))
     assert torch.equal(assignment.gt_index, case[f"out_{form}_gt_inds"] - 1)
-    assert torch.equal(assignment.labels(targets)[assignment.positive], case[f"out_{form}_labels"][assignment.positive])
+    assert torch.equal(assignment.labels(targets), case[f"out_{form}_labels"])
+
+    aligned, _, overlap = TaskAlignedAssigner(alpha=alpha).alignment(*scene(case))  # (B, G, L)
+    own, positive = assignment.gt_index.clamp(min=0).unsqueeze(1), assignment.positive
+    for pairs, golden in ((aligned, "assign_metrics"), (overlap, "max_overlaps")):  # at background 0 and -1e8
+        chosen = pairs.gather(1, own).squeeze(1)[positive]
+        torch.testing.assert_close(chosen, case[f"out_{form}_{golden}"][positive], atol=1e-5, rtol=0)
+    assert (case[f"out_{form}_assign_metrics"][~positive] == 0).all()
+
+
+@FILES
+def test_tood_targets_of_the_first_epochs(file):
+    """They are those of ATSS with nine priors per level; weights tell positives from background, and nothing more."""
+    case = load_case(file)
+    priors, targets, _ = scene(case)
+    assignment = ATSSAssigner(9)(priors, targets)
+    positive = assignment.positive
+    labels = torch.where(positive, assignment.labels(targets), case.param("num_classes"))
+    assert torch.equal(labels, case["out_tood_initial_labels_bgC"])
+    assert torch.equal(positive_boxes(assignment, targets), case["out_tood_initial_bbox_targets"])
+    assert torch.equal(assignment.score, case["out_tood_initial_norm_metrics"])
+    assert torch.equal(assignment.score[..., None].expand(-1, -1, 4), case["out_tood_initial_bbox_weights"])
+    assert torch.equal((~assignment.ignored).float(), case["out_tood_initial_label_weights"])
+    assert positive.sum(1).clamp(min=1).sum() == case["out_tood_initial_num_total_pos"]
 
 
 @FILES
@@ -48,6 +77,9 @@ def test_tood_targets(file):
     assert torch.equal(positive_boxes(assignment, targets), case["out_tood_aligned_bbox_targets"])
     labels = torch.where(assignment.positive, assignment.labels(targets), case.param("num_classes"))
     assert torch.equal(labels, case["out_tood_aligned_labels_bgC"])
+    assert torch.equal((~assignment.ignored).float(), case["out_tood_aligned_label_weights"])
+    weights = assignment.positive[..., None].float().expand(-1, -1, 4)
+    assert torch.equal(weights, case["out_tood_aligned_bbox_weights"])
     assert assignment.positive.sum(1).clamp(min=1).sum() == case["out_tood_aligned_num_total_pos"]
 
 
@@ -61,7 +93,10 @@ def test_paddle(file, form, alpha):
     assert torch.equal(labels[rows], case[f"out_{form}_labels"][rows])
     index = case[f"out_{form}_flat_gt_index"] - torch.arange(len(labels))[:, None] * targets.labels.shape[1]
     assert torch.equal((assignment.gt_index.clamp(min=0))[rows], (index * assignment.positive)[rows])
-    torch.testing.assert_close(assignment.score[rows], case[f"out_{form}_scores"].amax(-1)[rows], atol=1e-5, rtol=0)
+    score = one_hot(assignment, targets, case.param("num_classes"))
+    torch.testing.assert_close(score[rows], case[f"out_{form}_scores"][rows], atol=1e-5, rtol=0)
+    boxes, positive = assignment.boxes(targets), assignment.positive & rows[:, None]
+    assert torch.equal(boxes[positive], case[f"out_{form}_boxes"][positive])  # at background theirs is object 0
 
 
 @FILES
@@ -73,14 +108,17 @@ def test_ultralytics(file, form, flag):
         alpha=1.0 if form == "tk" else 0.5,
         final_topk=7 if form == "t10_7" else None,
     )
-    assignment, _ = assign(case, assigner)
+    assignment, targets = assign(case, assigner)
     rows = ~case[f"in_ultra_{flag}_ambiguous_gt"].any(1)
     positive = case[f"out_ultra_{form}_fg_mask"]
     assert torch.equal(assignment.positive[rows], positive[rows])
     index = torch.where(positive, case[f"out_ultra_{form}_gt_index"], -1)
     assert torch.equal(assignment.gt_index[rows], index[rows])
-    expected = case[f"out_ultra_{form}_scores"].amax(-1)
-    torch.testing.assert_close(assignment.score[rows], expected[rows], atol=1e-5, rtol=0)
+    score = one_hot(assignment, targets, case.param("num_classes"))
+    torch.testing.assert_close(score[rows], case[f"out_ultra_{form}_scores"][rows], atol=1e-5, rtol=0)
+    positive = positive & rows[:, None]  # at background theirs are those of object 0
+    assert torch.equal(assignment.labels(targets)[positive], case[f"out_ultra_{form}_labels"][positive])
+    assert torch.equal(assignment.boxes(targets)[positive], case[f"out_ultra_{form}_boxes"][positive])
 
 
 @FILES

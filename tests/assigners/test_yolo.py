@@ -81,6 +81,8 @@ def test_targets_and_loss_equal_pytorch_yolo2(file):
     expected = case["out_tcoord"].movedim(0, -1)
     torch.testing.assert_close(_maps(coordinates, *shape)[mask], expected[mask], atol=1e-4, rtol=1e-5)
 
+    assert targets.objects.sum() == case["out_nGT"]  # nRecall is for its log: predictions with an IoU above 0.5
+
     early = case.param("seen") < 12800  # then every cell learns to predict its anchor
     _, _, w, h = (xyxy_to_cxcywh(own) / torch.tensor([shape[2], shape[1]] * 2)).unbind(-1)
     weight = torch.where(positive, 2 - w * h, 0.01 if early else 0.0)
@@ -128,11 +130,28 @@ def test_targets_equal_longcw_but_for_its_plus_one(file):
             torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
             assert case["out_classes"].flatten(0, 1)[slot, case["in_gt_classes"][gt]] == 1
 
+    last, ious = {slot: gt for gt, slot in enumerate(slots(plus=1))}, torch.zeros(predicted.shape[1])
+    shown = torch.zeros(predicted.shape[1], case.param("num_classes"))
+    for slot, gt in last.items():
+        ious[slot] = aligned_iou(boxes[gt] + last_pixel, predicted[0, slot] + last_pixel)
+    for slot, label in zip(slots(plus=1), case["in_gt_classes"].tolist(), strict=True):
+        shown[slot, label] = 1  # objects that share a prior leave all their classes
+    torch.testing.assert_close(case["out_ious"].flatten().float(), ious, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(case["out_classes"].flatten(0, 1).float(), shown)
+    torch.testing.assert_close(case["out_class_mask"].flatten(), golden.double() * case.param("class_scale"))
+    box_mask = torch.where(golden, case.param("coord_scale"), 0.01)
+    torch.testing.assert_close(case["out_box_mask"].flatten(), box_mask.double())
+    confidence = case["in_iou_pred"].flatten()
+    signed = torch.where(golden, case.param("object_scale") * (1 - confidence), 0)
+    torch.testing.assert_close(case["out_iou_mask"].flatten()[golden], signed[golden])
+
     nothing = torch.zeros(1, predicted.shape[1])  # an image without objects overlaps nothing
     overlap = torch.cat([nothing, aligned_iou((boxes + last_pixel)[:, None], predicted + last_pixel)]).amax(dim=0)
     background = overlap <= case.param("iou_thresh")
     assert torch.equal(background | golden, case["out_iou_mask"].flatten() != 0)
     assert torch.equal(case["out_iou_mask"].flatten() < 0, background & ~golden)
+    weight = -case.param("noobject_scale") * confidence
+    torch.testing.assert_close(case["out_iou_mask"].flatten()[background & ~golden], weight[background & ~golden])
     plain = torch.cat([nothing, aligned_iou(boxes[:, None], predicted)]).amax(dim=0) <= case.param("iou_thresh")
     assert torch.equal(assignment.gt_index[0] == -1, plain & ~assignment.positive[0])
 
@@ -164,6 +183,11 @@ def test_targets_equal_pytorch_yolov3_but_for_its_flaws(file):
     assert torch.equal(owner >= 0, case["out_v2_obj_mask"] > 0)
 
     priors, targets = _grid(anchors, side, side), _targets(images)
+    assert targets.objects.sum() == case["out_nGT"]  # nCorrect is for its log: predictions right in box and class
+    raw = case["in_raw"].permute(0, 2, 3, 1, 4).flatten(1, 3)  # (B, L, 5 + C)
+    predicted = _maps(YOLOCoder().decode(priors, raw[..., :4]), len(anchors), side, side)
+    torch.testing.assert_close(xyxy_to_cxcywh(predicted), case["out_pred_boxes"], atol=1e-4, rtol=1e-5)
+    assert torch.equal(case["out_tconf"], case["out_mask"])  # its confidence target is 1
     assignment = YOLOAssigner(case.param("ignore_thres"), ignore_by="shape")(priors, targets)
     found = _maps(assignment.gt_index, len(anchors), side, side)
     mended, confidence = reference(plus=0)
@@ -210,6 +234,11 @@ def test_positives_equal_ultralytics(file):
             slot = (image, (y * level.width + x) * level.per_cell + anchor)
             target = [(box[0] + x) * level.stride, (box[1] + y) * level.stride, box[2] * level.stride]
             expected.setdefault(slot, []).append([*target, box[3] * level.stride, label])
+        for (_, anchor, y, x), size in zip(
+            case[f"out_l{number}_indices_b_a_gj_gi"].tolist(), case[f"out_l{number}_anchors"], strict=True
+        ):
+            prior = priors.boxes[start - level.size + (y * level.width + x) * level.per_cell + anchor]
+            torch.testing.assert_close((prior[2:] - prior[:2]) / level.stride, size, atol=1e-4, rtol=1e-5)
         assert {tuple(slot) for slot in (found >= 0).nonzero().tolist()} == set(expected)
         for (image, slot), candidates in expected.items():
             ours = [*xyxy_to_cxcywh(boxes[image, slot]).tolist(), labels[image, slot].item()]

@@ -21,17 +21,33 @@ def _check(priors: Priors, expected: torch.Tensor) -> None:
     assert sum(level.size for level in priors.levels) == len(priors) == len(priors.strides)
 
 
+def _count(priors: Priors, case: Case) -> None:
+    assert [level.size for level in priors.levels] == case["out_num_per_level"].tolist()
+
+
+def _of_scales(strides: list[int], scales: list[float], ratios: list[float], offset: float) -> AnchorGenerator:
+    """Sides of any `scales`, which need not be octaves, in the order of `AnchorGenerator.retinanet`."""
+    each = [AnchorGenerator.retinanet(strides, scale, 1, ratios).shapes for scale in scales]
+    shapes = tuple(
+        tuple(shape for same in zip(*level, strict=True) for shape in same) for level in zip(*each, strict=True)
+    )
+    return AnchorGenerator(tuple(map(float, strides)), shapes, offset)
+
+
 @pytest.mark.parametrize("file", golden_cases("assigners/anchors_mmdet"))
 def test_octaves_equal_mmdetection(file):
     case = load_case(file)
+    strides, ratios = case["param_strides"].tolist(), case["param_ratios"].tolist()
     if "param_octave_base_scale" in case:
         octave = (case.param("octave_base_scale"), case.param("scales_per_octave"))
+        generator = AnchorGenerator.retinanet(strides, *octave, ratios)
     else:
-        octave = (case.param("scales"), 1)
-    generator = AnchorGenerator.retinanet(case["param_strides"].tolist(), *octave, case["param_ratios"].tolist())
+        generator = _of_scales(strides, case["param_scales"].tolist(), ratios, offset=0.0)
     priors = generator(_sizes(case))
     _check(priors, case["out_anchors"])
-    assert [level.size for level in priors.levels] == case["out_num_per_level"].tolist()
+    _count(priors, case)
+    cell = case["out_base_anchors_l0"]  # those of cell (0, 0), centred on its corner
+    torch.testing.assert_close(priors.boxes[: len(cell)], cell, atol=1e-4, rtol=1e-5)
 
 
 @pytest.mark.parametrize("file", golden_cases("assigners/anchors_paddle_grid"))
@@ -40,6 +56,7 @@ def test_squares_equal_paddle(file):
     scale, offset = case.param("grid_cell_size"), case.param("grid_cell_offset")
     priors = AnchorGenerator.square(case["param_strides"].tolist(), scale, offset)(_sizes(case))
     _check(priors, case["out_anchors"])
+    _count(priors, case)
     torch.testing.assert_close(priors.centers, case["out_points"])
     torch.testing.assert_close(priors.strides, case["out_stride"][:, 0])
 
@@ -53,6 +70,7 @@ def test_rounded_anchors_equal_original_atss(file):
         case["param_strides"].tolist(), case["param_sizes"].tolist(), _sizes(case), strict=True
     ):
         levels.append(AnchorGenerator.rcnn((stride,), (size / stride,), case["param_ratios"].tolist())([grid]).boxes)
+    assert [len(level) for level in levels] == case["out_num_per_level"].tolist()
     expected = case["out_anchors"] + torch.tensor([-0.5, -0.5, 0.5, 0.5])
     torch.testing.assert_close(torch.cat(levels), expected, atol=1e-4, rtol=1e-5)
 
@@ -69,17 +87,23 @@ def test_rounded_anchors_equal_torchvision(file):
         )
         levels.append(torch.stack([x[:, 0], y[:, 1], x[:, 2], y[:, 3]], dim=1))
     torch.testing.assert_close(torch.cat(levels), case["out_anchors"])
+    cell = case["out_cell_anchors_l0"]  # those of cell (0, 0), centred on its corner
+    torch.testing.assert_close(levels[0][: len(cell)], cell)
 
 
 @pytest.mark.parametrize("file", golden_cases("assigners/anchors_aploss"))
 def test_octaves_in_the_middle_of_the_cell_equal_ap_loss(file):
     case = load_case(file)
-    strides = [8, 16, 32, 64, 128]
+    strides = [8 * 2**level for level in range(len(case["out_num_per_level"]))]
     sizes = [tuple(math.ceil(side / stride) for side in case["in_image_hw"].tolist()) for stride in strides]
-    scales = case["param_scales"].tolist()
-    assert scales == pytest.approx([2 ** (i / len(scales)) for i in range(len(scales))])
-    generator = AnchorGenerator.retinanet(strides, 4, len(scales), case["param_ratios"].tolist(), offset=0.5)
-    _check(generator(sizes), case["out_anchors"] + LAST_PIXEL)
+    scales, ratios = case["param_scales"].tolist(), case["param_ratios"].tolist()
+    generator = _of_scales(strides, [4 * scale for scale in scales], ratios, offset=0.5)
+    priors = generator(sizes)
+    _check(priors, case["out_anchors"] + LAST_PIXEL)
+    _count(priors, case)
+    if scales == pytest.approx([2 ** (i / len(scales)) for i in range(len(scales))]):
+        octaves = AnchorGenerator.retinanet(strides, 4, len(scales), ratios, offset=0.5)(sizes)
+        torch.testing.assert_close(octaves.boxes, priors.boxes)
 
 
 @pytest.mark.parametrize("file", golden_cases("assigners/anchors_frcnn_legacy"))
@@ -97,7 +121,8 @@ def test_given_shapes_equal_mmdetection_yolo(file):
     generator = AnchorGenerator(case["param_strides"].tolist(), case["param_base_sizes"].tolist())
     priors = generator(_sizes(case))
     _check(priors, case["out_anchors"])
-    assert generator.per_cell == (3, 3)
+    _count(priors, case)
+    assert generator.per_cell == tuple(len(level) for level in case["param_base_sizes"])
 
 
 def _ssd_sides(side: int, low: float, high: float, levels: int) -> list[int]:
@@ -118,6 +143,7 @@ def test_ssd_boxes_equal_mmdetection(file):
     ratios = [(2,) if count == 4 else (2, 3) for count in per_cell]
     generator = AnchorGenerator.ssd(case["param_strides"].tolist(), sides[:-1], sides[1:], ratios)
     _check(generator(grids), case["out_anchors"])
+    _count(generator(grids), case)
 
 
 @pytest.mark.parametrize("file", golden_cases("assigners/ssd_priors"))
