@@ -28,9 +28,8 @@ def _count(priors: Priors, case: Case) -> None:
 def _of_scales(strides: list[int], scales: list[float], ratios: list[float], offset: float) -> AnchorGenerator:
     """Sides of any `scales`, which need not be octaves, in the order of `AnchorGenerator.retinanet`."""
     each = [AnchorGenerator.retinanet(strides, scale, 1, ratios).shapes for scale in scales]
-    shapes = tuple(
-        tuple(shape for same in zip(*level, strict=True) for shape in same) for level in zip(*each, strict=True)
-    )
+    levels = zip(*each, strict=True)  # of each level, for each scale its ratios
+    shapes = tuple(tuple(shape for ratio in zip(*level, strict=True) for shape in ratio) for level in levels)
     return AnchorGenerator(tuple(map(float, strides)), shapes, offset)
 
 

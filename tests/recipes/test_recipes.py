@@ -65,6 +65,20 @@ def test_a_wrong_override_is_answered_with_the_nearest_known(override, words):
         load_recipe("retinanet", [override])
 
 
+@pytest.mark.parametrize("key", ["assigner", "classification", "box"])
+@pytest.mark.parametrize(
+    ("recipe", "words"),
+    [
+        ("yolov3-tiny", "darknet's rule matches and charges in one, .* such as retinanet have criterion.{}"),
+        ("yolov2-tiny", "darknet's rule matches and charges in one, .* such as retinanet have criterion.{}"),
+        ("faster-rcnn-tiny", r"each stage has its own: criterion.rpn.{0} and criterion.roi.{0}$"),
+    ],
+)
+def test_where_the_parts_of_a_dense_criterion_are_in_other_systems(recipe, key, words):
+    with pytest.raises(RecipeError, match=f"unknown key '{key}'.*; {words.format(key)}"):
+        load_recipe(recipe, [f"criterion.{key}.type=atss"])
+
+
 def test_an_unknown_recipe_is_answered_with_the_nearest_known():
     with pytest.raises(RecipeError, match="there is no recipe 'retinnet'; did you mean 'retinanet'"):
         load_recipe("retinnet")

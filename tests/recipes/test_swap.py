@@ -19,7 +19,9 @@ Every part of a criterion is changed by one word: `--set criterion.box.type=ciou
 classification losses and box losses go into which dense system; a test writes them from one training step of each on a
 synthetic scene, in which the loss must be finite and must move classes and boxes. What cannot work is refused before
 anything is built, for the numbered reason. `seesaw` and `equalized-v2` need
-`--set criterion.classification.num_classes=C` as well.
+`--set criterion.classification.num_classes=C` as well. Systems of two stages have these parts for each stage
+(`criterion.rpn.assigner`, `criterion.roi.assigner`); YOLOv2 and v3 have none, as darknet's rule matches and charges in
+one, and are refused with that reason.
 """
 
 

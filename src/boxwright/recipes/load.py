@@ -12,13 +12,21 @@ from pydantic import ValidationError
 from boxwright.errors import RecipeError
 from boxwright.recipes.cfg import recipe_values
 from boxwright.recipes.grid import GridRecipe
-from boxwright.recipes.parts import nearest
-from boxwright.recipes.schema import Recipe
-from boxwright.recipes.two_stage import TwoStageRecipe
+from boxwright.recipes.parts import Section, nearest
+from boxwright.recipes.schema import CriterionConfig, Recipe
+from boxwright.recipes.two_stage import StageConfig, TwoStageRecipe
 
 __all__ = ["dump_recipe", "load_recipe", "parse_recipe", "recipe_names"]
 
 _KINDS: dict[str, type[Recipe]] = {"darknet": GridRecipe, "two-stage": TwoStageRecipe}  # by detector.type
+_ELSEWHERE: dict[type[Recipe], tuple[type[Section], str]] = {  # keys of a dense criterion, and where they went
+    GridRecipe: (
+        CriterionConfig,
+        "darknet's rule matches and charges in one, so that its parts cannot be swapped; dense recipes such as "
+        "retinanet have criterion.{key}",
+    ),
+    TwoStageRecipe: (StageConfig, "each stage has its own: criterion.rpn.{key} and criterion.roi.{key}"),
+}
 _FOLDER = resources.files("boxwright.recipes") / "library"
 
 
@@ -90,10 +98,11 @@ def _mapping(text: str, source: str) -> dict[str, Any]:
 
 
 def _validated(values: dict[str, Any], source: str) -> Recipe:
+    kind = _kind(values.get("detector"), source)
     try:
-        return _kind(values.get("detector"), source).model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
-        raise RecipeError(f"{source}: " + "; ".join(_sentence(problem) for problem in error.errors())) from error
+        raise RecipeError(f"{source}: " + "; ".join(_sentence(problem, kind) for problem in error.errors())) from error
 
 
 def _kind(detector: Any, source: str) -> type[Recipe]:
@@ -146,22 +155,27 @@ def _override(values: dict[str, Any], override: str) -> None:
     section[leaf] = value
 
 
-def _sentence(problem: Any) -> str:
-    """Put one pydantic problem into words."""
+def _sentence(problem: Any, kind: type[Recipe]) -> str:
+    """Put one pydantic problem of a kind of recipe into words."""
     location = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "union_tag_invalid":
         known = [tag.strip(" '") for tag in problem["ctx"]["expected_tags"].split(",")]
         return f"{location}.type: unknown part {problem['ctx']['tag']!r}; {nearest(problem['ctx']['tag'], known)}"
     if problem["type"] == "union_tag_not_found":
         return f"{location}: the part needs a `type`"
-    message = problem["msg"].removeprefix("Value error, ") + _elsewhere(problem)
+    message = problem["msg"].removeprefix("Value error, ") + _elsewhere(problem, kind)
     return f"{location}: {message}" if location else message
 
 
-def _elsewhere(problem: Any) -> str:
+def _elsewhere(problem: Any, kind: type[Recipe]) -> str:
     """Say in which section an unknown key would be known, so that `train.epochs` leads to `schedule.epochs`."""
-    unknown = re.search(r"unknown key '(\w+)'; Known", problem["msg"])  # no "did you mean": nothing is near in its own
+    unknown = re.search(r"unknown key '(\w+)'; (did you mean)?", problem["msg"])
     if unknown is None:
+        return ""
+    section, sentence = _ELSEWHERE.get(kind, (Section, ""))
+    if problem["loc"][:1] == ("criterion",) and unknown[1] in section.model_fields:
+        return "; " + sentence.format(key=unknown[1])
+    if unknown[2]:  # what is near in its own section is named already
         return ""
     places: dict[str, list[str]] = {}
     for section, field in Recipe.model_fields.items():

@@ -31,7 +31,7 @@ from boxwright.recipes.schema import (
 )
 from boxwright.recipes.trunk import build_head, build_trunk
 
-__all__ = ["TwoStageRecipe", "build_two_stage_criterion", "build_two_stage_detector"]
+__all__ = ["StageConfig", "TwoStageRecipe", "build_two_stage_criterion", "build_two_stage_detector"]
 
 Sampler = Annotated[
     Part,
