@@ -45,7 +45,8 @@ def count(state, real, wide, capacity, RULE: tl.constexpr, DELTA: tl.constexpr, 
         here = row < size
         score = tl.load(real + SCORE * capacity + row, mask=here, other=0.0)
         total = tl.zeros((ROWS, COLS), score.dtype)
-        for start in range(0, 2 * size, COLS):
+        # at least as many edges as there are lower positives lie below the ramp
+        for start in range(block * ROWS, 2 * size, COLS):
             edge = start + tl.arange(0, COLS)
             there = edge < 2 * size
             left = tl.load(real + EDGE * capacity + edge, mask=there, other=-float("inf"))
@@ -178,7 +179,8 @@ def hand_out(
         edge = tl.load(real + EDGE * capacity + row, mask=here, other=0.0)
         level = tl.zeros((ROWS, COLS), edge.dtype)
         slope = tl.zeros((ROWS, COLS), edge.dtype)
-        for start in range(0, size, COLS):
+        # not more ramps have begun than there are edges
+        for start in range(0, tl.minimum(size, (block + 1) * ROWS), COLS):
             column = start + tl.arange(0, COLS)
             there = column < size
             score = tl.load(real + SCORE * capacity + column, mask=there, other=float("inf"))

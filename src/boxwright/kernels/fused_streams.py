@@ -33,7 +33,8 @@ def _entries(logits, targets, marks, tile, entries, COLUMNS: tl.constexpr, SPARS
     at = tl.arange(0, TILE)
     # 64 bits where a tile begins, 32 inside of it
     here = at < tl.minimum(entries - first, TILE).to(tl.int32)
-    x = tl.load(logits + first + at, mask=here, other=0.0)
+    # what is read once leaves the first-level cache to cells and edges
+    x = tl.load(logits + first + at, mask=here, other=0.0, cache_modifier=".cg")
     if SPARSE:
         row = first // COLUMNS
         inside = (first - row * COLUMNS).to(tl.int32) + at
