@@ -190,8 +190,8 @@ def hand_out(
             slope += tl.where(rising, charge[None, :], 0.0)
         line = real + LINE * capacity + row * 4
         tl.store(line, edge, mask=here)
-        tl.store(line + 1, tl.sum(level.to(tl.float64), axis=1), mask=here)
-        tl.store(line + 2, tl.sum(slope.to(tl.float64), axis=1) * (0.5 / DELTA if DELTA > 0 else 0.0), mask=here)
+        tl.store(line + 1, tl.sum(level, axis=1), mask=here)
+        tl.store(line + 2, tl.sum(slope, axis=1) * (0.5 / DELTA if DELTA > 0 else 0.0), mask=here)
         if RULE == "rank_sort" and block * ROWS < size:
             here = row < size
             score = tl.load(real + SCORE * capacity + row, mask=here, other=-float("inf"))
@@ -205,7 +205,7 @@ def hand_out(
                 charge = tl.load(real + SORTING_CHARGE * capacity + column, mask=there, other=0.0)
                 part = charge[None, :] * step(score[:, None] - other[None, :], DELTA)
                 pull += tl.where(better[None, :] > quality[:, None], part, 0.0)
-            tl.store(wide + PULL * capacity + row, tl.sum(pull.to(tl.float64), axis=1), mask=here)
+            tl.store(wide + PULL * capacity + row, tl.sum(pull, axis=1), mask=here)
         if RULE == "alrp" and block * ROWS < size:
             here = row < size
             score = tl.load(real + SCORE * capacity + row, mask=here, other=0.0)
