@@ -58,7 +58,7 @@ def test_what_cannot_be_built_is_named(options, words):
         Backbone(**options)
 
 
-@pytest.mark.parametrize("name", ["vgg11", "test_resnet"])
+@pytest.mark.parametrize("name", ["vgg11", "test_resnet", "dla46x_c"])
 def test_a_level_has_the_cells_that_its_stride_rounds_up_to(name):
     levels = Backbone(name, levels=(3, 4)).eval()(torch.zeros(1, 3, 75, 90))
     assert [level.shape[-2:] for level in levels] == [(10, 12), (5, 6)]

@@ -52,14 +52,15 @@ class Backbone(nn.Module):
         if missing:
             raise RunError(f"backbone {name} has features at strides {reductions}, none at {missing}")
         # Several stages may share a stride; the last of them holds the richest features.
-        indices = [max(i for i, reduction in enumerate(reductions) if reduction == 2**level) for level in levels]
+        places = [*zip(stages.out_indices, reductions, strict=True)]  # some models have a stage that they do not offer
+        indices = [max(i for i, reduction in places if reduction == 2**level) for level in levels]
         options: dict[str, Any] = {"features_only": True, "out_indices": indices}
         if weights is not None:
             body = _create(name, checkpoint_path=_existing(weights), **options)
         else:
             body = _pretrained(name, **options) if pretrained else _create(name, **options)
         for pool in body.modules():
-            if isinstance(pool, nn.MaxPool2d) and pool.padding == 0:
+            if isinstance(pool, nn.MaxPool2d) and pool.kernel_size == pool.stride:
                 pool.ceil_mode = True  # level n has ⌈H / 2ⁿ⌉ cells, as it has by padded convolutions
         self.channels: list[int] = [*body.feature_info.channels()]
         self.body: nn.Module = body
