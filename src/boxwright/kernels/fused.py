@@ -1,8 +1,8 @@
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
 """The modulated cross-entropy as one Triton kernel: logits are read once, row sums and gradient written in one pass.
 
-The formulas are those of `boxwright.kernels.modulated`, which is its reference. With labels nearly every entry is
-background, whose formula is half as long; the one labelled entry of each row is computed apart and put in its place.
+`boxwright.kernels.modulated` is its reference. With labels nearly every entry is background, whose formula is half as
+long; the one labelled entry of each row is computed apart and written last.
 Import this module only where Triton is installed.
 """
 
@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from boxwright.kernels.fused_formulas import background, modulated
 from boxwright.kernels.modulated import SMALLEST_BASE, FocalModulator, Modulator, VarifocalModulator
 
 __all__ = ["fill", "rescale"]
@@ -20,6 +21,8 @@ FOCAL, DISTANCE, VARIFOCAL = 0, 1, 2
 # entries of a block at a time: eight per thread, so that enough loads are on their way
 TILE = 1024
 WARPS = 4
+# a logit whose background loss and gradient are exactly 0
+NOTHING = tl.constexpr(-1e4)
 
 
 def fill(
@@ -136,137 +139,48 @@ def _fused_modulated(
         label = tl.load(targets + row, mask=here, other=-1).to(tl.int32)
         labelled = here & (label >= 0) & (label < classes)
         label = tl.where(labelled, label, -1)
-        score = tl.full((HEIGHT,), 1.0, tl.float32)
-        if HAS_SCORES:
-            score = tl.load(scores + first + row, mask=here, other=0.0).to(tl.float32)
-        own_alpha = tl.full((HEIGHT,), ALPHA, tl.float32)
-        if BALANCE == "class":
-            own_alpha = tl.load(alphas + label, mask=labelled, other=0.0).to(tl.float32)
-        entry = tl.load(logits + row * classes + label, mask=labelled, other=0.0).to(tl.float32)
-        entry_loss, entry_slope = _modulated(
-            entry, score, labelled, own_alpha, GAMMA, FORM, BALANCE != "none", WEIGHT_BY_TARGET, DETACH, SMALLEST
-        )
     for start in range(0, classes, COLUMNS):
         column = start + tl.arange(0, COLUMNS)
         inside = here[:, None] & (column < classes)[None, :]
         at = row[:, None] * classes + column[None, :]
-        x = tl.load(logits + at, mask=inside, other=0.0).to(tl.float32)
+        x = tl.load(logits + at, mask=inside, other=NOTHING).to(tl.float32)
         alpha = tl.full((COLUMNS,), ALPHA, tl.float32)
         if BALANCE == "class":
             alpha = tl.load(alphas + column, mask=column < classes, other=0.0).to(tl.float32)
         if SPARSE:
-            counted = inside & (label[:, None] != column[None, :])
-            loss, slope = _background(x, alpha[None, :], GAMMA, FORM, BALANCE != "none", DETACH)
-            slope = tl.where(counted, slope, entry_slope[:, None])
+            x = tl.where(label[:, None] != column[None, :], x, NOTHING)
+            loss, slope = background(x, alpha[None, :], GAMMA, FORM, BALANCE != "none", DETACH)
         else:
-            counted = inside
             t = tl.load(targets + at, mask=inside, other=0.0).to(tl.float32)
-            loss, slope = _modulated(
+            loss, slope = modulated(
                 x, t, t > 0, alpha[None, :], GAMMA, FORM, BALANCE != "none", WEIGHT_BY_TARGET, DETACH, SMALLEST
             )
+            loss = tl.where(inside, loss, 0.0)
         if WANT_SUMS:
-            total += tl.where(counted, loss, 0.0)
+            total += loss
         if WANT_GRADIENT:
             change = slope * factor[:, None]
             tl.store(gradient + first * classes + at, change.to(gradient.dtype.element_ty), mask=inside)
+    row_sum = tl.sum(total, axis=1)
+    if SPARSE:
+        score = tl.full((HEIGHT,), 1.0, tl.float32)
+        if HAS_SCORES:
+            score = tl.load(scores + first + row, mask=here, other=0.0).to(tl.float32)
+        alpha = tl.full((HEIGHT,), ALPHA, tl.float32)
+        if BALANCE == "class":
+            alpha = tl.load(alphas + label, mask=labelled, other=0.0).to(tl.float32)
+        x = tl.load(logits + row * classes + label, mask=labelled, other=0.0).to(tl.float32)
+        loss, slope = modulated(
+            x, score, labelled, alpha, GAMMA, FORM, BALANCE != "none", WEIGHT_BY_TARGET, DETACH, SMALLEST
+        )
+        row_sum += tl.where(labelled, loss, 0.0)
+        if WANT_GRADIENT:
+            change = (slope * factor).to(gradient.dtype.element_ty)
+            # other threads wrote the background's 0 there
+            tl.debug_barrier()
+            tl.store(gradient + first * classes + row * classes + label, change, mask=labelled)
     if WANT_SUMS:
-        row_sum = tl.sum(total, axis=1)
-        if SPARSE:
-            row_sum += tl.where(labelled, entry_loss, 0.0)
         tl.store(sums + first + row, row_sum * factor, mask=here)
-
-
-@triton.jit
-def _background(x, alpha, GAMMA: tl.constexpr, FORM: tl.constexpr, BALANCED: tl.constexpr, DETACH: tl.constexpr):
-    """Loss and gradient at t = 0: `w p^gamma softplus(x)` and `w p^gamma (gamma (1 - p) softplus(x) + p)`."""
-    p, q, log1p = _sigmoid(x)
-    softplus = tl.maximum(x, 0.0) + log1p
-    if GAMMA == 2.0:
-        power = p * p
-    elif GAMMA == 1.0:
-        power = p
-    elif GAMMA == 0.0:
-        power = p * 0.0 + 1.0
-    else:
-        power = tl.exp(GAMMA * (tl.minimum(x, 0.0) - log1p))
-    if FORM == 2:
-        power *= alpha
-    elif BALANCED:
-        power *= 1.0 - alpha
-    slope = p
-    if not DETACH:
-        slope += GAMMA * q * softplus
-    return power * softplus, power * slope
-
-
-@triton.jit
-def _modulated(
-    x,
-    t,
-    positive,
-    alpha,
-    GAMMA: tl.constexpr,
-    FORM: tl.constexpr,
-    BALANCED: tl.constexpr,
-    WEIGHT_BY_TARGET: tl.constexpr,
-    DETACH: tl.constexpr,
-    SMALLEST: tl.constexpr,
-):
-    """Loss and gradient at any target."""
-    p, q, log1p = _sigmoid(x)
-    cross_entropy = tl.maximum(x, 0.0) + log1p - x * t
-    # p - t, from whichever of p and 1 - p has not been rounded away
-    distance = tl.where(x >= 0, (1.0 - t) - q, p - t)
-    if FORM == 0:
-        sign = 1.0 - 2.0 * t
-        base = q * t + p * (1.0 - t)
-    else:
-        sign = tl.where(distance > 0, 1.0, tl.where(distance < 0, -1.0, 0.0))
-        base = tl.abs(distance)
-    if GAMMA == 2.0:
-        factor = base * base
-        slope = 2.0 * base * sign
-    elif GAMMA == 1.0:
-        factor = base
-        slope = sign
-    elif GAMMA == 0.0:
-        factor = base * 0.0 + 1.0
-        slope = base * 0.0
-    else:
-        base = tl.maximum(base, SMALLEST)
-        inner = tl.exp((GAMMA - 1.0) * tl.log(base))
-        factor = inner * base
-        slope = GAMMA * inner * sign
-    if FORM == 2:
-        factor = tl.where(positive, t if WEIGHT_BY_TARGET else 1.0, alpha * factor)
-        slope = tl.where(positive, 0.0, alpha * slope)
-    elif BALANCED:
-        balance = alpha * t + (1.0 - alpha) * (1.0 - t)
-        factor *= balance
-        slope *= balance
-    gradient = factor * distance
-    if not DETACH:
-        gradient += slope * p * q * cross_entropy
-    return factor * cross_entropy, gradient
-
-
-@triton.jit
-def _sigmoid(x):
-    """p = sigmoid(x), 1 - p, and log(1 + exp(-|x|)), all with the relative precision of float32."""
-    small = tl.exp(-tl.abs(x))
-    inverse = 1.0 / (1.0 + small)
-    p = tl.where(x >= 0, inverse, small * inverse)
-    q = tl.where(x >= 0, small * inverse, inverse)
-    # log(1 + s) / s on 0..1 by its best polynomial; the logarithm itself would lose the digits that 1 + s rounds away
-    ratio = 0.005232491530478001 * small - 0.029504427686333656
-    ratio = ratio * small + 0.07822462916374207
-    ratio = ratio * small - 0.1366313397884369
-    ratio = ratio * small + 0.19105954468250275
-    ratio = ratio * small - 0.24842968583106995
-    ratio = ratio * small + 0.3331909477710724
-    ratio = ratio * small - 0.4999949336051941
-    ratio = ratio * small + 0.9999999403953552
-    return p, q, ratio * small
 
 
 @triton.jit(do_not_specialize=["rows"])
