@@ -112,7 +112,8 @@ def test_an_image_that_cannot_be_read_is_named(network, data_path, tmp_path):
         inspect_data(open_dataset(root, cache=False), network.recipe, network=network, sweep=False)
 
 
-def test_a_grid_recipe_is_refused(train_small, data):
-    run = train_small("yolov2-tiny", "schedule.epochs=1")
-    with pytest.raises(RecipeError, match="no assigner"):
+@pytest.mark.parametrize(("recipe", "reason"), [("yolov2-tiny", "no assigner"), ("faster-rcnn-tiny", "one stage")])
+def test_recipes_without_one_assigner_are_refused(train_small, data, recipe, reason):
+    run = train_small(recipe, "schedule.epochs=1")
+    with pytest.raises(RecipeError, match=reason):
         Network.of_run(run.path, data)

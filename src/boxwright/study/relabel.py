@@ -17,7 +17,7 @@ _COLUMNS: Final = (
     Column("prominence", "share", "second peak", "bar"),
     Column("score", "mean", "score"),
     Column("iou", "mean", "IoU"),
-    Column("crowding", "mean", "IoU with another object"),
+    Column("crowding", "mean", "overlap"),
 )
 
 
@@ -40,7 +40,9 @@ def ambiguous_section(report: dict[str, Any]) -> str:
         label = f'<span class="rank">{number + 1}</span> {escape(numbers["image"])}'
         rows.append(row(label, _COLUMNS, numbers, f'data-object="{number}"', number))
     count = len(ambiguous["rows"])
-    caption = f"The first {len(rows):,} of {count:,} objects; the CSV and JSON files list all"
+    caption = (
+        f"The first {len(rows):,} of {count:,} objects; the CSV and JSON files list all. Overlap: with another object"
+    )
     classes = "".join(f"<option>{escape(name)}</option>" for name in report["data"]["classes"])
     section = (resources.files("boxwright.study") / "page" / "ambiguous.html").read_text(encoding="utf-8")
     listed = table("ambiguous sortable", caption, "object", _COLUMNS, rows)

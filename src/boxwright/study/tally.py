@@ -15,6 +15,7 @@ from boxwright.study.scenes import Batch
 __all__ = ["Tally", "alone", "level_of"]
 
 _PAIRS_AT_ONCE: Final = 2**19  # (object, prior) pairs that are looked at together
+_LOGITS_AT_ONCE: Final = 2**23  # 32 MB
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -50,8 +51,10 @@ class Tally:
         lonely = present & (present.sum(1, keepdim=True) == 1)  # nobody to lose against
         self.wanted[batch.rows[lonely].numpy()] = owned[lonely].sum(1).numpy()
         pairs = (present & ~lonely).nonzero()
-        classes = 0 if predictions is None else predictions.logits.shape[-1]  # which are copied for each object
-        for some in pairs.split(1 + _PAIRS_AT_ONCE // (len(level) * (1 + classes))) if len(pairs) else ():
+        at_once = _PAIRS_AT_ONCE
+        if predictions is not None:  # whose logits are copied for each object
+            at_once = min(at_once, _LOGITS_AT_ONCE // predictions.logits.shape[-1])
+        for some in pairs.split(1 + at_once // len(level)) if len(pairs) else ():
             image, number = some.unbind(1)
             wanted = alone(assigner, batch, image, number, predictions)
             owner = assignment.gt_index[image]
