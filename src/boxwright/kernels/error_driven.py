@@ -20,7 +20,7 @@ from boxwright.kernels.soft_count import Ramps
 
 if TYPE_CHECKING:
     from boxwright.kernels.fused_background import FusedBackground
-    from boxwright.kernels.fused_ranking import FusedState
+    from boxwright.kernels.fused_ranking import FusedRanking
 
 __all__ = ["Ranking", "Scope", "Update", "error_driven"]
 
@@ -88,7 +88,7 @@ class _State(NamedTuple):
 
 def _evaluate(
     inputs: Tensor, targets: Tensor, quality: Tensor | None, rule: Rule, delta: float, scope: Scope, remember: bool
-) -> "tuple[Tensor, Tensor, _State | FusedState]":
+) -> "tuple[Tensor, Tensor, _State | FusedRanking]":
     """Return the losses (T,), the weights of the priors (the targets' shape, or empty), and what backward needs."""
     fused = _fused(inputs)
     if fused and scope == "batch" and world_size() == 1:
