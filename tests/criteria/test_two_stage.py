@@ -237,3 +237,19 @@ def test_processes_with_unequal_shares_average_to_the_whole_batch(monkeypatch):
     shares = [stage(predictions[part], priors, targets[part]) for part in (slice(0, 2), slice(2, 3))]
     for name, loss in whole.items():
         torch.testing.assert_close(sum(share[name] for share in shares) / 2, loss)
+
+
+@pytest.mark.parametrize("assigner", [RPNAssigner(border=None, count=5), ProposalAssigner(count=5), MaxIoUAssigner()])
+def test_a_stage_is_one_graph(assigner):
+    priors = AnchorGenerator.square((16.0,), scale=2, offset=0.5)([(4, 4)])
+    stage, targets, predictions = _stage(assigner), _objects([[0, 0, 30, 30]]), _predictions(priors, 2)
+
+    def both(predictions):
+        _, assignment = stage.pick(replace(priors, boxes=priors.boxes[None], levels=()), targets)
+        return *stage(predictions, priors, targets).values(), assignment.gt_index
+
+    compiled = torch.compile(both, fullgraph=True, backend="eager")
+    torch.manual_seed(1)
+    actual = compiled(predictions)
+    torch.manual_seed(1)
+    torch.testing.assert_close(actual, both(predictions))

@@ -6,17 +6,13 @@ import pytest
 import torch
 
 import boxwright
-from boxwright.boxes import box_iou
-from boxwright.data.dataset import DetectionDataset
-from boxwright.data.loader import build_loader
-from boxwright.data.synth import SyntheticScenes, write_synthetic
-from boxwright.data.transforms import evaluation_transform
+from boxwright.data.synth import write_synthetic
 from boxwright.engine import train
-from boxwright.engine.anchors import settle_anchors
 from boxwright.engine.checkpoint import load_weights
 from boxwright.engine.export import ExportableDetector
 from boxwright.errors import RecipeError
-from boxwright.recipes import build_detector, load_recipe
+from boxwright.recipes import load_recipe
+from overfitting import overfit
 
 SMALL = [
     "data.size=64", "data.batch_size=4", "data.workers=0", "schedule.epochs=2", "train.eval_every=1",
@@ -85,26 +81,7 @@ def test_another_number_of_classes_is_told(scenes, tmp_path):
 @pytest.mark.parametrize(("name", "least"), [("yolov3-tiny", 0.8), ("yolov2-tiny", 0.5)])
 def test_it_learns_what_it_sees(name, least):
     """On eight scenes with 78 objects; YOLOv2 has nine cells of 32 pixels here, so that many objects share one."""
-    scenes = SyntheticScenes(8, 96)
     narrow = ["data.size=96", "detector.width=0.2", "detector.depth=0.1", "detector.multi_scale=null"]
-    detector = build_detector(settle_anchors(load_recipe(name, narrow), scenes), scenes.names).train()
-    dataset = DetectionDataset(scenes, evaluation_transform(96), scenes.draw)
-    batch = next(iter(build_loader(dataset, 8, square=96)))
-    optimizer = torch.optim.AdamW(detector.parameters(), lr=2e-3)
-    for _ in range(80):
-        losses = detector(batch.images, batch.targets)
-        optimizer.zero_grad()
-        sum(losses.values()).backward()
-        torch.nn.utils.clip_grad_norm_(detector.parameters(), 100.0)
-        optimizer.step()
-    with torch.no_grad():
-        found = detector.eval()(batch.images)
-    seen, said = [], 0
-    for answer, truth in zip(found, batch.targets.to_list(), strict=True):
-        sure = answer["scores"] > 0.3
-        overlap = box_iou(truth["boxes"], answer["boxes"][sure])
-        overlap = overlap * (truth["labels"].unsqueeze(1) == answer["labels"][sure])
-        seen.append((overlap > 0.5).any(dim=1))
-        said += int(sure.sum())
-    assert torch.cat(seen).float().mean() > least
-    assert said <= 1.2 * len(torch.cat(seen))
+    found, said = overfit(load_recipe(name, narrow))
+    assert found > least
+    assert said <= 1.2

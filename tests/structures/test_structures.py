@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from boxwright.structures import Assignment, Detections, Targets
+from boxwright.structures import Assignment, Detections, Priors, Targets
 
 
 def _target(boxes, labels, **extra):
@@ -70,3 +70,16 @@ def test_detections_read_as_a_list_of_dictionaries():
     )
     assert [len(output["scores"]) for output in detections] == [2, 0]
     assert len(detections.to("cpu")) == 2
+
+
+def test_priors_of_each_image_are_taken_by_index():
+    shared = Priors(torch.arange(12.0).view(3, 4), torch.arange(6.0).view(3, 2), torch.tensor([8.0, 8, 16]))
+    index = torch.tensor([[2, 0], [1, 1]])
+    taken = shared.take(index)
+    assert taken.boxes[:, :, 0].tolist() == [[8, 0], [4, 4]]
+    assert taken.centers[:, :, 0].tolist() == [[4, 0], [2, 2]]
+    assert taken.strides.tolist() == [[16, 8], [8, 8]]
+    again = taken.take(torch.tensor([[1], [0]]))
+    assert again.boxes[:, :, 0].tolist() == [[0], [4]]
+    assert again.strides.tolist() == [[8], [8]]
+    assert len(again) == 1

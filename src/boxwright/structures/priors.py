@@ -44,14 +44,19 @@ class Priors(TensorStruct):
 
     def take(self, index: Tensor) -> Self:
         """Return the priors at `index` (B, S) of each image; they lie on no grid any more."""
-        pairs = index.unsqueeze(-1)
-        if self.boxes.ndim == 2:
-            boxes, centers = self.boxes[index], self.centers[index]
-        else:
-            boxes, centers = (t.gather(1, pairs.expand(-1, -1, t.shape[-1])) for t in (self.boxes, self.centers))
-        strides = self.strides[index] if self.strides.ndim == 1 else self.strides.gather(1, index)
-        return replace(self, boxes=boxes, centers=centers, strides=strides, levels=())
+        return replace(
+            self,
+            boxes=_rows(self.boxes, index),
+            centers=_rows(self.centers, index),
+            strides=_rows(self.strides.unsqueeze(-1), index).squeeze(-1),
+            levels=(),
+        )
 
     def __len__(self) -> int:
         """Return the number of priors per image, L."""
         return self.boxes.shape[-2]
+
+
+def _rows(table: Tensor, index: Tensor) -> Tensor:
+    """Rows (B, S, n) of a table (L, n) shared by the images, or (B, L, n) of their own."""
+    return table[index] if table.ndim == 2 else table.gather(1, index.unsqueeze(-1).expand(-1, -1, table.shape[-1]))
