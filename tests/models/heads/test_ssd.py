@@ -39,3 +39,9 @@ def test_the_start_is_unbiased_as_published_or_at_a_given_score():
 def test_a_head_that_levels_share_refuses_levels_of_other_channels():
     with pytest.raises(ValueError, match=r"shared by all levels, which have \[4, 6\] channels"):
         RetinaHead([4, 6], 3, 2)
+
+
+def test_behind_a_norm_the_start_is_narrow():
+    """Parameters of 1 move a box by a tenth of its side: those of the first step must not."""
+    head = SSDHead([64], 3, [4], separable=True)
+    assert head([torch.randn(2, 64, 8, 8)]).params.std() < 0.3
