@@ -68,6 +68,22 @@ def atss(boxes: Tensor, priors: Priors, topk: int = 9) -> Tensor:
     return strongest(iou, chosen)
 
 
+def fcos(boxes: Tensor, priors: Priors, bounds: tuple[float, ...] = (64.0, 128.0, 256.0, 512.0)) -> Tensor:
+    index = torch.full((len(priors),), -1)
+    place = torch.repeat_interleave(
+        torch.arange(len(priors.levels)), torch.tensor([level.size for level in priors.levels])
+    )
+    for prior, ((x, y), level) in enumerate(zip(priors.centers.tolist(), place.tolist(), strict=True)):
+        fitting = []
+        for number, (x1, y1, x2, y2) in enumerate(boxes.tolist()):
+            sides = (x - x1, y - y1, x2 - x, y2 - y)
+            low, high = (0.0, *bounds)[level], (*bounds, float("inf"))[level]
+            if min(sides) > 0.01 and low <= max(sides) <= high:
+                fitting.append(((x2 - x1) * (y2 - y1), number))
+        index[prior] = min(fitting)[1] if fitting else -1
+    return index
+
+
 def ciou_matrix(a: Tensor, b: Tensor) -> Tensor:
     """Zheng et al. 2020, arXiv:1911.08287, clamped at 0, as ultralytics computes it."""
     iou = iou_matrix(a, b)

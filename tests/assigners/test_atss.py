@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from boxwright.assigners import ATSSAssigner, MaxIoUAssigner
+from boxwright.assigners import ATSSAssigner, FCOSAssigner, MaxIoUAssigner
 from boxwright.assigners.grid import inside_margin
 from boxwright.boxes import DeltaCoder, DistanceCoder, aligned_iou
 from boxwright.structures import Assignment, Level, Predictions, Priors, Targets
@@ -111,3 +111,14 @@ def test_original_iou_form(file):
     assert torch.equal(labels[rows], case["out_orig_iou_labels"][rows])
     positive = (labels > 0) & rows[:, None]
     assert torch.equal(assignment.boxes(targets)[positive], case["out_orig_iou_matched_boxes"][positive])
+
+
+@FILES
+def test_original_scale_ranges(file):
+    """POSITIVE_TYPE SSC of the original is the rule of FCOS."""
+    case = load_case(file)
+    priors, targets = scene(case)
+    assignment = FCOSAssigner(plus_one=True)(priors, targets)
+    rows = case["in_gt_num"] > 0
+    assert torch.equal(assignment.labels(targets)[rows] + 1, case["out_orig_ssc_labels"][rows])
+    assert torch.equal(boxes_or_zero(assignment, targets)[rows], case["out_orig_ssc_matched_boxes"][rows])

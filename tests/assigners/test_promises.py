@@ -13,7 +13,7 @@ from assignment_scenes import make_predictions, make_priors, make_targets, scene
 from boxwright.structures import Targets
 from boxwright.testing import check_assigner
 
-EXACT = ("max_iou", "atss", "tood", "simota", "rtmdet", "nanodet")
+EXACT = ("max_iou", "atss", "fcos", "tood", "simota", "rtmdet", "nanodet")
 COVERED = pytest.mark.parametrize("name", [name for name in ASSIGNERS if name.startswith(EXACT)])
 
 
@@ -38,7 +38,7 @@ def test_only_regions_make_these_ignore(name, scene):
     assert not ASSIGNERS[name](*scene).ignored.any()
 
 
-@pytest.mark.parametrize("name", ["max_iou", "atss", "tood"])
+@pytest.mark.parametrize("name", ["max_iou", "atss", "fcos", "tood"])
 @settings(max_examples=40)
 @given(scene=scenes(crowd=False))
 def test_equals_dense_on_hostile_scenes(name, scene):

@@ -3,6 +3,7 @@
 from boxwright.assigners.atss import ATSSAssigner
 from boxwright.assigners.dual import DualAssigner, DualAssignment
 from boxwright.assigners.dynamic_soft_label import DynamicSoftLabelAssigner
+from boxwright.assigners.fcos import FCOSAssigner
 from boxwright.assigners.hungarian import HungarianAssigner
 from boxwright.assigners.max_iou import MaxIoUAssigner
 from boxwright.assigners.rcnn import ProposalAssigner, RPNAssigner, with_objects
@@ -17,6 +18,7 @@ __all__ = [
     "DualAssigner",
     "DualAssignment",
     "DynamicSoftLabelAssigner",
+    "FCOSAssigner",
     "HardExampleSampler",
     "HardNegativeSampler",
     "HungarianAssigner",

@@ -172,8 +172,8 @@ def _elsewhere(problem: Any, kind: type[Recipe]) -> str:
     unknown = re.search(r"unknown key '(\w+)'; (did you mean)?", problem["msg"])
     if unknown is None:
         return ""
-    section, sentence = _ELSEWHERE.get(kind, (Section, ""))
-    if problem["loc"][:1] == ("criterion",) and unknown[1] in section.model_fields:
+    dense, sentence = _ELSEWHERE.get(kind, (Section, ""))
+    if problem["loc"][:1] == ("criterion",) and unknown[1] in dense.model_fields:
         return "; " + sentence.format(key=unknown[1])
     if unknown[2]:  # what is near in its own section is named already
         return ""
