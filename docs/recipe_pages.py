@@ -139,9 +139,9 @@ Each step of the four takes the recipe's epochs and schedule and has a checkpoin
 ## As first published
 
 `faster-rcnn-vgg16` has one level of stride 16 with the first nine anchors in whole pixels, a softmax over "object" and
-"background", proposals of at least 16 pixels and 128 regions per image. Both recipes take any backbone; of one level
-with `--set detector.backbone.levels=[4] --set detector.neck.type=bare`. `detector.regions.class_agnostic=true` predicts
-one box per region instead of one per class.
+"background", proposals of at least 16 pixels and 128 regions per image. Both recipes take any backbone; one level of it
+with `--set detector.backbone.levels=[4] --set detector.neck.type=bare --set detector.priors.type=rcnn-anchors`.
+`--set detector.regions.class_agnostic=true` predicts one box per region instead of one per class.
 
 Assigner, classification and box loss of each stage are swapped by `criterion.rpn` and `criterion.roi`; online hard
 example mining is `--set criterion.roi.sampler.type=hard-example`. What does not fit is refused with the reason: an
