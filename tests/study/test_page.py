@@ -80,6 +80,19 @@ def test_slider_shows_the_precomputed_steps(open_page, report):
     assert steps[0]["summary"]["unmatched"] != steps[-1]["summary"]["unmatched"]
 
 
+def test_charts_show_every_step_and_choose_one(open_page, report):
+    page = open_page()
+    page.select_option("#assigner", label="max-iou:low_quality=none")
+    steps = report["assigners"][1]["steps"]
+    shown = page.locator(".charts svg").first.locator("text.value").all_text_contents()
+    assert shown == [f"{step['summary']['unmatched_share']:.1%}".replace("%", " %") for step in steps]
+    page.locator(".charts svg").nth(1).locator(".point").nth(2).click()
+    assert page.locator("#step-value").inner_text() == f"positive_iou = {steps[2]['value']:g}"
+    assert page.locator(".charts .point.chosen").count() == 2
+    page.locator("table.axis-class tr[data-group='1'] th button").click()
+    assert page.locator(".charts svg").first.locator("text.value").all_text_contents() != shown
+
+
 def test_tables_sort_by_number(open_page):
     page = open_page()
     table = page.locator("table.axis-size")
@@ -97,14 +110,14 @@ def test_images_are_walked_by_keys_and_show_priors_with_reasons(open_page, repor
     page.locator("h1").click()
     first, second = report["images"][:2]
     usual = report["assigners"][1]["usual"]
-    assert first["name"] in page.locator("figcaption").inner_text()
+    assert first["name"] in page.locator(".portraits figcaption").inner_text()
     verdicts = first["assigners"][1]["steps"][usual]
     lonely = sum(not verdict["priors"] for verdict in verdicts)
     assert lonely > 0
     assert page.locator(".stage .object.none").count() == lonely
     assert verdicts[0]["why"] in page.locator(".verdict").inner_text()
     page.keyboard.press("ArrowRight")
-    assert second["name"] in page.locator("figcaption").inner_text()
+    assert second["name"] in page.locator(".portraits figcaption").inner_text()
     page.keyboard.press("ArrowLeft")
     page.locator(".thumbs button[aria-label='a.png']").click()
     page.select_option("#assigner", index=0)
@@ -150,7 +163,7 @@ def test_filters_fade_the_objects_of_images_and_keys_pass_over_them(open_page, r
     image = next(image for image in report["images"] if image["name"] == "a.png")
     platelets = [number for number, object_ in enumerate(image["objects"]) if object_["class"] == 1]
     assert page.locator(".stage .object.faded").count() == len(image["objects"]) - len(platelets) == 3
-    assert "1 pass the filters" in page.locator("figcaption").inner_text()
+    assert "1 pass the filters" in page.locator(".portraits figcaption").inner_text()
     page.locator("h1").click()
     page.keyboard.press("n")
     assert page.locator(".verdict h3").inner_text().startswith(f"Object {platelets[0] + 1}:")

@@ -195,3 +195,22 @@ def test_pages_fit_their_width_and_pass_axe(open_gfl, open_tood, width, scheme):
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         found = axe.Axe().run(page)
         assert found.violations_count == 0, found.generate_report()
+
+
+def test_an_image_without_objects_is_shown_with_its_background(open_file, gfl_run, data, tmp_path):
+    network = Network.of_run(gfl_run.path, data)
+    report = inspect_data(data, network.recipe, network=network, images=["c.png"], assigners=["simota"], sweep=False)
+    assert report["ambiguous"]["rows"] == []
+    [image] = report["images"]
+    assert image["objects"] == []
+    for entry in image["assigners"]:
+        assert entry["loss"]["positives"] == {}
+        assert entry["loss"]["background"][0] > 0
+    path = tmp_path / "empty.html"
+    path.write_text(inspect_page(report), encoding="utf-8")
+    page = open_file(path)
+    assert page.locator(".verdict").inner_text() == "No object in this image"
+    assert page.locator(".heat-row h3").all_inner_texts()[-1] == "Loss of each prior"
+    assert page.locator("#ambiguous").count() == 0
+    for key in ("n", "ArrowRight", "h", "a", "]", "j"):
+        page.keyboard.press(key)

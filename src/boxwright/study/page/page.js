@@ -85,6 +85,7 @@
       row.classList.toggle("chosen", state.filters[axis] === group);
     });
     updateControls(assigner);
+    showChart();
     showImage();
   }
 
