@@ -13,7 +13,7 @@ from boxwright.study.tables import Column, row, table, written
 __all__ = ["inspect_page"]
 
 _FOLDER: Final = resources.files("boxwright.study") / "page"
-_SCRIPTS: Final = ("tables.js", "page.js", "heat.js", "images.js", "chart.js", "ambiguous.js", "start.js")
+_SCRIPTS: Final = ("tables.js", "page.js", "heat.js", "images.js", "steps.js", "ambiguous.js", "start.js")
 
 _OBJECTS: Final = Column("objects", "count", "objects")
 _RESULT: Final = (
