@@ -51,7 +51,7 @@ def test_golden(file, form):
 
     if f"out_{form}_cost" not in case:
         return
-    cost, iou = (t[0] for t in prices(*assigner.rules(priors, targets, predictions)))  # (G, L)
+    cost, iou = (t[0] for t in prices(assigner, priors, targets, predictions))  # (G, L)
     candidate = cost.isfinite().all(0)
     torch.testing.assert_close(iou[:, candidate], case[f"out_{form}_pair_iou"], atol=1e-5, rtol=0)
     torch.testing.assert_close(cost[:, candidate], case[f"out_{form}_cost"], atol=2e-4, rtol=1e-5)

@@ -1,7 +1,7 @@
 """Dynamic-k matching: every object takes as many of its cheapest priors as its best predictions overlap it in sum."""
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 import torch
 from torch import Tensor
@@ -11,38 +11,53 @@ from boxwright.assigners.overlaps import EPS
 from boxwright.assigners.scene import Scene
 from boxwright.assigners.select import Favourites, match, top_k
 from boxwright.boxes.iou import aligned_iou, box_iou
-from boxwright.structures import BACKGROUND, IGNORED, Assignment
+from boxwright.structures import BACKGROUND, IGNORED, Assignment, Predictions, Priors, Targets
 
-__all__ = ["Cost", "Near", "dynamic_k", "prices", "probability", "sum_over_classes"]
+__all__ = ["Cost", "Rule", "dynamic_k", "prices", "probability", "sum_over_classes"]
 
-Near = Callable[[Scene, slice, slice], Tensor]
 Cost = Callable[[slice, slice, Tensor], Tensor]
 
 _LEAST: Final = 1024  # priors whose classes are summed together
 
 
-def dynamic_k(scene: Scene, near: Near, costs: Callable[[Scene], Cost], topk: int) -> Assignment:
+class Rule(Protocol):
+    """What an assigner by dynamic k decides itself."""
+
+    @property
+    def topk(self) -> int:
+        """How many IoUs are summed to find an object's number of positives."""
+
+    @property
+    def ignore_threshold(self) -> float | None:
+        """Share of a prior's area inside a crowd region above which it is ignored; None: never."""
+
+    def reach(self, scene: Scene, images: slice, objects: slice) -> Tensor:
+        """1 where an object of a block makes a prior a candidate, else 0: (b, g, L) float."""
+
+    def costs(self, scene: Scene) -> Cost:
+        """Return what tells of a block and its IoUs (b, g, L) what a match would cost, finite: (b, g, L)."""
+
+
+def dynamic_k(rule: Rule, priors: Priors, targets: Targets, predictions: Predictions | None) -> Assignment:
     """Match by cost; Ge et al. 2021 (YOLOX), arXiv:2107.08430.
 
-    A prior is a candidate when it is near to some object. k of an object is the sum of the `topk` largest IoUs of the
-    candidates' predicted boxes with it, rounded down, at least 1; it takes the k cheapest candidates (the lowest index
-    on ties). A prior that several objects take goes to the one, of all of the image, for which it is cheapest.
-
-    Args:
-        scene: the batch.
-        near: of a block of images and objects, 1 where a prior is near to the object, else 0; (b, g, L) float.
-        costs: of a scene, what tells of a block and its IoUs (b, g, L) what a match would cost, finite; (b, g, L).
-        topk: how many IoUs are summed.
+    A prior is a candidate when it is in reach of some object. k of an object is the sum of the `topk` largest IoUs of
+    the candidates' predicted boxes with it, rounded down, at least 1; it takes the k cheapest candidates (the lowest
+    index on ties). A prior that several objects take goes to the one, of all of the image, for which it is cheapest.
 
     Returns:
         Matches, scored by the IoU of predicted box and object.
+
+    Raises:
+        ValueError: no decoded predictions.
     """
+    scene = Scene.of(priors, targets, predictions, rule.ignore_threshold)
     if scene.boxes.shape[1] == 0:
         return no_objects(scene.covered)
-    candidate = _candidates(scene, near)
+    candidate = _candidates(scene, rule)
     count = _most(candidate)
     if 2 * count > len(scene.priors):
-        return _match(scene, candidate, costs(scene), topk)
+        return _match(scene, candidate, rule.costs(scene), rule.topk)
     # most priors are nobody's: look at the others alone
     place = candidate.to(torch.int64).cumsum(1)
     index = place.new_zeros(len(place), count + 1)
@@ -50,7 +65,7 @@ def dynamic_k(scene: Scene, near: Near, costs: Callable[[Scene], Cost], topk: in
     index = index.scatter_(1, place.where(candidate > 0, 0), number)[:, 1:]
     some = scene.at(index)
     left = (torch.arange(count, device=place.device) < place[:, -1:]).to(candidate.dtype)
-    found = _match(some, left, costs(some), topk).map(lambda t: t.gather(1, (place - 1).clamp(min=0)))
+    found = _match(some, left, rule.costs(some), rule.topk).map(lambda t: t.gather(1, (place - 1).clamp(min=0)))
     gt_index = found.gt_index.where(candidate > 0, BACKGROUND).masked_fill(scene.covered, IGNORED)
     return Assignment(gt_index, found.score * candidate)
 
@@ -85,22 +100,23 @@ def _match(scene: Scene, candidate: Tensor, cost: Cost, topk: int) -> Assignment
     return Assignment(index.masked_fill(scene.covered, IGNORED), score.to(torch.float32))
 
 
-def prices(scene: Scene, near: Near, costs: Callable[[Scene], Cost]) -> tuple[Tensor, Tensor]:
+def prices(rule: Rule, priors: Priors, targets: Targets, predictions: Predictions | None) -> tuple[Tensor, Tensor]:
     """Return the costs that `dynamic_k` compares, infinite where a prior is no candidate, and the IoUs.
 
     (B, G, L) each, held at once: to look at a few images.
     """
+    scene = Scene.of(priors, targets, predictions, rule.ignore_threshold)
     every = slice(0, len(scene.boxes)), slice(0, scene.boxes.shape[1])
     iou = box_iou(scene.boxes, scene.predicted, eps=EPS)
-    price = costs(scene)(*every, iou).clamp_(min=0)
-    return price.masked_fill(_candidates(scene, near).unsqueeze(1) == 0, torch.inf), iou
+    price = rule.costs(scene)(*every, iou).clamp_(min=0)
+    return price.masked_fill(_candidates(scene, rule).unsqueeze(1) == 0, torch.inf), iou
 
 
-def _candidates(scene: Scene, near: Near) -> Tensor:
-    """1 where a prior is near to some object and not in a region to ignore, else 0: (B, L) float."""
+def _candidates(scene: Scene, rule: Rule) -> Tensor:
+    """1 where a prior is in reach of some object and not in a region to ignore, else 0: (B, L) float."""
     candidate = scene.boxes.new_zeros(scene.covered.shape)
     for images, objects in blocks(scene.boxes, len(scene.priors)):
-        candidate[images] = torch.maximum(candidate[images], over_objects(near(scene, images, objects)))
+        candidate[images] = torch.maximum(candidate[images], over_objects(rule.reach(scene, images, objects)))
     return candidate.where(~scene.covered, 0.0)
 
 

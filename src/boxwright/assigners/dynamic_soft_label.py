@@ -1,7 +1,6 @@
 """Dynamic soft labels: dynamic-k matching by a classification cost whose target is the predicted box's own overlap."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from boxwright.assigners.blocks import of_images
-from boxwright.assigners.dynamic_k import Cost, Near, dynamic_k, sum_over_classes
+from boxwright.assigners.dynamic_k import Cost, dynamic_k, sum_over_classes
 from boxwright.assigners.grid import center_offsets, inside_margin
 from boxwright.assigners.scene import Scene
 from boxwright.structures import Assignment, Predictions, Priors, Targets
@@ -50,16 +49,16 @@ class DynamicSoftLabelAssigner:
         Raises:
             ValueError: no decoded predictions.
         """
-        return dynamic_k(*self.rules(priors, targets, predictions), self.topk)
+        return dynamic_k(self, priors, targets, predictions)
 
-    def rules(
-        self, priors: Priors, targets: Targets, predictions: Predictions | None
-    ) -> tuple[Scene, Near, Callable[[Scene], Cost]]:
-        """Return what `dynamic_k` and `prices` go by."""
-        scene = Scene.of(priors, targets, predictions, self.ignore_threshold)
-        return scene, _is_inside, self._costs
+    def reach(self, scene: Scene, images: slice, objects: slice) -> Tensor:
+        """Tell what objects make candidates; for `dynamic_k`."""
+        centers = of_images(scene.priors.centers, images).unsqueeze(-3)
+        margin = inside_margin(scene.boxes[images, objects].unsqueeze(-2), centers)
+        return torch.gt(margin, 0, out=margin)
 
-    def _costs(self, scene: Scene) -> Cost:
+    def costs(self, scene: Scene) -> Cost:
+        """Return what tells the cost of matches; for `dynamic_k`."""
         return partial(self._cost, scene, sum_over_classes(_without_class, scene.logits))
 
     def _cost(self, scene: Scene, none: Tensor, images: slice, objects: slice, iou: Tensor) -> Tensor:
@@ -76,12 +75,6 @@ class DynamicSoftLabelAssigner:
         distance = x.square_().add_(y.square_()).sqrt_().div_(of_images(scene.strides, images))
         exponent = distance.sub_(self.center_radius).clamp_(max=30)  # 10^30 is still finite
         return price.add_(exponent.mul_(math.log(10)).exp_())
-
-
-def _is_inside(scene: Scene, images: slice, objects: slice) -> Tensor:
-    centers = of_images(scene.priors.centers, images).unsqueeze(-3)
-    margin = inside_margin(scene.boxes[images, objects].unsqueeze(-2), centers)
-    return torch.gt(margin, 0, out=margin)
 
 
 def _without_class(logits: Tensor) -> Tensor:

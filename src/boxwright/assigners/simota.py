@@ -1,6 +1,5 @@
 """SimOTA: dynamic-k matching by classification loss, overlap and nearness to the object's centre."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Literal, Self
@@ -9,7 +8,7 @@ import torch
 from torch import Tensor
 
 from boxwright.assigners.blocks import of_images
-from boxwright.assigners.dynamic_k import Cost, Near, dynamic_k, probability, sum_over_classes
+from boxwright.assigners.dynamic_k import Cost, dynamic_k, probability, sum_over_classes
 from boxwright.assigners.grid import center_offsets, inside_margin
 from boxwright.assigners.scene import Scene
 from boxwright.structures import Assignment, Predictions, Priors, Targets
@@ -67,16 +66,14 @@ class SimOTAAssigner:
         Raises:
             ValueError: no decoded predictions.
         """
-        return dynamic_k(*self.rules(priors, targets, predictions), self.topk)
+        return dynamic_k(self, priors, targets, predictions)
 
-    def rules(
-        self, priors: Priors, targets: Targets, predictions: Predictions | None
-    ) -> tuple[Scene, Near, Callable[[Scene], Cost]]:
-        """Return what `dynamic_k` and `prices` go by."""
-        scene = Scene.of(priors, targets, predictions, self.ignore_threshold)
-        return scene, self._is_near, self._costs
+    def reach(self, scene: Scene, images: slice, objects: slice) -> Tensor:
+        """Tell what objects make candidates; for `dynamic_k`."""
+        return self._windows(scene, images, objects)[1]
 
-    def _costs(self, scene: Scene) -> Cost:
+    def costs(self, scene: Scene) -> Cost:
+        """Return what tells the cost of matches; for `dynamic_k`."""
         nothing = torch.ones_like(scene.covered, dtype=torch.float32)
         chance = nothing if scene.objectness is None else probability(scene.objectness)
         none = sum_over_classes(
@@ -100,9 +97,6 @@ class SimOTAAssigner:
         overlap = (iou + self.eps).log_().mul_(self.iou_weight)
         near = self._windows(scene, images, objects)[0]
         return entropy.sub_(overlap).add_(near.sub_(1), alpha=-self.penalty)
-
-    def _is_near(self, scene: Scene, images: slice, objects: slice) -> Tensor:
-        return self._windows(scene, images, objects)[1]
 
     def _windows(self, scene: Scene, images: slice, objects: slice) -> tuple[Tensor, Tensor]:
         """1 where a prior is near to the object (no penalty) and 1 where that makes it a candidate: (b, g, L) each."""

@@ -60,7 +60,7 @@ def rule_of(assigner: Any, batch: Batch, number: Tensor, predictions: Prediction
             inside = margin > assigner.margin
             return _Aligned(assigner, aligned[0, number], score[0, number], overlap[0, number], inside)
         case SimOTAAssigner() | DynamicSoftLabelAssigner():
-            cost, iou = prices(*assigner.rules(batch.priors, batch.targets, predictions))
+            cost, iou = prices(assigner, batch.priors, batch.targets, predictions)
             return _Priced(cost[0, number], iou[0, number], assigner.topk)
         case _:
             return _Overlap(_overlap(boxes, batch))
