@@ -46,7 +46,8 @@ def test_golden_gflv2_head_loss(file: Path) -> None:
         label_weight=case["in_label_weights"],
         normalizer=case.param("num_total_samples"),
     )
-    close(losses["classification"] * case.param("loss_weight_qfl"), case["out_loss_cls"])
+    losses["classification"] = losses["classification"] * case.param("loss_weight_qfl")
+    close(losses["classification"], case["out_loss_cls"])
     close(losses["box"] * case["out_weight_sum"], case["out_loss_bbox_unnormalised"])
     close(losses["distribution"] * case["out_weight_sum"], case["out_loss_dfl_unnormalised"])
     total = sum(losses.values())

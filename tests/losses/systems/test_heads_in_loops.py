@@ -1,5 +1,6 @@
 """The losses of heads, class-balanced forms, D-FINE and sigma smooth L1 against loops, at random, in float64."""
 
+import itertools
 import math
 import random
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from boxwright.losses import (
     SigmoidFocalLoss,
+    SoftmaxCrossEntropyLoss,
     VarifocalLoss,
     effective_number,
     fine_grained_localization_loss,
@@ -69,22 +71,26 @@ def random_boxes(count: int, size: float = 40.0) -> Tensor:
 @seeds
 def test_gfl(seed: int) -> None:
     draw, _ = random.Random(seed), torch.manual_seed(seed)
-    rows, classes, bins = draw.randint(1, 9), draw.randint(1, 4), draw.choice((4, 7, 16))
-    beta, stride, normalizer = draw.uniform(0.5, 3), draw.choice((4.0, 8.0, 32.0)), draw.uniform(0.5, 5)
+    rows, classes, bins, beta = draw.randint(1, 9), draw.randint(1, 4), draw.choice((4, 7, 16)), draw.uniform(0.5, 3)
+    factors = {"box_factor": draw.uniform(0.5, 3), "distribution_factor": draw.uniform(0.1, 2)}
+    normalizer, from_logits = draw.choice((None, draw.uniform(0.5, 5))), draw.random() < 0.5
     scores = torch.rand(rows, classes, requires_grad=True)
+    probabilities = scores.sigmoid() if from_logits else scores
     sides = torch.randn(rows, 4, bins + 1, requires_grad=True)
-    labels, label_weight = torch.randint(-1, classes, (rows,)), torch.rand(rows)
-    boxes, centers = random_boxes(rows), torch.rand(rows, 2) * 60
+    labels, label_weight = torch.randint(draw.choice((-2, -1)), classes, (rows,)), torch.rand(rows)
+    boxes, centers, strides = random_boxes(rows), torch.rand(rows, 2) * 60, 2.0 ** torch.randint(2, 6, (rows,))
     parts = {"classification": scores.sum() * 0, "box": sides.sum() * 0, "distribution": sides.sum() * 0}
     total = 0.0
     for n in range(rows):
-        target, positive = torch.zeros(classes), labels[n] >= 0
+        target, p = torch.zeros(classes), probabilities[n]
         distance = (sides[n].softmax(-1) * torch.arange(bins + 1)).sum(-1)
-        center = centers[n] / stride
-        box, goal = torch.cat([center - distance[:2], center + distance[2:]]), boxes[n] / stride
-        if positive:
+        center = centers[n] / strides[n]
+        box, goal = torch.cat([center - distance[:2], center + distance[2:]]), boxes[n] / strides[n]
+        if labels[n] == -2:
+            continue
+        if labels[n] >= 0:
             target[labels[n]] = overlaps(box, goal)[0].detach()
-            weight = scores[n].detach().max()
+            weight = p.detach().max()
             total += weight.item()
             parts["box"] = parts["box"] + weight * (1 - overlaps(box, goal)[1])
             reach = torch.cat([center - goal[:2], goal[2:] - center]).clamp(0, bins - 0.1)
@@ -95,31 +101,36 @@ def test_gfl(seed: int) -> None:
                 parts["distribution"] = parts["distribution"] - weight * (
                     (1 - share) * log_p[low] + share * log_p[low + 1]
                 )
-        quality = (scores[n] - target).abs() ** beta * bce(scores[n], target)
+        quality = (p - target).abs() ** beta * bce(p, target)
         parts["classification"] = parts["classification"] + label_weight[n] * quality.sum()
-    factors = {"classification": 1 / normalizer, "box": 2 / (total or 1), "distribution": 0.25 / 4 / (total or 1)}
+    parts["classification"] = parts["classification"] / (normalizer or (labels >= 0).sum().clamp(min=1))
+    parts["box"] = factors["box_factor"] * parts["box"] / (total or 1)
+    parts["distribution"] = factors["distribution_factor"] * parts["distribution"] / 4 / (total or 1)
     loss = gfl_loss(
-        scores, sides, labels, boxes, centers, torch.full((rows,), stride),
-        from_logits=False, beta=beta, label_weight=label_weight, normalizer=normalizer,
+        scores, sides, labels, boxes, centers, strides,
+        from_logits=from_logits, beta=beta, label_weight=label_weight, normalizer=normalizer, **factors,
     )  # fmt: skip
     for name, part in parts.items():
-        torch.testing.assert_close(loss[name], part * factors[name], **OVERLAP)
-    expected = sum(part * factors[name] for name, part in parts.items())
-    same(sum(loss.values()), expected, scores, sides, tolerance=OVERLAP)
+        torch.testing.assert_close(loss[name], part, **OVERLAP)
+    same(sum(loss.values()), sum(parts.values()), scores, sides, tolerance=OVERLAP)
 
 
 @seeds
 def test_tood(seed: int) -> None:
     draw, _ = random.Random(seed), torch.manual_seed(seed)
-    rows, classes = draw.randint(1, 9), draw.randint(1, 4)
+    rows, classes, from_logits = draw.randint(1, 9), draw.randint(1, 4), draw.random() < 0.5
     alpha, gamma, factor = draw.uniform(0.1, 0.9), draw.uniform(0.5, 3), draw.uniform(0.5, 3)
-    p, predicted = torch.rand(rows, classes, requires_grad=True), random_boxes(rows).requires_grad_()
-    labels, boxes, centers = torch.randint(-1, classes, (rows,)), random_boxes(rows), torch.rand(rows, 2) * 60
+    scores, predicted = torch.rand(rows, classes, requires_grad=True), random_boxes(rows).requires_grad_()
+    p = scores.sigmoid() if from_logits else scores
+    labels = torch.randint(draw.choice((-2, -1)), classes, (rows,))
+    boxes, centers = random_boxes(rows), torch.rand(rows, 2) * 60
     label_weight, metrics = torch.rand(rows), torch.rand(rows) * (labels >= 0)
     late, early = [p.sum() * 0, predicted.sum() * 0], [p.sum() * 0, predicted.sum() * 0]
     central = 0.0
     for n in range(rows):
         t, hard = torch.zeros(classes), torch.zeros(classes)
+        if labels[n] == -2:
+            continue
         if labels[n] >= 0:
             t[labels[n]], hard[labels[n]] = metrics[n], 1
             cost = 1 - overlaps(predicted[n], boxes[n])[1]
@@ -133,14 +144,15 @@ def test_tood(seed: int) -> None:
         balance = alpha * hard + (1 - alpha) * (1 - hard)
         early[0] = early[0] + label_weight[n] * (balance * (1 - right) ** gamma * bce(p[n], hard)).sum()
     share = metrics.sum().item() or 1
-    loss = tood_loss(p, predicted, labels, boxes, metrics, gamma=gamma, box_factor=factor)
-    same(sum(loss.values()), (late[0] + factor * late[1]) / share, p, predicted, tolerance=OVERLAP)
+    options = {"gamma": gamma, "box_factor": factor, "from_logits": from_logits}
+    loss = tood_loss(scores, predicted, labels, boxes, metrics, **options)
+    same(sum(loss.values()), (late[0] + factor * late[1]) / share, scores, predicted, tolerance=OVERLAP)
     first = tood_warmup_loss(
-        p, predicted, labels, boxes, centers, alpha=alpha, gamma=gamma, box_factor=factor, label_weight=label_weight
-    )
+        scores, predicted, labels, boxes, centers, alpha=alpha, label_weight=label_weight, **options
+    )  # fmt: skip
     positives = max((labels >= 0).sum().item(), 1)
     expected = early[0] / positives + factor * early[1] / (central or 1)
-    same(sum(first.values()), expected, p, predicted, tolerance=OVERLAP)
+    same(sum(first.values()), expected, scores, predicted, tolerance=OVERLAP)
 
 
 @seeds
@@ -177,6 +189,22 @@ def test_rtdetr(seed: int) -> None:
 
 
 @seeds
+def test_detr(seed: int) -> None:
+    draw, _ = random.Random(seed), torch.manual_seed(seed)
+    images, queries, classes, share = draw.randint(1, 3), draw.randint(1, 8), draw.randint(1, 4), draw.uniform(0.05, 1)
+    logits = torch.randn(images, queries, classes + 1, requires_grad=True)
+    labels, boxes = torch.randint(-1, classes, (images, queries)), torch.rand(images, queries, 4)
+    cost, shares = logits.sum() * 0, 0.0
+    for b, n in itertools.product(range(images), range(queries)):
+        label = int(labels[b, n])
+        own = 1.0 if label >= 0 else share
+        cost, shares = cost - own * logits[b, n].log_softmax(-1)[label], shares + own  # -1 is the last: "no object"
+    kind = SoftmaxCrossEntropyLoss()
+    loss = set_prediction_loss(logits, boxes.flip(0), labels, boxes, kind, background_weight=share)
+    same(loss["classification"], cost / shares, logits)
+
+
+@seeds
 def test_ssd(seed: int) -> None:
     draw, _ = random.Random(seed), torch.manual_seed(seed)
     images, priors, classes, ratio = (
@@ -187,7 +215,8 @@ def test_ssd(seed: int) -> None:
     )
     deltas = torch.randn(images, priors, 4, requires_grad=True)
     logits, goal = torch.randn(images, priors, 1 + classes, requires_grad=True), torch.randn(images, priors, 4)
-    labels = torch.randint(0, classes + 1, (images, priors)) * (torch.rand(images, priors) < 0.2)
+    labels = torch.randint(0, classes + 1, (images, priors)) * (torch.rand(images, priors) < draw.choice((0, 0.2, 0.9)))
+    labels[torch.rand(images, priors) < draw.choice((0, 0.3))] = -1
     box, entropy, count = deltas.sum() * 0, logits.sum() * 0, 0
     for b in range(images):
         positive = [n for n in range(priors) if labels[b, n] > 0]

@@ -100,7 +100,10 @@ def region_loss(
     )
     owned = targets.class_weight > 0
     size_weight = 2 - targets.box_weight if form == "darknet" else torch.ones_like(targets.box_weight)
-    prior_weight = (0.01 if form == "darknet" else coord_scale) * torch.as_tensor(seen < warmup).to(cells)
+    early = seen < warmup
+    prior_weight = (0.01 if form == "darknet" else coord_scale) * (
+        early.to(cells) if isinstance(early, Tensor) else early
+    )
     targets = targets._replace(
         xy=torch.where(owned.unsqueeze(-1), targets.xy, 0.5),
         wh=torch.where(owned.unsqueeze(-1), targets.wh, 0.0),
