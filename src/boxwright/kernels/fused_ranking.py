@@ -67,13 +67,12 @@ class FusedRanking:
         self.real = new((fused_order.REAL_ROWS, self.capacity), dtype=torch.promote_types(inputs.dtype, torch.float32))
         self.wide = new((fused_rules.WIDE_ROWS, self.capacity), dtype=torch.float64)
         self.cells = new(CELLS, dtype=torch.int32)
-        self.marks = self.cells if sparse else new(triton.cdiv(self.size, 4 * TILE) * 4 * TILE // 32, dtype=torch.int32)
+        self.marks = self.cells if sparse else new(triton.cdiv(self.size, TILE) * TILE // 32, dtype=torch.int32)
 
     def order(self, quality: Tensor | None) -> None:
         """Find the positives, put them in order, and lay cells over the ends of their ramps."""
-        tile = TILE if self.shape["SPARSE"] else 4 * TILE
         if self.size:
-            fused_order.find[(triton.cdiv(self.targets.numel(), tile),)](
+            fused_order.find[(triton.cdiv(self.targets.numel(), TILE),)](
                 self.logits,
                 self.targets,
                 self.logits if quality is None else quality.detach().contiguous(),
@@ -84,8 +83,7 @@ class FusedRanking:
                 self.targets.numel(),
                 self.capacity,
                 HAS_QUALITY=quality is not None,
-                TILE=tile,
-                num_warps=4 if self.shape["SPARSE"] else 8,
+                TILE=TILE,
                 **self.shape,
             )
         fused_order.order[self.few](self.state, self.places, self.real, self.capacity, **self.ramp, **PAIRS)
