@@ -20,8 +20,10 @@ ASSIGNERS = {
     "max_iou": MaxIoUAssigner(),
     "max_iou rpn first": MaxIoUAssigner(0.7, 0.3, min_positive_iou=0.3, low_quality="first"),
     "max_iou rcnn": MaxIoUAssigner(0.5, 0.5, low_quality="none"),
+    "max_iou floor": MaxIoUAssigner(0.35, 0.2, negative_floor=0.05, min_positive_iou=0.1),
     "max_iou ap-loss": MaxIoUAssigner(plus_one=True, keep_argmax=True),
     "atss": ATSSAssigner(),
+    "atss few": ATSSAssigner(topk=2),
     "atss original": ATSSAssigner.original(),
     "atss paddle": ATSSAssigner.paddle(force_match=True, soft_scores=True),
     "fcos": FCOSAssigner(),
@@ -46,5 +48,14 @@ ASSIGNERS = {
 }
 # the last of several claimants wins (max-IoU, YOLO); beside a million float32 knows no cents (SimOTA); boxes that
 # overlap nothing all cost the same (NanoDet)
-ORDERED = {"max_iou", "max_iou rpn first", "yolo", "yolo by shape", "simota", "simota mmdet", "nanodet"}
+ORDERED = {
+    "max_iou",
+    "max_iou rpn first",
+    "max_iou floor",
+    "yolo",
+    "yolo by shape",
+    "simota",
+    "simota mmdet",
+    "nanodet",
+}
 WAITING = {"hungarian", "hungarian batched"}

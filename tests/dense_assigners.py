@@ -4,6 +4,8 @@ Transcribed from the definitions in the golden data's README, in float32. Tests 
 benchmarks/assigners.py times them as peers (with EXACT_TIES off, as the originals take any of equal values).
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -14,10 +16,10 @@ from boxwright.structures import Assignment, Predictions, Priors, Targets
 EXACT_TIES = True
 
 
-def iou_matrix(a: Tensor, b: Tensor) -> Tensor:
+def iou_matrix(a: Tensor, b: Tensor, offset: float = 0.0) -> Tensor:
     low, high = torch.maximum(a[:, None, :2], b[:, :2]), torch.minimum(a[:, None, 2:], b[:, 2:])
-    width, height = (high - low).clamp(min=0).unbind(-1)
-    area_a, area_b = ((x[:, 2] - x[:, 0]) * (x[:, 3] - x[:, 1]) for x in (a, b))
+    width, height = (high - low + offset).clamp(min=0).unbind(-1)
+    area_a, area_b = ((x[:, 2] - x[:, 0] + offset) * (x[:, 3] - x[:, 1] + offset) for x in (a, b))
     shared = width * height
     return shared / (area_a[:, None] + area_b - shared).clamp(min=1e-6)
 
@@ -40,32 +42,65 @@ def strongest(quality: Tensor, chosen: Tensor) -> Tensor:
     return torch.where(value > -torch.inf, index, -1)
 
 
-def max_iou(boxes: Tensor, priors: Priors, positive: float = 0.5, negative: float = 0.4) -> Tensor:
-    iou = iou_matrix(boxes, priors.boxes)  # (G, L)
+def max_iou(
+    boxes: Tensor,
+    priors: Priors,
+    positive: float = 0.5,
+    negative: float = 0.4,
+    floor: float = 0.0,
+    least: float = 0.0,
+    low_quality: str = "all",
+    keep_argmax: bool = False,
+    offset: float = 0.0,
+) -> Tensor:
+    iou = iou_matrix(boxes, priors.boxes, offset)  # (G, L)
     overlap, owner = iou.max(0)
     index = torch.full_like(owner, -2)
-    index[overlap < negative] = -1
+    index[(overlap >= floor) & (overlap < negative)] = -1
     index[overlap >= positive] = owner[overlap >= positive]
-    best_of_object = iou.amax(1)
-    for number in range(len(boxes)):
-        if best_of_object[number] > 0:
-            index[iou[number] == best_of_object[number]] = number
+    for number, best_of_object in enumerate(iou.amax(1)):
+        if low_quality == "none" or best_of_object <= 0 or best_of_object < least:
+            continue
+        claimed = (iou[number] == best_of_object).nonzero()[:, 0]
+        claimed = claimed[:1] if low_quality == "first" else claimed
+        index[claimed] = owner[claimed] if keep_argmax else number
     return index
 
 
-def atss(boxes: Tensor, priors: Priors, topk: int = 9) -> Tensor:
-    iou = iou_matrix(priors.boxes, boxes)  # (L, G)
+def atss(
+    boxes: Tensor,
+    priors: Priors,
+    topk: int = 9,
+    per_prior: bool = False,
+    offset: float = 0.0,
+    paddle: bool = False,
+    force: bool = False,
+) -> Tensor:
+    """As mmdetection; `per_prior` and `offset` make it the original, `paddle` PaddleDetection."""
+    iou = iou_matrix(priors.boxes, boxes, offset)  # (L, G)
     distance = (priors.centers[:, None] - (boxes[:, :2] + boxes[:, 2:]) / 2).square().sum(-1)
     candidates, start = [], 0
     for level in priors.levels:
-        candidates.append(best(distance[start : start + level.size], topk, largest=False) + start)
+        count = topk * level.per_cell if per_prior else topk
+        candidates.append(best(distance[start : start + level.size], count, largest=False) + start)
         start += level.size
     candidate = torch.cat(candidates)  # (K, G)
     near = iou.gather(0, candidate).T.contiguous()
     threshold = near.mean(1) + near.std(1)
     chosen = torch.zeros_like(iou, dtype=torch.bool).scatter(0, candidate, True)
-    chosen &= (iou >= threshold) & (margin_matrix(priors.centers, boxes) > 0.01)
-    return strongest(iou, chosen)
+    reached = iou > threshold if paddle else iou >= threshold
+    chosen &= reached & (margin_matrix(priors.centers, boxes) > (1e-9 if paddle else 0.01))
+    index = strongest(iou, chosen)
+    if paddle:
+        several = chosen.sum(1) > 1
+        index[several] = iou[several].argmax(1)
+    if force:
+        overlap, prior = iou.max(0)
+        claims = torch.bincount(prior[overlap > 0], minlength=len(priors))
+        for number in range(len(boxes)):
+            if overlap[number] > 0 and claims[prior[number]] == 1:
+                index[prior[number]] = number
+    return index
 
 
 def fcos(boxes: Tensor, priors: Priors, bounds: tuple[float, ...] = (64.0, 128.0, 256.0, 512.0)) -> Tensor:
@@ -180,7 +215,9 @@ def dynamic_soft_label(
     return index
 
 
-def per_image(name: str, priors: Priors, targets: Targets, predictions: Predictions | None = None) -> Assignment:
+def per_image(
+    name: str, priors: Priors, targets: Targets, predictions: Predictions | None = None, **options: Any
+) -> Assignment:
     """Assign a batch image after image with the function of that name; images without objects are background."""
     indices, scores = [], []
     for image in range(len(targets)):
@@ -188,12 +225,13 @@ def per_image(name: str, priors: Priors, targets: Targets, predictions: Predicti
         numbers = targets.objects[image].nonzero().squeeze(1)
         index, score = torch.full((len(priors),), -1, device=numbers.device), None
         if len(boxes):
-            arguments: tuple[Tensor, ...] = ()
+            arguments: tuple[Any, ...] = ()
             if predictions is not None and predictions.boxes is not None:
                 extras = (predictions.extras["objectness"][image],) if name == "simota" else ()
                 arguments = (predictions.logits[image], *extras, predictions.boxes[image])
             function = globals()[name]
-            index = function(boxes, labels, priors, *arguments) if arguments else function(boxes, priors)
+            arguments = (boxes, labels, priors, *arguments) if arguments else (boxes, priors)
+            index = function(*arguments, **options)
             index, score = index if isinstance(index, tuple) else (index, None)
             index = torch.where(index >= 0, numbers[index.clamp(min=0)], index)
         indices.append(index)

@@ -52,6 +52,26 @@ def test_equals_dense_on_hostile_scenes(name, scene):
     torch.testing.assert_close(assignment.score, expected.score, atol=1e-6, rtol=1e-5)
 
 
+FORMS = {
+    "max_iou rpn first": ("max_iou", {"positive": 0.7, "negative": 0.3, "least": 0.3, "low_quality": "first"}),
+    "max_iou rcnn": ("max_iou", {"positive": 0.5, "negative": 0.5, "low_quality": "none"}),
+    "max_iou floor": ("max_iou", {"positive": 0.35, "negative": 0.2, "floor": 0.05, "least": 0.1}),
+    "max_iou ap-loss": ("max_iou", {"keep_argmax": True, "offset": 1.0}),
+    "atss few": ("atss", {"topk": 2}),
+    "atss original": ("atss", {"per_prior": True, "offset": 1.0}),
+    "atss paddle": ("atss", {"paddle": True, "force": True}),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@settings(max_examples=20)
+@given(scene=scenes(crowd=False))
+def test_forms_equal_dense_on_hostile_scenes(form, scene):
+    name, options = FORMS[form]
+    expected = dense_assigners.per_image(name, scene.priors, scene.targets, **options)
+    assert torch.equal(ASSIGNERS[form](*scene).gt_index, expected.gt_index)
+
+
 @pytest.mark.parametrize(("name", "dense"), [("simota", "simota"), ("rtmdet", "dynamic_soft_label")])
 @settings(max_examples=30)
 @given(scene=scenes(hostile=False, crowd=False))

@@ -20,7 +20,8 @@ class RPNAssigner:
 
     An anchor is positive from `positive_iou` on or where it is an object's best, and learns the box of the object that
     it overlaps most itself; background below `negative_iou`. Of these a random sample is kept, the others are ignored.
-    Unlike the original, an object that overlaps no anchor does not turn all anchors positive.
+    Unlike the original, an object that overlaps no anchor does not turn all anchors positive. Ties and crowd regions
+    as in `MaxIoUAssigner`.
     Ren et al. 2015, arXiv 1506.01497.
 
     Attributes:
@@ -57,7 +58,7 @@ class RPNAssigner:
 class ProposalAssigner:
     """Targets of the region head: which proposals learn a class and a box, and which of them in this step.
 
-    Proposals without area are padding and ignored. Ren et al. 2015, arXiv 1506.01497, section 3.2, after Girshick 2015.
+    Proposals without area are padding and ignored; ties and crowd regions as in `MaxIoUAssigner`. Ren et al. 2015, arXiv 1506.01497, section 3.2, after Girshick 2015.
 
     Attributes:
         positive_iou: IoU from which a proposal is positive; below, it is background.

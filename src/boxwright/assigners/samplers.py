@@ -94,7 +94,11 @@ class HardExampleSampler:
 
     @torch.no_grad()
     def __call__(self, assignment: Assignment, loss: Tensor, boxes: Tensor | None = None) -> Assignment:
-        """Choose by `loss` (B, L), the whole loss of priors at `boxes` (B, L, 4) or (L, 4); of equals the lowest."""
+        """Choose by `loss` (B, L), the whole loss of priors at `boxes` (B, L, 4) or (L, 4); of equals the lowest.
+
+        Raises:
+            ValueError: `iou_threshold` without boxes.
+        """
         eligible = ~assignment.ignored
         if self.iou_threshold is not None:
             if boxes is None:
