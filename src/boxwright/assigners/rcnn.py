@@ -58,7 +58,8 @@ class RPNAssigner:
 class ProposalAssigner:
     """Targets of the region head: which proposals learn a class and a box, and which of them in this step.
 
-    Proposals without area are padding and ignored; ties and crowd regions as in `MaxIoUAssigner`. Ren et al. 2015, arXiv 1506.01497, section 3.2, after Girshick 2015.
+    Proposals without area are padding and ignored; ties and crowd regions as in `MaxIoUAssigner`. Ren et al. 2015,
+    arXiv 1506.01497, section 3.2, after Girshick 2015.
 
     Attributes:
         positive_iou: IoU from which a proposal is positive; below, it is background.
