@@ -1,27 +1,16 @@
-"""The losses of heads, class-balanced forms, D-FINE and sigma smooth L1 against loops, at random, in float64."""
+"""The losses of heads against loops, at random, in float64."""
 
 import itertools
 import math
 import random
-from collections.abc import Iterator
 
 import pytest
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from boxwright.losses import (
     SigmoidFocalLoss,
     SoftmaxCrossEntropyLoss,
     VarifocalLoss,
-    effective_number,
-    fine_grained_localization_loss,
-    localization_distillation_loss,
-    sigma_smooth_l1_loss,
-    sigmoid_cross_entropy,
-    sigmoid_focal_loss,
-    softmax_cross_entropy,
-    weighting_function,
 )
 from boxwright.losses.systems import (
     StageOutput,
@@ -32,40 +21,9 @@ from boxwright.losses.systems import (
     tood_loss,
     tood_warmup_loss,
 )
+from loop_checks import EXACT, OVERLAP, bce, overlaps, random_boxes, same, seeds, sigma_loop
 
-seeds = pytest.mark.parametrize("seed", range(8))
-EXACT = {"rtol": 1e-9, "atol": 1e-9}
-OVERLAP = {"rtol": 1e-7, "atol": 1e-7}
-
-
-@pytest.fixture(autouse=True)
-def float64() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
-def same(value: Tensor, expected: Tensor, *inputs: Tensor, tolerance: dict[str, float] = EXACT) -> None:
-    torch.testing.assert_close(value, expected, **tolerance)
-    theirs = torch.autograd.grad(expected, inputs, allow_unused=True, materialize_grads=True, retain_graph=True)
-    torch.testing.assert_close(torch.autograd.grad(value, inputs), theirs, **tolerance)
-
-
-def overlaps(a: Tensor, b: Tensor, floor: float = 1e-6) -> tuple[Tensor, Tensor]:
-    """IoU and GIoU of one pair of xyxy boxes."""
-    inner = (torch.minimum(a[2:], b[2:]) - torch.maximum(a[:2], b[:2])).clamp(min=0).prod()
-    union = ((a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod() - inner).clamp(min=floor)
-    hull = (torch.maximum(a[2:], b[2:]) - torch.minimum(a[:2], b[:2])).prod().clamp(min=floor)
-    return inner / union, inner / union - (hull - union) / hull
-
-
-def bce(p: Tensor, t: Tensor) -> Tensor:
-    return -(t * p.log() + (1 - t) * (1 - p).log())
-
-
-def random_boxes(count: int, size: float = 40.0) -> Tensor:
-    corner = torch.rand(count, 2) * size
-    return torch.cat([corner, corner + 3 + torch.rand(count, 2) * size], -1)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 @seeds
@@ -234,24 +192,6 @@ def test_ssd(seed: int) -> None:
     same(loss["class"], entropy / max(count, 1), logits)
 
 
-def sigma_loop(x: Tensor, t: Tensor, inside: Tensor, outside: Tensor, sigma: float) -> Tensor:
-    error = inside * (x - t)
-    near = error.abs() < 1 / sigma**2
-    return outside * torch.where(near, (sigma * error) ** 2 / 2, error.abs() - 0.5 / sigma**2)
-
-
-@seeds
-def test_sigma_smooth_l1(seed: int) -> None:
-    draw, _ = random.Random(seed), torch.manual_seed(seed)
-    shape = [draw.randint(0, 5) for _ in range(draw.randint(1, 4))]
-    x, t, sigma = torch.randn(shape).requires_grad_(), torch.randn(shape), draw.uniform(0.3, 5)
-    inside, outside = torch.rand(shape) * 2, torch.rand(shape)
-    loss = sigma_smooth_l1_loss(x, t, sigma=sigma, inside_weight=inside, weight=outside)
-    expected = sigma_loop(x, t, inside, outside, sigma)
-    torch.testing.assert_close(loss, expected, **EXACT)
-    same(loss.sum(), expected.sum(), x)
-
-
 @seeds
 def test_faster_rcnn(seed: int) -> None:
     draw, _ = random.Random(seed), torch.manual_seed(seed)
@@ -270,67 +210,3 @@ def test_faster_rcnn(seed: int) -> None:
     loss = faster_rcnn_loss(*stages, proposal_sigma=sigmas[0], region_sigma=sigmas[1])
     torch.testing.assert_close(list(loss.values()), expected, **EXACT)
     same(sum(loss.values()), sum(expected), *inputs)
-
-
-@seeds
-def test_class_balanced(seed: int) -> None:
-    draw, _ = random.Random(seed), torch.manual_seed(seed)
-    rows, classes, beta, gamma = draw.randint(1, 9), draw.randint(1, 6), draw.uniform(0, 0.99999), draw.uniform(0, 3)
-    counts = [draw.randint(1, 6000) for _ in range(classes)]
-    raw = [(1 - beta) / (1 - beta**count) for count in counts]
-    weights = torch.tensor([classes * weight / sum(raw) for weight in raw])
-    torch.testing.assert_close(effective_number(counts, beta), weights, **EXACT)
-    x, labels = (3 * torch.randn(rows, classes)).requires_grad_(), torch.randint(classes, (rows,))
-    sigmoid, softmax, focal = (x.sum() * 0 for _ in range(3))
-    for n in range(rows):
-        weight, y = weights[labels[n]], F.one_hot(labels[n], classes).double()
-        cost = bce(x[n].sigmoid(), y)
-        sigmoid = sigmoid + weight * cost.sum() / rows
-        softmax = softmax - weight * x[n].log_softmax(-1)[labels[n]] / rows
-        right = y * x[n].sigmoid() + (1 - y) * (1 - x[n].sigmoid())
-        focal = focal + weight * ((1 - right) ** gamma * cost).sum() / rows
-    options = {"class_weight": effective_number(counts, beta), "reduction": "mean", "normalizer": rows}
-    same(sigmoid_cross_entropy(x, labels, **options), sigmoid, x)
-    same(softmax_cross_entropy(x, labels, background="none", **options), softmax, x)
-    same(sigmoid_focal_loss(x, labels, alpha=None, gamma=gamma, **options), focal, x)
-
-
-@seeds
-def test_dfine(seed: int) -> None:
-    draw, _ = random.Random(seed), torch.manual_seed(seed)
-    bins, up, scale = draw.choice((4, 8, 16, 32)), draw.uniform(0.2, 1.0), draw.uniform(1, 8)
-    step, middle = (up * scale + 1) ** (2 / (bins - 2)), bins // 2
-    half = [step**i - 1 for i in range(1, middle)] + [2 * up * scale]
-    values = torch.tensor([-value for value in reversed(half)] + [0.0] + half)
-    torch.testing.assert_close(weighting_function(bins, up, scale), values, **EXACT)
-
-    images, queries = draw.randint(1, 3), draw.randint(1, 6)
-    x = torch.randn(images, queries, 4, bins + 1, requires_grad=True)
-    goal, weight = torch.randn(images, queries, 4) * up * scale, torch.rand(images, queries)
-    cost = x.sum() * 0
-    for b, n, side in torch.cartesian_prod(*map(torch.arange, (images, queries, 4))).tolist():
-        target, log_p = goal[b, n, side], x[b, n, side].log_softmax(-1)
-        left, share = bins - 1, 1.0
-        if target < values[0]:
-            left, share = 0, 0.0
-        elif target < values[-1]:
-            left = max(k for k in range(bins) if values[k] <= target)
-            share = ((target - values[left]) / (values[left + 1] - values[left])).item()
-        cost = cost - weight[b, n] * ((1 - share) * log_p[left] + share * log_p[left + 1])
-    loss = fine_grained_localization_loss(x, goal, values=values, weight=weight, reduction="mean", normalizer=3)
-    same(loss, cost / 3, x)
-
-    teacher, matched, heat = (
-        torch.randn_like(x),
-        torch.rand(images, queries) < draw.choice((0, 0.4, 1)),
-        draw.uniform(1, 6),
-    )
-    groups: dict[bool, list[Tensor]] = {True: [], False: []}
-    for b, n, side in torch.cartesian_prod(*map(torch.arange, (images, queries, 4))).tolist():
-        ours, theirs = (logits[b, n, side] / heat for logits in (x, teacher))
-        divergence = (theirs.softmax(-1) * (theirs.log_softmax(-1) - ours.log_softmax(-1))).sum()
-        groups[bool(matched[b, n])].append(weight[b, n] * heat**2 * divergence)
-    share = {which: math.sqrt(8 / images * len(group)) for which, group in groups.items()}
-    means = [torch.stack(group).mean() * share[which] for which, group in groups.items() if group]
-    distilled = localization_distillation_loss(x, teacher, matched, weight=weight, temperature=heat)
-    same(distilled, sum(means) / sum(share.values()), x)
