@@ -62,7 +62,7 @@ def submitter(engine: Engine, folder: Path, options: Mapping[str, Any]) -> Submi
         engine: `processes`, `ray` or `slurm`.
         folder: for what SLURM jobs write.
         options: for Ray, arguments of `ray.remote` such as `num_gpus`; for SLURM, those of submitit's
-            `update_parameters`, such as `slurm_partition`.
+            `update_parameters`, such as `slurm_partition`, and `cluster: local` to try it without SLURM.
 
     Raises:
         BoxwrightError: the engine is not installed or refuses the options.
@@ -116,8 +116,10 @@ def _slurm(folder: Path, options: Mapping[str, Any]) -> Submit:
     with needs_extra("slurm"):
         import submitit
     try:
-        executor = submitit.AutoExecutor(folder=folder / "slurm")
-        executor.update_parameters(name="boxwright", **options)
+        # named, because submitit would take this machine where it finds no SLURM
+        executor = submitit.AutoExecutor(folder=folder / "slurm", cluster=options.get("cluster", "slurm"))
+        parameters = {key: value for key, value in options.items() if key != "cluster"}
+        executor.update_parameters(name="boxwright", **parameters)
     except (NameError, ValueError, TypeError, RuntimeError) as error:
-        raise RunError(f"--engine-option: {error}") from error
+        raise RunError(f"--engine slurm: {error}") from error
     return lambda spec: executor.submit(run_one, spec)
