@@ -46,7 +46,7 @@ def test_darknets_yolo_layer(seed: int) -> None:
     scene = Scene(seed)
     output, net_size = scene.output(), (32 * scene.height, 32 * scene.width)
     anchors = [(scene.draw.uniform(5, 150), scene.draw.uniform(5, 150)) for _ in range(scene.anchors + 3)]
-    mask = sorted(scene.draw.sample(range(len(anchors)), scene.anchors))
+    mask = scene.draw.sample(range(len(anchors)), scene.anchors)
     ignore = scene.draw.uniform(0.05, 0.7)
     options = {"net_size": net_size, "ignore_thresh": ignore, "truth_thresh": scene.draw.choice((1.0, ignore + 0.1))}
     delta = loops.yolo_delta(output.detach(), scene.objects, anchors, mask, **options)
