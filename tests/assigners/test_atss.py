@@ -115,7 +115,7 @@ def test_original_iou_form(file):
 
 @FILES
 def test_original_scale_ranges(file):
-    """POSITIVE_TYPE SSC of the original is the rule of FCOS."""
+    """POSITIVE_TYPE SSC of the original is the rule of FCOS; its TOPK is not offered (docs/assigners.md)."""
     case = load_case(file)
     priors, targets = scene(case)
     assignment = FCOSAssigner(plus_one=True)(priors, targets)

@@ -43,6 +43,9 @@ def test_counts_equal_mmdetection(file):
         assert torch.equal(chosen, case["out_pos_inds"])
         assert torch.equal(after.gt_index[0][chosen], case["out_pos_assigned_gt_inds"])
         assert torch.equal((chosen < offset).byte(), case["out_pos_is_gt"])
+    drawn = case["out_pos_inds"]  # another choice where there is one, but of the same positives
+    assert torch.equal(before.gt_index[0][drawn], case["out_pos_assigned_gt_inds"])
+    assert torch.equal((drawn < offset).byte(), case["out_pos_is_gt"])
     background = (before.gt_index[0] == BACKGROUND).nonzero()[:, 0]
     if len(background) == case["out_num_neg"]:
         assert torch.equal((after.gt_index[0] == BACKGROUND).nonzero()[:, 0], case["out_neg_inds"])
