@@ -65,7 +65,7 @@ def analyse(run: Run, ground_truth: Mapping[str, Any], truth: Truth, weights: Te
         "operating_score": score,
         "curve": learning_curve(run),
     }
-    resampled = np.nanmean(matches.average_precision(weights).flatten(1).numpy(), axis=1)
+    resampled = matches.average_precision(weights).flatten(1).nanmean(dim=1).numpy()
     return Analysis(numbers, resampled, _mistakes(matches, score), matches)
 
 

@@ -36,7 +36,7 @@ def compare_markdown(report: Mapping[str, Any]) -> str:
         [recipe["name"], *(spread(recipe["errors"]["cost"][kind]) for kind in report["kinds"])] for recipe in recipes
     ]
     parts += ["## Errors", "AP50 that each kind of error costs (TIDE).", _table(["recipe", *report["kinds"]], rows)]
-    parts += ["## Not the same", *_differences(report), "## To repeat", _commands(recipes)]
+    parts += ["## Not the same", *_differences(report), "## To repeat", _commands(report)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -92,8 +92,10 @@ def _differences(report: Mapping[str, Any]) -> Iterable[str]:
         yield f"Missing: {failure['name']}, seed {failure['seed']}: {failure['reason']}"
 
 
-def _commands(recipes: Sequence[Mapping[str, Any]]) -> str:
-    return "```bash\n" + "\n".join(run["command"] for recipe in recipes for run in recipe["runs"]) + "\n```"
+def _commands(report: Mapping[str, Any]) -> str:
+    lines = [report["command"]] if "command" in report else []
+    lines += [run["command"] for recipe in report["recipes"] for run in recipe["runs"]]
+    return "\n".join(["```bash", *lines, "```"])
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

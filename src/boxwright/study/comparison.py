@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -114,7 +115,8 @@ def compare(
     submit = submitter(engine, folder, engine_options or {})
     by_seed = [spec for group in zip(*specs, strict=True) for spec in group]  # so that no recipe is ahead of another
     failures = _run(by_seed, submit, jobs, None if budget is None else started + budget, progress)
-    report = _report(entrants, specs, index, images) | {"failures": failures, "held": list(HELD)}
+    again = _command(data, recipes, seeds, overrides)
+    report = _report(entrants, specs, index, images) | {"failures": failures, "held": list(HELD), "command": again}
     write_text(folder / f"{NAME}.json", json.dumps(report))
     write_text(folder / f"{NAME}.md", compare_markdown(report))
     write_text(folder / f"{NAME}.html", compare_page(report))
@@ -168,6 +170,13 @@ def _report(
         if runs:
             entries.append(Entry(entrant.name, runs, facts))
     return summarise(entries, index, images=images)
+
+
+def _command(data: str | Path, recipes: Sequence[str | Path], seeds: int, overrides: Sequence[str]) -> str:
+    """How to make the same comparison again."""
+    words = ["boxwright", "compare", "--data", str(data), "--recipes", ",".join(map(str, recipes))]
+    words += ["--seeds", str(seeds), *(word for override in overrides for word in ("--set", override))]
+    return shlex.join(words)
 
 
 def _cores() -> int:

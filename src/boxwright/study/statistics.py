@@ -14,7 +14,7 @@ from torch import Tensor
 
 from boxwright.study.student import t_quantile, t_two_sided
 
-__all__ = ["LEVEL", "Pair", "Verdict", "compare_recipes", "image_weights", "mean_and_deviation"]
+__all__ = ["LEVEL", "RESAMPLINGS", "Pair", "Verdict", "compare_recipes", "image_weights", "mean_and_deviation"]
 
 LEVEL: Final = 0.05  # chance of naming any winner where there is none
 RESAMPLINGS: Final = 1000

@@ -18,7 +18,7 @@ from boxwright.study.disagreement import disagreements
 from boxwright.study.errors import KINDS
 from boxwright.study.matching import Truth
 from boxwright.study.runs import measured
-from boxwright.study.statistics import compare_recipes, image_weights, mean_and_deviation
+from boxwright.study.statistics import RESAMPLINGS, compare_recipes, image_weights, mean_and_deviation
 from boxwright.study.verdict import verdict_words
 
 __all__ = ["METRICS", "Entry", "summarise"]
@@ -62,7 +62,7 @@ def summarise(entries: Sequence[Entry], index: DataIndex, *, images: int = 12) -
     truth = Truth.of(content)
     if not entries or not len(truth.image) - truth.crowd.sum():
         raise RunError("there is nothing to report: no run has finished, or the validation images have no object")
-    weights = image_weights(len(truth.image_ids))
+    weights = image_weights(len(truth.image_ids), RESAMPLINGS if len(entries) > 1 else 1)
     analyses = [[analyse(run, content, truth, weights) for run in entry.runs] for entry in entries]
     scores = [[analysis.numbers["metrics"]["AP"] for analysis in group] for group in analyses]
     resampled = [np.mean([analysis.resampled for analysis in group], axis=0) for group in analyses]
