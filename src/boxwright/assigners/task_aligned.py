@@ -217,12 +217,13 @@ class TaskAlignedAssigner:
 
 def power(base: Tensor, exponent: float) -> Tensor:
     """Raise a base >= 0 to a power; halves of whole numbers by products, which round alike anywhere in a tensor."""
-    whole, rest = divmod(exponent, 1.0)
+    whole = int(exponent)
+    rest = exponent - whole
     if rest not in (0.0, 0.5) or not 0 < exponent <= 16:
         return base.log().mul_(exponent).exp_()
     root = base.sqrt() if rest else None
     result = base
-    for bit in bin(int(whole))[3:]:
+    for bit in f"{whole:b}"[1:]:
         result = torch.mul(result, result, out=None if result is base else result)
         result = result.mul_(base) if bit == "1" else result
     if root is None:
