@@ -6,6 +6,7 @@ import json
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -17,6 +18,7 @@ import torch
 
 from boxwright.data.index import open_dataset
 from boxwright.engine.anchors import settle_anchors
+from boxwright.engine.checkpoint import save_state, save_weights
 from boxwright.engine.device import build_fabric
 from boxwright.engine.evaluate import detect
 from boxwright.engine.loop import Trainer, grouped
@@ -35,7 +37,7 @@ _SAFETY: Final = 0.9  # share of the budget that is planned
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds that a recipe takes: to start, for an optimiser step, an epoch of them, and an evaluation."""
+    """Seconds that a recipe takes: to start, for a step, for an epoch with its checkpoint, and for an evaluation."""
 
     start: float
     step: float
@@ -143,7 +145,13 @@ def _timed(spec: RunSpec) -> dict[str, float]:
     detect(trainer.evaluated, batches, precision=str(fabric.strategy.precision.precision))
     looked = time.perf_counter() - before
     share = sum(len(batch) for batch in batches) / len(validation.dataset)
-    return {"step": step, "epoch": steps * step, "evaluation": looked / share, "spent": step * len(times) + looked}
+    before = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:  # as every epoch ends with a checkpoint
+        save_state(Path(folder) / "last.pt", trainer.state())
+        save_weights(Path(folder) / "last.safetensors", trainer.evaluated.state_dict(), {})
+    saved = time.perf_counter() - before
+    spent = step * len(times) + looked + saved
+    return {"step": step, "epoch": steps * step + saved, "evaluation": looked / share, "spent": spent}
 
 
 def _recipe(spec: RunSpec) -> Recipe:
