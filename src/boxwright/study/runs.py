@@ -138,7 +138,9 @@ def main() -> None:
     spec = RunSpec(**json.loads(sys.stdin.readline()))
 
     def watch() -> None:
-        sys.stdin.read()
+        # not through `sys.stdin`, whose lock the loader's forked workers would find taken, and wait for it for ever
+        while os.read(0, 1):
+            pass
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
