@@ -52,6 +52,7 @@ def max_iou(
     low_quality: str = "all",
     keep_argmax: bool = False,
     offset: float = 0.0,
+    margin: float | None = None,
 ) -> Tensor:
     iou = iou_matrix(boxes, priors.boxes, offset)  # (G, L)
     overlap, owner = iou.max(0)
@@ -64,6 +65,9 @@ def max_iou(
         claimed = (iou[number] == best_of_object).nonzero()[:, 0]
         claimed = claimed[:1] if low_quality == "first" else claimed
         index[claimed] = owner[claimed] if keep_argmax else number
+    for prior, number in enumerate(index.tolist()):
+        if margin is not None and number >= 0 and margin_matrix(priors.centers, boxes)[prior, number] <= margin:
+            index[prior] = -2
     return index
 
 
@@ -101,6 +105,15 @@ def atss(
             if overlap[number] > 0 and claims[prior[number]] == 1:
                 index[prior[number]] = number
     return index
+
+
+def topk_iou(boxes: Tensor, priors: Priors, topk: int = 9) -> Tensor:
+    """TOPK of the original ATSS code: no threshold, candidates of all levels together."""
+    iou = iou_matrix(priors.boxes, boxes, offset=1.0)  # (L, G)
+    distance = (priors.centers[:, None] - (boxes[:, :2] + boxes[:, 2:]) / 2).square().sum(-1).sqrt()
+    rank = iou + (1 - distance / distance.max()) / 1000
+    chosen = torch.zeros_like(iou, dtype=torch.bool).scatter(0, best(rank, topk, largest=True), True)
+    return strongest(iou, chosen & (margin_matrix(priors.centers, boxes) > 0.01))
 
 
 def fcos(boxes: Tensor, priors: Priors, bounds: tuple[float, ...] = (64.0, 128.0, 256.0, 512.0)) -> Tensor:

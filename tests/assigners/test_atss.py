@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from boxwright.assigners import ATSSAssigner, FCOSAssigner, MaxIoUAssigner
-from boxwright.assigners.grid import inside_margin
 from boxwright.boxes import DeltaCoder, DistanceCoder, aligned_iou
 from boxwright.structures import Assignment, Level, Predictions, Priors, Targets
 from goldens import Case, golden_cases, load_case
@@ -103,22 +102,36 @@ def test_original_iou_form(file):
     """POSITIVE_TYPE IoU of the original is the max-IoU matcher with +1 sides, minus centres outside the object."""
     case = load_case(file)
     priors, targets = scene(case)
-    assignment = MaxIoUAssigner(0.5, 0.4, plus_one=True, keep_argmax=True)(priors, targets)
-    margin = inside_margin(assignment.boxes(targets), priors.centers)
-    labels = assignment.labels(targets) + 1
-    labels = torch.where(assignment.positive & (margin <= 0.01) | assignment.ignored, -1, labels)
+    assignment = MaxIoUAssigner(0.5, 0.4, plus_one=True, keep_argmax=True, margin=0.01)(priors, targets)
     rows = case["in_gt_num"] > 0
+    labels = torch.where(assignment.ignored, -1, assignment.labels(targets) + 1)
     assert torch.equal(labels[rows], case["out_orig_iou_labels"][rows])
-    positive = (labels > 0) & rows[:, None]
+    positive = assignment.positive & rows[:, None]
     assert torch.equal(assignment.boxes(targets)[positive], case["out_orig_iou_matched_boxes"][positive])
 
 
 @FILES
 def test_original_scale_ranges(file):
-    """POSITIVE_TYPE SSC of the original is the rule of FCOS; its TOPK is not offered (docs/assigners.md)."""
+    """POSITIVE_TYPE SSC of the original is the rule of FCOS."""
     case = load_case(file)
     priors, targets = scene(case)
     assignment = FCOSAssigner(plus_one=True)(priors, targets)
     rows = case["in_gt_num"] > 0
     assert torch.equal(assignment.labels(targets)[rows] + 1, case["out_orig_ssc_labels"][rows])
     assert torch.equal(boxes_or_zero(assignment, targets)[rows], case["out_orig_ssc_matched_boxes"][rows])
+
+
+def test_refuses_cells_of_no_level():
+    with pytest.raises(ValueError, match="topk_per_prior=True counts cells of a level"):
+        ATSSAssigner(adaptive=False, topk_per_prior=True)
+
+
+@FILES
+def test_original_without_threshold(file):
+    """POSITIVE_TYPE TOPK of the original."""
+    case = load_case(file)
+    priors, targets = scene(case)
+    assignment = ATSSAssigner.original(case.param("topk"), adaptive=False)(priors, targets)
+    rows = case["in_gt_num"] > 0
+    assert torch.equal(assignment.labels(targets)[rows] + 1, case["out_orig_topk_labels"][rows])
+    assert torch.equal(boxes_or_zero(assignment, targets)[rows], case["out_orig_topk_matched_boxes"][rows])

@@ -57,7 +57,9 @@ FORMS = {
     "max_iou rcnn": ("max_iou", {"positive": 0.5, "negative": 0.5, "low_quality": "none"}),
     "max_iou floor": ("max_iou", {"positive": 0.35, "negative": 0.2, "floor": 0.05, "least": 0.1}),
     "max_iou ap-loss": ("max_iou", {"keep_argmax": True, "offset": 1.0}),
+    "max_iou inside": ("max_iou", {"keep_argmax": True, "offset": 1.0, "margin": 0.01}),
     "atss few": ("atss", {"topk": 2}),
+    "atss topk": ("topk_iou", {"topk": 4}),
     "atss original": ("atss", {"per_prior": True, "offset": 1.0}),
     "atss paddle": ("atss", {"paddle": True, "force": True}),
 }

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from boxwright.assigners.blocks import clean_boxes, no_objects
 from boxwright.assigners.grid import box_centers, inside_margin, nearest_priors
-from boxwright.assigners.overlaps import EPS, best_objects, best_priors
+from boxwright.assigners.overlaps import EPS, best_objects, best_priors, overlapping_priors
 from boxwright.assigners.regions import covered_by_crowd
 from boxwright.assigners.select import claim, match, take
 from boxwright.boxes.iou import aligned_iou
@@ -33,7 +33,9 @@ class ATSSAssigner:
     tensor([[ 0,  0, -1, -1,  0,  0, -1, -1]])
 
     Attributes:
-        topk: candidates per level.
+        topk: candidates per level; of all levels together where not `adaptive`.
+        adaptive: False: no threshold, and candidates are the priors with the largest IoU less a thousandth of their
+            distance over the largest distance of a prior from an object in the image (TOPK in the original's code).
         topk_per_prior: multiply `topk` by the number of priors per cell (the original).
         plus_one: boxes are inclusive pixel ranges, sides are x2 - x1 + 1 (the original).
         strict: a positive's IoU must exceed the threshold (PaddleDetection) instead of reaching it.
@@ -44,9 +46,13 @@ class ATSSAssigner:
             well; the prior leaves the object that it had.
         soft_scores: score positives by the IoU of the predicted box with the object instead of 1.
         ignore_threshold: share of a prior's area inside a crowd region above which it is ignored; None: never.
+
+    Raises:
+        ValueError: `topk_per_prior` where not `adaptive`.
     """
 
     topk: int = 9
+    adaptive: bool = True
     topk_per_prior: bool = False
     plus_one: bool = False
     strict: bool = False
@@ -56,10 +62,16 @@ class ATSSAssigner:
     soft_scores: bool = False
     ignore_threshold: float | None = 0.5
 
+    def __post_init__(self) -> None:
+        if self.topk_per_prior and not self.adaptive:
+            raise ValueError(
+                "topk_per_prior=True counts cells of a level, but adaptive=False knows no levels: unset it"
+            )
+
     @classmethod
-    def original(cls, topk: int = 9) -> Self:
+    def original(cls, topk: int = 9, *, adaptive: bool = True) -> Self:
         """Return the form of the authors' code."""
-        return cls(topk, topk_per_prior=True, plus_one=True)
+        return cls(topk, adaptive, topk_per_prior=adaptive, plus_one=True)
 
     @classmethod
     def paddle(cls, topk: int = 9, *, force_match: bool = False, soft_scores: bool = False) -> Self:
@@ -83,11 +95,14 @@ class ATSSAssigner:
         covered = covered_by_crowd(priors, targets, self.ignore_threshold, offset=offset)
         if boxes.shape[1] == 0:
             return no_objects(covered)
-        nearest = nearest_priors(priors, box_centers(boxes), self.topk, per_cell=self.topk_per_prior)
-        iou, positive = self._select(boxes, anchors, priors.centers, nearest, offset)  # (B, G, K)
-        index = match(nearest, iou, positive, len(priors))
+        if self.adaptive:
+            candidates = nearest_priors(priors, box_centers(boxes), self.topk, per_cell=self.topk_per_prior)
+        else:
+            candidates = overlapping_priors(boxes, anchors, priors.centers, targets.objects, self.topk, offset=offset)
+        iou, positive = self._select(boxes, anchors, priors.centers, candidates, offset)  # (B, G, K)
+        index = match(candidates, iou, positive, len(priors))
         if self.conflicts == "all":
-            wanted = torch.zeros_like(index).scatter_add(1, nearest.flatten(1), positive.flatten(1).long())
+            wanted = torch.zeros_like(index).scatter_add(1, candidates.flatten(1), positive.flatten(1).long())
             favourite = best_objects(boxes, anchors, levels=priors.levels, offset=offset)[1]
             index = torch.where(wanted > 1, favourite, index)
         if self.force_match:
@@ -98,18 +113,21 @@ class ATSSAssigner:
         return Assignment(index, self._score(index, targets, predictions))
 
     def _select(
-        self, boxes: Tensor, anchors: Tensor, centers: Tensor, nearest: Tensor, offset: float
+        self, boxes: Tensor, anchors: Tensor, centers: Tensor, candidates: Tensor, offset: float
     ) -> tuple[Tensor, Tensor]:
         """IoU of the candidates and which of them are positive, both (B, G, K)."""
         boxes = boxes.unsqueeze(2)
-        iou = aligned_iou(boxes, take(anchors, nearest), eps=EPS, offset=offset)
+        iou = aligned_iou(boxes, take(anchors, candidates), eps=EPS, offset=offset)
+        inside = inside_margin(boxes, take(centers, candidates)) > self.margin
+        if not self.adaptive:
+            return iou, inside
         exact = iou.double()  # the mean of equal IoUs is one of them, in whatever order a device adds
         threshold = exact.mean(-1, keepdim=True)
         if iou.shape[-1] > 1:
             threshold = threshold + exact.std(-1, keepdim=True)
         threshold = threshold.to(iou.dtype)
         reached = iou > threshold if self.strict else iou >= threshold
-        return iou, reached & (inside_margin(boxes, take(centers, nearest)) > self.margin)
+        return iou, reached & inside
 
     def _score(self, index: Tensor, targets: Targets, predictions: Predictions | None) -> Tensor:
         positive = index >= 0

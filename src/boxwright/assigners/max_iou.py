@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 import torch
 
 from boxwright.assigners.blocks import clean_boxes
+from boxwright.assigners.grid import inside_margin
 from boxwright.assigners.overlaps import best_objects, best_priors
 from boxwright.assigners.regions import covered_by_crowd
 from boxwright.assigners.select import claim
@@ -41,6 +42,8 @@ class MaxIoUAssigner:
         min_positive_iou: an object whose best IoU is lower claims no prior.
         low_quality: which priors an object claims beyond the threshold: all that tie its best IoU, the first, none.
         keep_argmax: a claimed prior is matched with the object that it overlaps most, not with the claimant (AP-Loss).
+        margin: pixels by which a positive's centre must lie inside its object, else the prior is ignored (0.01 in the
+            ablation of the ATSS code); None: it may lie anywhere.
         plus_one: boxes are inclusive pixel ranges, sides are x2 - x1 + 1.
         ignore_threshold: share of a prior's area inside a crowd region above which it is ignored; None: never.
         ignore_of: the area of which that share is taken.
@@ -52,6 +55,7 @@ class MaxIoUAssigner:
     min_positive_iou: float = 0.0
     low_quality: Literal["all", "first", "none"] = "all"
     keep_argmax: bool = False
+    margin: float | None = None
     plus_one: bool = False
     ignore_threshold: float | None = 0.5
     ignore_of: Literal["prior", "crowd"] = "prior"
@@ -86,5 +90,8 @@ class MaxIoUAssigner:
         index = torch.where(best >= self.positive_iou, own, index)
         index = torch.where(claimant >= 0, own if self.keep_argmax else claimant, index)
         index = index.where(objects.any(1, keepdim=True), BACKGROUND)
+        if self.margin is not None:
+            inside = inside_margin(Assignment(index, best).boxes(targets), priors.centers) > self.margin
+            index = index.where(inside | (index < 0), IGNORED)
         index = index.masked_fill(covered, IGNORED)
         return Assignment(index, (index >= 0).to(torch.float32))

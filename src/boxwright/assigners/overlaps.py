@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 from boxwright.assigners.blocks import blocks, clean_boxes, of_images, over_objects
+from boxwright.assigners.grid import box_centers
 from boxwright.assigners.lattice import Lattice
-from boxwright.assigners.select import Favourites
+from boxwright.assigners.select import Favourites, top_k
 from boxwright.boxes.iou import box_iou
 from boxwright.structures import Level
 
-__all__ = ["EPS", "best_objects", "best_priors"]
+__all__ = ["EPS", "best_objects", "best_priors", "overlapping_priors"]
 
 EPS: Final = 1e-6  # square pixels, floor of the union
 _TINY: Final = 1e-30
@@ -70,6 +71,43 @@ def best_priors(
     for images, objects in blocks(boxes, priors.shape[-2]):
         best[images, objects], index[images, objects] = overlaps.block(images, objects).max(2)
     return best, index
+
+
+def overlapping_priors(
+    boxes: Tensor, priors: Tensor, centers: Tensor, objects: Tensor, k: int, *, offset: float = 0.0
+) -> Tensor:
+    """Find the k priors that every object overlaps most, of those that overlap alike the nearest, then the lowest.
+
+    Ranked by IoU - d / d_max / 1000 with d the distance of the centres and d_max the largest of any prior and object
+    of the image.
+
+    Args:
+        boxes: (B, G, 4) xyxy, clean.
+        priors: (L, 4) or (B, L, 4) xyxy.
+        centers: (L, 2) or (B, L, 2) of the priors, x, y.
+        objects: (B, G) bool, which of the boxes are objects.
+        k: how many of all L; fewer priors give all there are.
+        offset: 1 where boxes end at their last pixel.
+
+    Returns:
+        (B, G, min(k, L)) int64, in order.
+    """
+
+    def distance(images: slice, some: slice) -> Tensor:
+        apart = of_images(centers, images).unsqueeze(-3) - box_centers(boxes[images, some]).unsqueeze(-2)
+        return apart.square_().sum(-1).sqrt_()  # (b, g, L)
+
+    every = list(blocks(boxes, priors.shape[-2]))
+    farthest = boxes.new_full((len(boxes), 1, 1), _TINY)
+    for images, some in every:
+        far = distance(images, some).amax(-1, keepdim=True).where(objects[images, some, None], 0)
+        farthest[images] = farthest[images].maximum(far.amax(1, keepdim=True))
+    found = torch.zeros(*objects.shape, min(k, priors.shape[-2]), dtype=torch.int64, device=objects.device)
+    for images, some in every:
+        nearness = distance(images, some).div_(farthest[images]).neg_().add_(1).clamp_(min=0)  # `top_k` wants no sign
+        iou = box_iou(boxes[images, some], of_images(priors, images), eps=EPS, offset=offset)
+        found[images, some] = top_k(iou.add_(nearness, alpha=1e-3), k)[1]
+    return found
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -52,7 +52,7 @@ def rule_of(assigner: Any, batch: Batch, number: Tensor, predictions: Prediction
     match assigner:
         case MaxIoUAssigner() | RPNAssigner() | SSDAssigner():
             return _Threshold(_overlap(boxes, batch), assigner.positive_iou)
-        case ATSSAssigner():
+        case ATSSAssigner(adaptive=True):
             return _Adaptive.of(assigner, boxes, batch)
         case TaskAlignedAssigner():
             aligned, score, overlap = assigner.alignment(batch.priors, batch.targets, predictions)
