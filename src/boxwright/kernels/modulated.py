@@ -49,18 +49,20 @@ class FocalModulator:
         """The modulator at t = 0."""
         return Background(1.0 if self.alpha is None else 1 - self.alpha, self.gamma, detach=False)
 
-    def __call__(self, p: Tensor, t: Tensor, positive: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return m and dm/dp."""
-        sign = 1 - 2 * t
-        power, slope = _power(torch.addcmul(t, p, sign), self.gamma)
-        slope = slope * sign
+    def __call__(self, p: Tensor, t: Tensor, positive: Tensor, sloped: bool = False) -> tuple[Tensor, Tensor | None]:
+        """Return m and, where `sloped`, dm/dp."""
+        sign = torch.rsub(t, 1, alpha=2)
+        base = torch.addcmul(t, p, sign)
+        power, slope = _power(base, self.gamma), _power_slope(base, self.gamma) if sloped else None
+        if slope is not None:
+            slope.mul_(sign)
         if self.alpha is None:
             return power, slope
         if isinstance(self.alpha, Tensor):
             balance = self.alpha * t + (1 - self.alpha) * (1 - t)
         else:
             balance = torch.rsub(t, 1 - self.alpha, alpha=1 - 2 * self.alpha)
-        return power * balance, slope * balance
+        return power.mul_(balance), None if slope is None else slope.mul_(balance)
 
     def at(self, labels: Tensor) -> "FocalModulator":
         """Return the modulator of the given columns."""
@@ -78,11 +80,10 @@ class DistanceModulator:
         """The modulator at t = 0."""
         return Background(1.0, self.gamma, detach=False)
 
-    def __call__(self, p: Tensor, t: Tensor, positive: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return m and dm/dp."""
+    def __call__(self, p: Tensor, t: Tensor, positive: Tensor, sloped: bool = False) -> tuple[Tensor, Tensor | None]:
+        """Return m and, where `sloped`, dm/dp."""
         distance = p - t
-        power, slope = _power(distance.abs(), self.gamma)
-        return power, slope * distance.sign()
+        return _power(distance, self.gamma), _power_slope(distance, self.gamma) if sloped else None
 
     def at(self, labels: Tensor) -> "DistanceModulator":
         """Return the modulator of the given columns."""
@@ -103,14 +104,16 @@ class VarifocalModulator:
         """The modulator at t = 0."""
         return Background(self.alpha, self.gamma, self.detach)
 
-    def __call__(self, p: Tensor, t: Tensor, positive: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return m and dm/dp, which is None where the modulator counts as a constant."""
+    def __call__(self, p: Tensor, t: Tensor, positive: Tensor, sloped: bool = False) -> tuple[Tensor, Tensor | None]:
+        """Return m and, where `sloped`, dm/dp, which is None where the modulator counts as a constant."""
+        positive = positive.to(p.dtype)
+        # added up and not chosen by `where`, which takes as long as five products
+        negative = torch.rsub(positive, self.alpha, alpha=self.alpha)
         distance = p - t
-        power, slope = _power(distance.abs(), self.gamma)
-        factor = torch.where(positive, t if self.weight_by_target else 1.0, self.alpha * power)
+        factor = torch.addcmul(t if self.weight_by_target else positive, _power(distance, self.gamma), negative)
         if self.detach:
             return factor.detach(), None
-        return factor, torch.where(positive, 0.0, self.alpha * slope * distance.sign())
+        return factor, _power_slope(distance, self.gamma).mul_(negative) if sloped else None
 
     def at(self, labels: Tensor) -> "VarifocalModulator":
         """Return the modulator of the given columns."""
@@ -145,11 +148,11 @@ def modulated_cross_entropy(
 def loss_and_gradient(x: Tensor, t: Tensor, positive: Tensor, modulator: Modulator) -> tuple[Tensor, Tensor]:
     """Elementwise loss and its derivative with respect to the logits x, in closed form."""
     p = x.sigmoid()
-    cross_entropy = torch.addcmul(_softplus(x), x, t, value=-1)
-    factor, slope = modulator(p, t, positive)
+    cross_entropy = _softplus(x).addcmul_(x, t, value=-1)
+    factor, slope = modulator(p, t, positive, sloped=True)
     gradient = (p - t).mul_(factor)
     if slope is not None:
-        gradient.add_(slope.mul_(torch.addcmul(p, p, p, value=-1)).mul_(cross_entropy))
+        gradient.addcmul_(slope.mul_(cross_entropy), p.addcmul_(p, p, value=-1))
     return cross_entropy.mul_(factor), gradient
 
 
@@ -165,13 +168,26 @@ def background_loss_and_gradient(x: Tensor, background: Background) -> tuple[Ten
     return softplus.mul_(factor), factor.mul_(slope)
 
 
-def _power(base: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
-    """base**gamma and its slope gamma * base**(gamma - 1), finite at 0."""
+def _power(base: Tensor, gamma: float) -> Tensor:
+    """|base|**gamma."""
+    if gamma == 2:
+        return base.square()
     if gamma == 0:
-        return torch.ones_like(base), torch.zeros_like(base)
+        return torch.ones_like(base)
+    size = base.abs()
+    return (size.clamp(min=SMALLEST_BASE) if gamma < 1 else size).pow(gamma)
+
+
+def _power_slope(base: Tensor, gamma: float) -> Tensor:
+    """Slope of |base|**gamma, finite at 0."""
+    if gamma == 2:
+        return base * 2
+    if gamma == 0:
+        return torch.zeros_like(base)
+    size = base.abs()
     if gamma < 1:
-        base = base.clamp(min=SMALLEST_BASE)
-    return base.pow(gamma), base.pow(gamma - 1) * gamma
+        size.clamp_(min=SMALLEST_BASE)
+    return size.pow_(gamma - 1).mul_(base.sign()).mul_(gamma)
 
 
 def _softplus(x: Tensor) -> Tensor:

@@ -125,8 +125,8 @@ def modulated_loss(
         t, positive = dense_targets(x, targets, scores)
         loss = modulated_cross_entropy(x, t, positive, modulator, from_logits)
         return finish(loss, targets, weight, class_weight, reduction, normalizer, terms)
-    ones = inputs.new_ones(inputs.shape[:-1], dtype=torch.promote_types(inputs.dtype, torch.float32))
-    factor = weighted(weighted(ones, row_weight_of(targets, class_weight)), weight)
+    one = inputs.new_ones((), dtype=torch.promote_types(inputs.dtype, torch.float32)).expand(inputs.shape[:-1])
+    factor = weighted(weighted(one, row_weight_of(targets, class_weight)), weight)
     if reduction != "mean":
         return reduce(modulated_row_sums(inputs, targets, scores, modulator, factor), reduction, normalizer)
     # divided before they are added up, so that the backward pass has nothing left to multiply
