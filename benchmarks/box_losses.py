@@ -9,6 +9,7 @@ peaks as in `benchmarks/losses.py`; the peak of overlaps is in units of their re
 import argparse
 import json
 import platform
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from boxwright import losses
 from boxwright.boxes import box_iou
 from losses import Run, measure
 
-OURS = {
+FUNCTIONS = {
     "IoU": losses.iou_loss,
     "GIoU": losses.giou_loss,
     "DIoU": losses.diou_loss,
@@ -39,8 +40,21 @@ OURS = {
     "smooth L1": losses.smooth_l1_loss,
     "sigma smooth L1": losses.sigma_smooth_l1_loss,
     "balanced L1": losses.balanced_l1_loss,
-    "GHM-R": lambda boxes, targets, reduction: losses.GHMRLoss(reduction=reduction)(boxes, targets),
 }
+PEERS = {
+    "torchvision GIoU": ops.generalized_box_iou_loss,
+    "torchvision DIoU": ops.distance_box_iou_loss,
+    "torchvision CIoU": ops.complete_box_iou_loss,
+}
+PairLoss = Callable[[Tensor, Tensor], Tensor]
+
+
+def pair_losses(device: str) -> tuple[dict[str, PairLoss], dict[str, PairLoss]]:
+    """What is called with predictions and targets (n, 4) of a device and adds up: the peers, and ours."""
+    peers, ours = (
+        {name: partial(loss, reduction="sum") for name, loss in family.items()} for family in (PEERS, FUNCTIONS)
+    )
+    return peers, ours | {"GHM-R": losses.GHMRLoss(reduction="sum").to(device)}
 
 
 class Forward:
@@ -62,13 +76,8 @@ def pairs(count: int) -> tuple[Tensor, dict[str, Run]]:
     """Overlapping pairs and the calls, the baseline first."""
     targets = random_boxes(count)
     boxes = random_boxes(count).lerp(targets, 0.7).requires_grad_()
-    runs: dict[str, Run] = {
-        "torchvision GIoU": lambda: ops.generalized_box_iou_loss(boxes, targets, reduction="sum"),
-        "torchvision DIoU": lambda: ops.distance_box_iou_loss(boxes, targets, reduction="sum"),
-        "torchvision CIoU": lambda: ops.complete_box_iou_loss(boxes, targets, reduction="sum"),
-    }
-    for name, loss in OURS.items():
-        runs[name] = lambda loss=loss: loss(boxes, targets, reduction="sum")
+    peers, ours = pair_losses("cpu")
+    runs: dict[str, Run] = {name: lambda loss=loss: loss(boxes, targets) for name, loss in (peers | ours).items()}
     return boxes, runs
 
 

@@ -9,18 +9,21 @@ gradient takes.
 - kernel: one launch of the fused kernel, which writes row sums and gradient. The goal is 1.5 floors.
 - graph: forward and backward of `reduction="mean"` as a CUDA graph: all launches, no Python between them.
 - eager: the same, launched from Python. Small problems wait for the launches, not for the memory.
+
+Each row is printed and written as soon as it is measured.
 """
 
 import argparse
 import json
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 
 import torch
 import torchvision
 import triton
-from box_losses import OURS as BOXES
+from box_losses import pair_losses
 from torch import Tensor
 from torchvision import ops
 
@@ -28,6 +31,7 @@ from boxwright import losses
 from boxwright.kernels import DistanceModulator, FocalModulator, VarifocalModulator
 from boxwright.kernels.fused import fill
 
+DEVICE = "cuda"
 CLASSES = 80
 # several times the second-level cache of any card
 CACHE = 2**28
@@ -37,6 +41,8 @@ LOSSES = {
     "varifocal": (losses.varifocal_loss, VarifocalModulator(2.0, 0.75, weight_by_target=True, detach=False), True),
     "task-aligned focal": (losses.task_aligned_focal_loss, DistanceModulator(2.0), True),
 }
+COLUMNS = ("kernel us", "kernel / floor", "graph us", "graph / floor", "graph / torchvision")
+COLUMNS += ("eager us", "eager / torchvision", "peak")
 Row = dict[str, float | str]
 
 
@@ -89,109 +95,113 @@ def peak(inputs: Tensor, call: Callable[[], object]) -> float:
     return (torch.cuda.max_memory_allocated() - held) / (inputs.numel() * inputs.element_size())
 
 
-def classification(images: int, priors: int, dtype: torch.dtype) -> list[Row]:
-    """One row per loss on (images, priors, 80) logits."""
+def classification(images: int, priors: int, dtype: torch.dtype) -> Iterator[Row]:
+    """One row per loss on (images, priors, 80) logits, the copy and torchvision's first."""
     shape = (images, priors, CLASSES)
     copies = max(2, CACHE // (images * priors * CLASSES * dtype.itemsize))
-    many = [(torch.randn(shape, device="cuda") - 3).to(dtype).requires_grad_() for _ in range(copies)]
-    labels = torch.where(torch.rand(shape[:2]) < 0.02, torch.randint(CLASSES, shape[:2]), -1).cuda()
-    scores, normalizer = torch.rand(shape[:2]).cuda(), torch.tensor(1000.0).cuda()
+    many = [(torch.randn(shape, device=DEVICE) - 3).to(dtype).requires_grad_() for _ in range(copies)]
+    labels = torch.where(torch.rand(shape[:2]) < 0.02, torch.randint(CLASSES, shape[:2]), -1).to(DEVICE)
+    scores, normalizer = torch.rand(shape[:2]).to(DEVICE), torch.tensor(1000.0).to(DEVICE)
     gradients = [torch.empty_like(x) for x in many]
-    sums = torch.empty(images * priors, device="cuda")
+    sums = torch.empty(images * priors, device=DEVICE)
     floor = microseconds(
         [lambda a=a, b=b: b.copy_(a.detach()) for a, b in zip(many, gradients, strict=True)], graph=True
     )
     head = {"logits": f"{images} x {priors} x {CLASSES}, {str(dtype).removeprefix('torch.')}"}
-    rows: list[Row] = [head | {"loss": "floor: copy of the logits", "kernel us": floor, "kernel / floor": 1.0}]
-    dense = (labels.unsqueeze(-1) == torch.arange(CLASSES, device="cuda")).to(dtype)
-    calls = {"torchvision focal": (lambda x: ops.sigmoid_focal_loss(x, dense, reduction="sum") / normalizer)}
-    for name, (loss, _, soft) in LOSSES.items():
+    yield head | {"loss": "floor: copy of the logits", "kernel us": floor, "kernel / floor": 1.0}
+    dense = (labels.unsqueeze(-1) == torch.arange(CLASSES, device=DEVICE)).to(dtype)
+    baseline = step_row(many, lambda x: ops.sigmoid_focal_loss(x, dense, reduction="sum") / normalizer)
+    yield head | {"loss": "torchvision focal"} | baseline | compared(baseline, baseline, floor)
+    for name, (loss, modulator, soft) in LOSSES.items():
         options = {"scores": scores} if soft else {}
-        calls[name] = lambda x, loss=loss, options=options: loss(
-            x, labels, reduction="mean", normalizer=normalizer, **options
+        launch = [
+            lambda a=a, b=b, modulator=modulator, soft=soft: fill(
+                a.detach().view(-1, CLASSES),
+                labels.view(-1),
+                scores.view(-1) if soft else None,
+                modulator,
+                sums,
+                b.view(-1, CLASSES),
+            )
+            for a, b in zip(many, gradients, strict=True)
+        ]
+        kernel = microseconds(launch, graph=True)
+        row = step_row(
+            many,
+            lambda x, loss=loss, options=options: loss(x, labels, reduction="mean", normalizer=normalizer, **options),
         )
-    for name, call in calls.items():
-        row: Row = dict(head | {"loss": name})
-        if name in LOSSES:
-            _, modulator, soft = LOSSES[name]
-            launch = [
-                lambda a=a, b=b, modulator=modulator, soft=soft: fill(
-                    a.detach().view(-1, CLASSES),
-                    labels.view(-1),
-                    scores.view(-1) if soft else None,
-                    modulator,
-                    sums,
-                    b.view(-1, CLASSES),
-                )
-                for a, b in zip(many, gradients, strict=True)
-            ]
-            row["kernel us"] = microseconds(launch, graph=True)
-            row["kernel / floor"] = row["kernel us"] / floor
-        steps = [step(x, lambda x=x, call=call: call(x)) for x in many]
-        row["eager us"] = microseconds(steps, graph=False)
-        row["peak"] = peak(many[0], steps[0])
-        row["graph us"] = microseconds(steps, graph=True)
-        row["graph / floor"] = row["graph us"] / floor
-        rows.append(row)
-    for row in rows[1:]:
-        for how in ("eager", "graph"):
-            row[f"{how} / torchvision"] = row[f"{how} us"] / rows[1][f"{how} us"]
-    return rows
+        kernels = {"kernel us": kernel, "kernel / floor": kernel / floor}
+        yield head | {"loss": name} | kernels | row | compared(row, baseline, floor)
 
 
-def pairs(count: int) -> list[Row]:
-    """One row per loss on pairs of boxes, forward and backward."""
+def step_row(many: list[Tensor], loss: Callable[[Tensor], Tensor]) -> dict[str, float]:
+    """Time and peak of forward and backward."""
+    steps = [step(x, lambda x=x: loss(x)) for x in many]
+    eager = microseconds(steps, graph=False)
+    return {"eager us": eager, "peak": peak(many[0], steps[0]), "graph us": microseconds(steps, graph=True)}
+
+
+def compared(row: dict[str, float], baseline: dict[str, float], floor: float) -> dict[str, float]:
+    """Times in units of the floor and of the baseline's."""
+    ratios = {f"{how} / torchvision": row[f"{how} us"] / baseline[f"{how} us"] for how in ("eager", "graph")}
+    return ratios | {"graph / floor": row["graph us"] / floor}
+
+
+def pairs(count: int) -> Iterator[Row]:
+    """One row per loss on pairs of boxes, forward and backward, torchvision's first."""
     copies = max(2, CACHE // (count * 32))
-    corner = torch.rand(copies, count, 2, device="cuda") * 600
+    corner = torch.rand(copies, count, 2, device=DEVICE) * 600
     targets = torch.cat([corner, corner + 1 + torch.rand_like(corner) * 150], dim=-1)
     boxes = [x.requires_grad_() for x in targets.roll(1, 1).lerp(targets, 0.7)]
-    calls = {
-        "torchvision GIoU": lambda x, t: ops.generalized_box_iou_loss(x, t, reduction="sum"),
-        "torchvision DIoU": lambda x, t: ops.distance_box_iou_loss(x, t, reduction="sum"),
-        "torchvision CIoU": lambda x, t: ops.complete_box_iou_loss(x, t, reduction="sum"),
-    } | {name: (lambda x, t, loss=loss: loss(x, t, reduction="sum")) for name, loss in BOXES.items()}
-    rows: list[Row] = []
-    for name, call in calls.items():
-        steps = [step(x, lambda x=x, t=t, call=call: call(x, t)) for x, t in zip(boxes, targets, strict=True)]
-        row: Row = {"logits": f"{count} pairs", "loss": name, "eager us": microseconds(steps, graph=False)}
+    peers, ours = pair_losses(DEVICE)
+    baseline = None
+    for name, loss in (peers | ours).items():
+        steps = [step(x, lambda x=x, t=t, loss=loss: loss(x, t)) for x, t in zip(boxes, targets, strict=True)]
+        eager = microseconds(steps, graph=False)
+        baseline = baseline or eager
+        row: Row = {
+            "logits": f"{count} pairs",
+            "loss": name,
+            "eager us": eager,
+            "eager / torchvision": eager / baseline,
+        }
         row["peak"] = peak(boxes[0], steps[0])
-        row["eager / torchvision"] = row["eager us"] / (rows or [row])[0]["eager us"]
-        if name in BOXES:  # torchvision's wait for the device, which no graph can hold
+        if name in ours:  # torchvision's wait for the device, which no graph can hold
             row["graph us"] = microseconds(steps, graph=True)
-        rows.append(row)
-    return rows
+        yield row
+
+
+def record(rows: Iterator[Row], head: dict[str, str], out: Path) -> None:
+    """Print and write what there is after every row, so that a failure loses nothing but its own."""
+    done: list[Row] = []
+    for row in rows:
+        if not done or done[-1]["logits"] != row["logits"]:
+            print(f"\n{row['logits']:28}" + "".join(f"{name:>20}" for name in COLUMNS))
+        cells = (f"{row[name]:20.2f}" if name in row else " " * 20 for name in COLUMNS)
+        print(f"{row['loss']:28}" + "".join(cells), flush=True)
+        done.append({name: round(value, 3) if isinstance(value, float) else value for name, value in row.items()})
+        out.write_text(json.dumps(head | {"rows": done}, indent=1) + "\n")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "cuda_losses.json")
     options = parser.parse_args()
+    options.out.parent.mkdir(exist_ok=True, parents=True)
     torch.manual_seed(0)
-    rows = []
-    for images, priors in ((16, 8400), (2, 200_700)):
-        for dtype in (torch.float32, torch.bfloat16):
-            rows += classification(images, priors, dtype)
-    rows += pairs(1_000_000)
-    columns = ("kernel us", "kernel / floor", "graph us", "graph / floor", "graph / torchvision")
-    columns += ("eager us", "eager / torchvision", "peak")
-    for index, row in enumerate(rows):
-        if index == 0 or rows[index - 1]["logits"] != row["logits"]:
-            print(f"\n{row['logits']:28}" + "".join(f"{name:>20}" for name in columns))
-        cells = (f"{row[name]:20.2f}" if name in row else " " * 20 for name in columns)
-        print(f"{row['loss']:28}" + "".join(cells))
-    result = {
+    head = {
         "device": torch.cuda.get_device_name(),
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
         "triton": triton.__version__,
-        "rows": [
-            {name: round(value, 3) if isinstance(value, float) else value for name, value in row.items()}
-            for row in rows
-        ],
     }
-    print("\n" + json.dumps({name: value for name, value in result.items() if name != "rows"}))
-    options.out.parent.mkdir(exist_ok=True, parents=True)
-    options.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(head))
+    logits = [
+        classification(images, priors, dtype)
+        for images, priors in ((16, 8400), (2, 200_700))
+        for dtype in (torch.float32, torch.bfloat16)
+    ]
+    record(chain(*logits, pairs(1_000_000)), head, options.out)
 
 
 if __name__ == "__main__":
