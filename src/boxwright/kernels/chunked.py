@@ -131,20 +131,35 @@ def _fill(
     step = max(1, min(max(x.nbytes // SHARE, least), 2 * least) // classes)
     for start in range(0, len(x), step):
         rows = slice(start, start + step)
-        chunk = x[rows].to(torch.promote_types(x.dtype, torch.float32))
-        if sparse:
-            loss, slope = _sparse(chunk, t[rows].unsqueeze(1), None if s is None else s[rows].unsqueeze(1), modulator)
-        else:
-            soft = t[rows].to(chunk.dtype)
-            # 0 or 1, in a fifth of the time of a comparison
-            loss, slope = loss_and_gradient(chunk, soft, soft.sign(), modulator)
-        if out is not None:
-            torch.sum(loss, 1, out=out[rows])
-        if slopes is not None:
-            part = slopes[rows]
-            part.copy_(slope) if f is None else torch.mul(slope, f[rows].unsqueeze(1), out=part)
-    if out is not None and f is not None:
-        out.mul_(f)
+        # in a function of its own, so that nothing of a chunk outlives it
+        _fill_chunk(
+            modulator, x[rows], t[rows], *[None if part is None else part[rows] for part in (s, f, out, slopes)]
+        )
+
+
+def _fill_chunk(
+    modulator: Modulator,
+    x: Tensor,
+    t: Tensor,
+    scores: Tensor | None,
+    factor: Tensor | None,
+    sums: Tensor | None,
+    gradient: Tensor | None,
+) -> None:
+    """Write the row sums and the gradient, both times `factor`."""
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    if t.is_floating_point():
+        soft = t.to(wide.dtype)
+        # 0 or 1, in a fifth of the time of a comparison
+        loss, slope = loss_and_gradient(wide, soft, soft.sign(), modulator)
+    else:
+        loss, slope = _sparse(wide, t.unsqueeze(1), None if scores is None else scores.unsqueeze(1), modulator)
+    if sums is not None:
+        torch.sum(loss, 1, out=sums)
+        if factor is not None:
+            sums.mul_(factor)
+    if gradient is not None:
+        gradient.copy_(slope) if factor is None else torch.mul(slope, factor.unsqueeze(1), out=gradient)
 
 
 def _sparse(x: Tensor, labels: Tensor, scores: Tensor | None, modulator: Modulator) -> tuple[Tensor, Tensor]:
