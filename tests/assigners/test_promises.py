@@ -11,7 +11,7 @@ import dense_assigners
 from assigner_forms import ASSIGNERS, ORDERED, WAITING
 from assignment_scenes import make_predictions, make_priors, make_targets, scenes
 from boxwright.structures import Targets
-from boxwright.testing import check_assigner
+from boxwright.testing import check_assigner, check_never_waits
 
 EXACT = ("max_iou", "atss", "fcos", "tood", "simota", "rtmdet", "nanodet")
 COVERED = pytest.mark.parametrize("name", [name for name in ASSIGNERS if name.startswith(EXACT)])
@@ -21,8 +21,16 @@ COVERED = pytest.mark.parametrize("name", [name for name in ASSIGNERS if name.st
 @settings(max_examples=5)
 @given(seed=st.integers(0, 10**6))
 def test_promises(name, seed):
-    order, waits = name not in ORDERED, name in WAITING
-    check_assigner(ASSIGNERS[name], scenes=2, order=order, waits=waits, compile=False, seed=seed)
+    check_assigner(ASSIGNERS[name], scenes=2, order=name not in ORDERED, waits=True, compile=False, seed=seed)
+
+
+@pytest.mark.parametrize("crowd", [False, True])
+@pytest.mark.parametrize("name", sorted(ASSIGNERS.keys() - WAITING))
+def test_never_waits(name, crowd):
+    """For a GPU, though there is none."""
+    priors = make_priors(3)
+    targets = replace(make_targets(0, 2, 5, hostile=False, crowd=crowd), has_crowd=crowd)
+    check_never_waits(ASSIGNERS[name], priors, targets, make_predictions(0, priors, 2, hostile=False))
 
 
 @pytest.mark.slow

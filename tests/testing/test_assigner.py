@@ -75,4 +75,4 @@ def test_each_fault_is_named(complaint: str) -> None:
 
 def test_a_graph_break_is_named() -> None:
     with pytest.raises(AssertionError, match="does not compile in one graph"):
-        check_assigner(waiting, scenes=0, seed=2)
+        check_assigner(waiting, scenes=0, seed=2, waits=True)

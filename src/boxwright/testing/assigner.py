@@ -3,22 +3,19 @@
 import pickle
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 from unittest import mock
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from boxwright.assigners.blocks import BLOCK_ELEMENTS
 from boxwright.structures import IGNORED, Assignment, Targets
-from boxwright.testing.scenes import Scene, random_scene
+from boxwright.testing.scenes import Scene, random_predictions, random_priors, random_scene, random_targets
+from boxwright.testing.waiting import check_never_waits, host_may_not_look
 
 __all__ = ["check_assigner"]
 
 Assigner = Callable[..., Assignment | tuple[Assignment, ...]]
-
-WAITING = ("_local_scalar_dense", "is_nonzero", "nonzero", "masked_select", "_unique2", "unique_dim", "equal")
 
 
 def check_assigner(
@@ -36,9 +33,10 @@ def check_assigner(
 
     Tried are, on random scenes of which every second is hostile (see `random_scene`): that matches are with real
     objects and scores are finite, inputs left untouched, other block sizes, more padding, images in another order, the
-    promise that there is no crowd, predictions and targets of another precision, waiting for the device; on ordinary
-    scenes objects in another order; and `torch.compile(fullgraph=True)`. Where there is a CUDA device, the CPU must
-    answer as it does: indices exactly, but for images where logits larger by one part in 100,000 change them too.
+    promise that there is no crowd, predictions and targets of another precision, code for a host that may not look at
+    values; on ordinary scenes objects in another order; waiting for a CUDA device (it need not be there, see
+    `check_never_waits`); and `torch.compile(fullgraph=True)`. Where there is a CUDA device, the CPU must answer as it
+    does: indices exactly, but for images where logits larger by one part in 100,000 change them too.
 
     Args:
         assigner: called with priors, targets and predictions; gives one assignment or a tuple of several. One that
@@ -64,13 +62,17 @@ def check_assigner(
         trial.keeps_its_inputs()
         trial.looks_the_same_in_other_settings()
         trial.looks_the_same_on_the_other_device()
-        if not waits:
+        if device == "cuda" and not waits:
             trial.waits_for_nothing()
         if reference is not None:
             trial.compare("differs from the reference", _answers(reference(*scene)), tolerance=1e-5)
         if order:
             usual = _moved(random_scene(number, hostile=False), device)
             _Trial(assigner, usual, f"random_scene({number}, hostile=False)").does_not_depend_on_order()
+    if not waits:
+        priors, objects = random_priors(), random_targets(seed, 2, 5, hostile=False, crowd=True)
+        scene = Scene(priors, objects, random_predictions(seed, priors, 2, hostile=False))
+        _Trial(assigner, _moved(scene, device), "two images with up to five objects").would_wait_for_nothing()
     if compile:
         usual = _moved(random_scene(seed, hostile=False), device)
         _Trial(assigner, usual, f"random_scene({seed}, hostile=False)").compiles()
@@ -110,6 +112,8 @@ class _Trial:
         for elements in (1, 1000):
             with mock.patch.dict(BLOCK_ELEMENTS, {self.device: elements}):
                 self._try(f"shows blocks of {elements} pairs", self.scene)
+        with host_may_not_look():
+            self._try("answers otherwise where the host may not look at values", self.scene)
         self._try("shows padding", Scene(priors, _padded(targets), predictions))
         turned = _answers(self.assigner(priors, targets.map(_flip), predictions.map(_flip)))
         self.compare("depends on the order of images", [answer.map(_flip) for answer in turned])
@@ -138,17 +142,20 @@ class _Trial:
             found = [replace(a, gt_index=a.gt_index.where(~a.positive, order[a.gt_index.clamp(min=0)])) for a in found]
         self.compare("depends on the order of objects", found)
 
-    def waits_for_nothing(self) -> None:
-        if self.device == "cuda":
-            torch.cuda.set_sync_debug_mode("error")
+    def would_wait_for_nothing(self) -> None:
         try:
-            with _NoWaiting(self.name):
-                self.assigner(*self.scene)
+            check_never_waits(self.assigner, *self.scene)
+        except AssertionError as error:
+            raise AssertionError(f"{self.name}: {error}") from error
+
+    def waits_for_nothing(self) -> None:
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            self.assigner(*self.scene)
         except RuntimeError as error:
             raise AssertionError(f"{self.name}: waits for the device ({error})") from error
         finally:
-            if self.device == "cuda":
-                torch.cuda.set_sync_debug_mode("default")
+            torch.cuda.set_sync_debug_mode("default")
 
     def compiles(self) -> None:
         torch.compiler.reset()
@@ -187,22 +194,6 @@ class _Trial:
     def _claim(self, holds: bool | Tensor, complaint: str) -> None:
         if not holds:
             raise AssertionError(f"{self.name}: {complaint}")
-
-
-class _NoWaiting(TorchDispatchMode):
-    """Fails where the host would wait for a device, on whatever device it runs."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        self.name = name
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        operator = function.overloadpacket.__name__
-        if operator in WAITING:
-            raise AssertionError(f"{self.name}: waits for the device ({operator})")
-        if operator in {"index", "index_put_"} and any(i is not None and i.dtype == torch.bool for i in args[1]):
-            raise AssertionError(f"{self.name}: waits for the device (indexing by a mask)")
-        return function(*args, **(kwargs or {}))
 
 
 def _answers(result: Assignment | tuple[Assignment, ...]) -> list[Assignment]:
