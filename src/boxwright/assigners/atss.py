@@ -6,7 +6,7 @@ from typing import Literal, Self
 import torch
 from torch import Tensor
 
-from boxwright.assigners.blocks import clean_boxes, no_objects
+from boxwright.assigners.blocks import clean_boxes, no_matches
 from boxwright.assigners.grid import box_centers, inside_margin, nearest_priors
 from boxwright.assigners.overlaps import EPS, best_objects, best_priors, overlapping_priors
 from boxwright.assigners.regions import covered_by_crowd
@@ -93,8 +93,8 @@ class ATSSAssigner:
         boxes, anchors = clean_boxes(targets.boxes, targets.objects), clean_boxes(priors.boxes)
         offset = 1.0 if self.plus_one else 0.0
         covered = covered_by_crowd(priors, targets, self.ignore_threshold, offset=offset)
-        if boxes.shape[1] == 0:
-            return no_objects(covered)
+        if (nothing := no_matches(boxes, covered)) is not None:
+            return nothing
         if self.adaptive:
             candidates = nearest_priors(priors, box_centers(boxes), self.topk, per_cell=self.topk_per_prior)
         else:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from boxwright.structures import BACKGROUND, IGNORED, Assignment
 
-__all__ = ["BLOCK_ELEMENTS", "block_elements", "blocks", "clean_boxes", "no_objects", "of_images", "over_objects"]
+__all__ = ["BLOCK_ELEMENTS", "block_elements", "blocks", "clean_boxes", "no_matches", "of_images", "over_objects"]
 
 BLOCK_ELEMENTS: Final = {"cpu": 2**18, "cuda": 2**24}  # a few planes of a CPU block stay in the cache
 _FAR: Final = 1e9  # pixels: the areas of boxes within it are finite
@@ -57,8 +57,15 @@ def clean_boxes(boxes: Tensor, keep: Tensor | None = None) -> Tensor:
     return planes.movedim(0, -1)
 
 
-def no_objects(covered: Tensor) -> Assignment:
-    """Return the assignment of a batch without objects, of which some priors (B, L) are in a region to ignore."""
+def no_matches(boxes: Tensor, covered: Tensor) -> Assignment | None:
+    """Return the assignment where there are no boxes (B, G, 4), no priors or no images; None where there are.
+
+    Args:
+        boxes: (B, G, 4).
+        covered: (B, L) bool, priors in a region to ignore.
+    """
+    if 0 not in (*covered.shape, boxes.shape[1]):
+        return None
     index = torch.where(covered, IGNORED, BACKGROUND)
     return Assignment(index, torch.zeros_like(index, dtype=torch.float32))
 

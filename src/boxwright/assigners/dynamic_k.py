@@ -6,7 +6,7 @@ from typing import Final, Protocol
 import torch
 from torch import Tensor
 
-from boxwright.assigners.blocks import block_elements, blocks, no_objects, over_objects
+from boxwright.assigners.blocks import block_elements, blocks, no_matches, over_objects
 from boxwright.assigners.overlaps import EPS
 from boxwright.assigners.scene import Scene
 from boxwright.assigners.select import Favourites, match, top_k
@@ -52,8 +52,8 @@ def dynamic_k(rule: Rule, priors: Priors, targets: Targets, predictions: Predict
         ValueError: no decoded predictions.
     """
     scene = Scene.of(priors, targets, predictions, rule.ignore_threshold)
-    if scene.boxes.shape[1] == 0:
-        return no_objects(scene.covered)
+    if (nothing := no_matches(scene.boxes, scene.covered)) is not None:
+        return nothing
     candidate = _candidates(scene, rule)
     count = _most(candidate)
     if 2 * count > len(scene.priors):

@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from boxwright.assigners.blocks import blocks, clean_boxes, no_objects, of_images
+from boxwright.assigners.blocks import blocks, clean_boxes, no_matches, of_images
 from boxwright.assigners.grid import inside_margin
 from boxwright.assigners.regions import covered_by_crowd
 from boxwright.assigners.select import Favourites
@@ -56,8 +56,8 @@ class FCOSAssigner:
             raise ValueError("FCOSAssigner asks what a prior's level is for: the priors need `levels`, as grids have")
         boxes, offset = clean_boxes(targets.boxes, targets.objects), 1.0 if self.plus_one else 0.0
         covered = covered_by_crowd(priors, targets, self.ignore_threshold, offset=offset)
-        if boxes.shape[1] == 0:
-            return no_objects(covered)
+        if (nothing := no_matches(boxes, covered)) is not None:
+            return nothing
         low, high = self._ranges(priors)
         centers = priors.centers.movedim(-1, 0).contiguous().movedim(0, -1)
         sides = boxes[..., 2:] - boxes[..., :2] + offset
@@ -77,7 +77,7 @@ class FCOSAssigner:
         bounds = (0.0, *self.bounds, torch.inf)
         last = len(bounds) - 2
         parts = [
-            [priors.strides.new_full((level.size,), bound) for bound in bounds[min(i, last) :][:2]]
+            [torch.full((level.size,), bound, device=priors.strides.device) for bound in bounds[min(i, last) :][:2]]
             for i, level in enumerate(priors.levels)
         ]
         low, high = (torch.cat(part) for part in zip(*parts, strict=True))

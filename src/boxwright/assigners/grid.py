@@ -87,7 +87,7 @@ def _axes(levels: tuple[Level, ...], device: torch.device) -> Tensor:
 
 def _search(priors: Priors, centers: Tensor, k: int) -> Tensor:
     k = min(k, len(priors))
-    nearest = torch.empty(*centers.shape[:2], k, dtype=torch.int64, device=centers.device)
+    nearest = torch.zeros(*centers.shape[:2], k, dtype=torch.int64, device=centers.device)  # padding has no block
     for images, objects in blocks(centers, len(priors)):
         offset = of_images(priors.centers, images).unsqueeze(-3) - centers[images, objects].unsqueeze(-2)
         nearest[images, objects] = top_k(offset.square().sum(-1), k, largest=False)[1]  # (b, g, k)

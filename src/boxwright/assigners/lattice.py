@@ -19,7 +19,7 @@ class Lattice:
     Attributes:
         columns: (Σ anchors · width, 4) boxes of every level's first row, by anchor.
         rows: (Σ anchors · height, 4) boxes of every level's first column, by anchor.
-        levels: the grids.
+        levels: the grids that have priors.
     """
 
     columns: Tensor
@@ -29,6 +29,7 @@ class Lattice:
     @classmethod
     def of(cls, priors: Tensor, levels: tuple[Level, ...]) -> Self:
         """Take apart the boxes (L, 4) of priors on these grids, and clean them (far fewer than all boxes)."""
+        levels = tuple(level for level in levels if level.size)
         parts = priors.split([level.size for level in levels])
         grids = [
             part.unflatten(0, (level.height, level.width, level.per_cell))

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 
 import torch
 
-from boxwright.assigners.blocks import clean_boxes
+from boxwright.assigners.blocks import clean_boxes, no_matches
 from boxwright.assigners.grid import inside_margin
 from boxwright.assigners.overlaps import best_objects, best_priors
 from boxwright.assigners.regions import covered_by_crowd
@@ -75,6 +75,8 @@ class MaxIoUAssigner:
         covered = covered_by_crowd(
             priors, targets, self.ignore_threshold, of_crowd=self.ignore_of == "crowd", offset=offset
         )
+        if (nothing := no_matches(boxes, covered)) is not None:
+            return nothing
         hidden = covered if targets.has_crowd and self.ignore_threshold is not None else None
         claim_from = self.min_positive_iou if self.low_quality == "all" else None
         best, own, claimant = best_objects(

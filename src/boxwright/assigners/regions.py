@@ -34,15 +34,14 @@ def covered_by_crowd(
     Returns:
         (B, L) bool.
     """
-    if threshold is None or not targets.has_crowd:
+    if threshold is None or not targets.has_crowd or len(priors) == 0:
         return torch.zeros(len(targets), len(priors), dtype=torch.bool, device=targets.crowd.device)
     crowd, anchors = clean_boxes(targets.boxes, targets.crowd), priors.boxes
     if priors.levels and anchors.ndim == 2:
         sizes = [level.size for level in priors.levels]
         grids = zip(priors.levels, anchors.split(sizes), strict=True)
-        return torch.cat(
-            [_share_of_grid(crowd, level, part, of_crowd, offset) > threshold for level, part in grids], dim=1
-        )
+        shares = [_share_of_grid(crowd, level, part, of_crowd, offset) for level, part in grids if level.size]
+        return torch.cat(shares, dim=1) > threshold
     return _share_of_any(crowd, clean_boxes(anchors), of_crowd, offset) > threshold
 
 

@@ -6,7 +6,7 @@ from typing import ClassVar, Final
 import torch
 from torch import Tensor
 
-from boxwright.assigners.blocks import blocks, clean_boxes, of_images
+from boxwright.assigners.blocks import blocks, clean_boxes, no_matches, of_images
 from boxwright.assigners.regions import covered_by_crowd
 from boxwright.assigners.select import Favourites, match, top_k
 from boxwright.boxes import box_iou
@@ -40,6 +40,8 @@ class SSDAssigner:
         """Assign B images at once; predictions are not looked at."""
         boxes, anchors = clean_boxes(targets.boxes, targets.objects), clean_boxes(priors.boxes)
         covered = covered_by_crowd(priors, targets, self.ignore_threshold)
+        if (nothing := no_matches(boxes, covered)) is not None:
+            return nothing
         best, overlap, choices = _search(boxes, anchors, covered)
         forced = _own_priors(overlap, choices, len(priors))
         reached = (best.value > 0) & (best.value >= self.positive_iou)

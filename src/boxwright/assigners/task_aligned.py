@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, Self
 import torch
 from torch import Tensor
 
-from boxwright.assigners.blocks import blocks, no_objects, of_images
+from boxwright.assigners.blocks import blocks, no_matches, of_images
 from boxwright.assigners.dynamic_k import probability
 from boxwright.assigners.grid import inside_margin
 from boxwright.assigners.nearby import SHARE, Groups
@@ -40,7 +40,8 @@ class TaskAlignedAssigner:
             ("inside", ultralytics) or all of the image ("all", PaddleDetection).
         margin: pixels by which a centre must lie inside; 1e-9 in PaddleDetection and ultralytics.
         eps: added to the largest t of an object before t is divided by it.
-        small_level: for the inside test, an object's sides are at least the stride of this level; None: as they are.
+        small_level: for the inside test, an object's sides are at least the stride of this level, of the last where
+            there are fewer; None: as they are.
         final_topk: keep at most so many positives per object after conflicts, by t; None: all.
         ignore_threshold: share of a prior's area inside a crowd region above which it is ignored; None: never.
     """
@@ -74,7 +75,7 @@ class TaskAlignedAssigner:
         """Assign B images at once.
 
         Raises:
-            ValueError: no decoded predictions, or `small_level` with priors that have no such level.
+            ValueError: no decoded predictions, or `small_level` with priors that have no levels.
         """
         return self.assign_by_rank(priors, targets, predictions, (self.topk,))[0]
 
@@ -87,8 +88,8 @@ class TaskAlignedAssigner:
     ) -> list[Assignment]:
         """Assign once for each of several `topk`, none above this one's, with one search; where gradients are off."""
         scene = Scene.of(priors, targets, predictions, self.ignore_threshold)
-        if scene.boxes.shape[1] == 0:
-            return [no_objects(scene.covered) for _ in ranks]
+        if (nothing := no_matches(scene.boxes, scene.covered)) is not None:
+            return [nothing for _ in ranks]
         metric, chosen, favourite = self._choose(scene)
         return [self._resolve(scene, metric[..., :rank], chosen[..., :rank], favourite) for rank in ranks]
 
@@ -208,10 +209,11 @@ class TaskAlignedAssigner:
         if self.small_level is None:
             return scene.boxes
         levels = scene.priors.levels
-        if self.small_level >= len(levels):
-            raise ValueError(f"small_level={self.small_level} but the priors have {len(levels)} levels")
+        if not levels:
+            raise ValueError(f"small_level={self.small_level} is the stride of a level, but the priors have no levels")
+        stride = levels[min(self.small_level, len(levels) - 1)].stride
         center = (scene.boxes[..., :2] + scene.boxes[..., 2:]) / 2
-        half = (scene.boxes[..., 2:] - scene.boxes[..., :2]).clamp(min=levels[self.small_level].stride) / 2
+        half = (scene.boxes[..., 2:] - scene.boxes[..., :2]).clamp(min=stride) / 2
         return torch.cat([center - half, center + half], dim=-1)
 
 

@@ -1,13 +1,12 @@
 """Assignment by grid cell: the cell that holds an object's centre is responsible, with the anchor of the best shape."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from boxwright.assigners.blocks import clean_boxes
+from boxwright.assigners.blocks import clean_boxes, no_matches
 from boxwright.assigners.overlaps import best_objects
 from boxwright.assigners.regions import covered_by_crowd
 from boxwright.assigners.select import match
@@ -45,22 +44,23 @@ class YOLOAssigner:
         Raises:
             ValueError: the priors are no grid, or `ignore_by="prediction"` and there are no decoded boxes.
         """
+        levels = _levels(priors)
+        predicted = _decoded(predictions) if self.ignore_by == "prediction" else None
         boxes = clean_boxes(targets.boxes, targets.objects)
-        slots, shapes = _own_cells(priors, boxes)
+        covered = covered_by_crowd(priors, targets, self.ignore_threshold)
+        if (nothing := no_matches(boxes, covered)) is not None:
+            return nothing
+        slots, shapes = _own_cells(levels, boxes)
         overlap = shape_iou(xyxy_to_cxcywh(boxes)[..., 2:], shapes)  # (B, G, A)
-        ignored = covered_by_crowd(priors, targets, self.ignore_threshold)
-        if self.ignore_by == "shape":
+        if predicted is None:
             close = (overlap > self.ignore_iou) & targets.objects.unsqueeze(-1)
             near = match(slots, overlap, close, len(priors)) >= 0
         else:
-            if predictions is None or predictions.boxes is None:
-                raise ValueError('ignore_by="prediction" compares predicted boxes: pass `predictions` with `boxes`')
-            near = best_objects(boxes, clean_boxes(predictions.boxes))[0] > self.ignore_iou
-        index = torch.where(ignored | near, IGNORED, BACKGROUND)
-        if boxes.shape[1] > 0:
-            slot = slots.gather(2, overlap.argmax(dim=2, keepdim=True)).squeeze(2)
-            number = torch.arange(boxes.shape[1], device=boxes.device).where(targets.objects, IGNORED)
-            index = index.scatter_reduce(1, slot, number, "amax")
+            near = best_objects(boxes, clean_boxes(predicted))[0] > self.ignore_iou
+        index = torch.where(covered | near, IGNORED, BACKGROUND)
+        slot = slots.gather(2, overlap.argmax(dim=2, keepdim=True)).squeeze(2)
+        number = torch.arange(boxes.shape[1], device=boxes.device).where(targets.objects, IGNORED)
+        index = index.scatter_reduce(1, slot, number, "amax")
         return Assignment(index, (index >= 0).to(torch.float32))
 
 
@@ -89,10 +89,13 @@ class RatioGridAssigner:
         Raises:
             ValueError: the priors are no grid.
         """
-        boxes = clean_boxes(targets.boxes, targets.objects)
+        levels, boxes = _levels(priors), clean_boxes(targets.boxes, targets.objects)
+        covered = covered_by_crowd(priors, targets, self.ignore_threshold)
+        if (nothing := no_matches(boxes, covered)) is not None:
+            return nothing
         center, size = xyxy_to_cxcywh(boxes).split(2, dim=-1)
         index, quality, chosen = [], [], []
-        for start, level, shape in _levels(priors):
+        for start, level, shape in levels:
             ratio = size.unsqueeze(2) / shape  # (B, G, A, 2)
             factor = torch.maximum(ratio, 1 / ratio.clamp(min=1e-9)).amax(dim=-1, keepdim=True)  # (B, G, A, 1)
             cells, inside = _near_cells(center / level.stride - level.offset + 0.5, level)  # (B, G, 5, 2), (B, G, 5)
@@ -102,27 +105,34 @@ class RatioGridAssigner:
             chosen.append(wanted.flatten(2))
             quality.append((1 / factor).expand_as(wanted).flatten(2))
         owner = match(torch.cat(index, 2), torch.cat(quality, 2), torch.cat(chosen, 2), len(priors))
-        covered = covered_by_crowd(priors, targets, self.ignore_threshold)
         found = torch.where(owner >= 0, owner, torch.where(covered, IGNORED, BACKGROUND))
         return Assignment(found, (found >= 0).to(torch.float32))
 
 
-def _levels(priors: Priors) -> Iterator[tuple[int, Level, Tensor]]:
-    """Yield for each level the index of its first prior, its grid, and the sizes (A, 2) of its anchors."""
+def _decoded(predictions: Predictions | None) -> Tensor:
+    if predictions is None or predictions.boxes is None:
+        raise ValueError('ignore_by="prediction" compares predicted boxes: pass `predictions` with `boxes`')
+    return predictions.boxes
+
+
+def _levels(priors: Priors) -> list[tuple[int, Level, Tensor]]:
+    """Return of each level that has priors the index of the first, the grid, and the sizes (A, 2) of the anchors."""
     if not priors.levels or priors.boxes.ndim != 2:
         raise ValueError("priors must lie on grids (Priors.levels) to be assigned by cell; proposals do not")
-    start = 0
+    found, start = [], 0
     for level in priors.levels:
-        cell = priors.boxes[start : start + level.per_cell].float()
-        yield start, level, cell[:, 2:] - cell[:, :2]
+        if level.size:
+            cell = priors.boxes[start : start + level.per_cell].float()
+            found.append((start, level, cell[:, 2:] - cell[:, :2]))
         start += level.size
+    return found
 
 
-def _own_cells(priors: Priors, boxes: Tensor) -> tuple[Tensor, Tensor]:
+def _own_cells(levels: list[tuple[int, Level, Tensor]], boxes: Tensor) -> tuple[Tensor, Tensor]:
     """Priors in the cells of the objects' centres, (B, G, A) over the anchors of all levels, and sizes (A, 2)."""
     center = xyxy_to_cxcywh(boxes)[..., :2]
     slots, shapes = [], []
-    for start, level, shape in _levels(priors):
+    for start, level, shape in levels:
         cell = _inside((center / level.stride - level.offset + 0.5).floor(), level)
         slots.append(_slots(cell, start, level))
         shapes.append(shape)

@@ -1,0 +1,112 @@
+"""Every assigner on inputs that are empty, of another type, laid out otherwise, or on no grid."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from assigner_forms import ASSIGNERS
+from assignment_scenes import make_predictions, make_priors, make_targets
+from boxwright.boxes import AnchorGenerator
+from boxwright.structures import Assignment, Predictions, Priors, Targets
+
+EVERY = pytest.mark.parametrize("name", ASSIGNERS)
+ON_GRIDS = ("fcos", "yolo", "ratio", "rpn", "tood ultralytics", "hungarian")  # by level, by cell, or for the extent
+SEARCHING = [name for name in ASSIGNERS if not name.startswith(ON_GRIDS)]
+Scene = tuple[Priors, Targets, Predictions]
+
+
+def answers(name: str, scene: Scene) -> list[Assignment]:
+    result = ASSIGNERS[name](*scene)
+    return [result] if isinstance(result, Assignment) else list(result)
+
+
+def scene_of(priors: Priors, images: int = 2, objects: int = 5, *, hostile: bool = False, seed: int = 0) -> Scene:
+    targets = make_targets(seed, images, objects, hostile=hostile, crowd=True)
+    return priors, targets, make_predictions(seed, priors, images, hostile=hostile)
+
+
+def assert_same(name: str, scene: Scene, other: Scene) -> None:
+    for found, expected in zip(answers(name, scene), answers(name, other), strict=True):
+        assert torch.equal(found.gt_index, expected.gt_index)
+        torch.testing.assert_close(found.score, expected.score, atol=1e-5, rtol=1e-5)
+
+
+def grids(*cells: tuple[int, int]) -> Priors:
+    return AnchorGenerator.square((8, 16, 32)[: len(cells)], offset=0.5)(cells)
+
+
+@EVERY
+@pytest.mark.parametrize(
+    "scene",
+    [
+        scene_of(grids((0, 0)), 2, 5),
+        scene_of(grids((0, 0)), 2, 0),
+        tuple(part[:0] if not isinstance(part, Priors) else part for part in scene_of(make_priors())),
+        tuple(part[:0] if not isinstance(part, Priors) else part for part in scene_of(make_priors(), objects=0)),
+        scene_of(make_priors(), objects=0),
+        scene_of(grids((1, 1)), hostile=True),
+        scene_of(grids((2, 1)), objects=50, hostile=True),
+        scene_of(make_priors(height=8, width=300), hostile=True),
+    ],
+    ids=["no priors", "neither", "no images", "nothing", "no objects", "one prior", "more objects than priors", "wide"],
+)
+def test_empty_or_small(name, scene):
+    for answer in answers(name, scene):
+        assert answer.gt_index.shape == answer.score.shape == (len(scene[1]), len(scene[0]))
+        assert answer.score.isfinite().all()
+
+
+@EVERY
+def test_a_level_without_cells_changes_nothing(name):
+    without = AnchorGenerator.square((8, 32), offset=0.5)([(4, 5), (2, 2)])
+    assert_same(name, scene_of(grids((4, 5), (0, 3), (2, 2))), scene_of(without))
+
+
+@EVERY
+def test_without_objects_all_is_background_or_ignored(name):
+    priors, targets, predictions = scene_of(make_priors())
+    for crowd in (targets.valid, targets.valid & False):
+        for answer in answers(name, (priors, replace(targets, valid=targets.valid & crowd, crowd=crowd), predictions)):
+            assert not answer.positive.any()
+            assert not answer.score.any()
+
+
+@EVERY
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.int32], ids=str)
+def test_any_type_is_as_its_values_in_float32(name, dtype):
+    priors, targets, predictions = scene_of(make_priors(3))
+
+    def cast(tensor: torch.Tensor, dtype: torch.dtype = dtype) -> torch.Tensor:
+        return tensor.to(dtype) if tensor.is_floating_point() or not dtype.is_floating_point else tensor
+
+    def back(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.float() if tensor.dtype == dtype else tensor
+
+    assert_same(name, (priors.map(cast), targets, predictions), (priors.map(cast).map(back), targets, predictions))
+    low = replace(targets, boxes=cast(targets.boxes))
+    assert_same(name, (priors, low, predictions), (priors, low.map(back), predictions))
+    if dtype.is_floating_point:
+        low = predictions.map(cast)
+        assert_same(name, (priors, targets, low), (priors, targets, low.map(back)))
+    else:
+        low = replace(targets, labels=cast(targets.labels))
+        assert_same(name, (priors, low, predictions), (priors, targets, predictions))
+
+
+@EVERY
+def test_any_layout(name):
+    scene = scene_of(make_priors(3))
+    apart = tuple(part.map(lambda tensor: torch.stack([tensor, tensor], dim=-1)[..., 0]) for part in scene)
+    assert not apart[0].boxes.is_contiguous()
+    assert_same(name, apart, scene)
+
+
+@pytest.mark.parametrize("name", SEARCHING)
+@pytest.mark.parametrize("hostile", [False, True])
+def test_a_search_finds_what_the_grid_knows(name, hostile):
+    priors, *others = scene_of(grids((6, 9)), objects=7, hostile=hostile, seed=3)
+    alone = replace(priors, levels=())
+    assert_same(name, (alone, *others), (priors, *others))
+    each = replace(alone, boxes=priors.boxes.expand(2, -1, -1), centers=priors.centers.expand(2, -1, -1))
+    assert_same(name, (each, *others), (priors, *others))
