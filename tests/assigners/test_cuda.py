@@ -32,7 +32,7 @@ RANDOM = {"rpn", "proposal"}
 BATCHED = [name for name in ASSIGNERS if name not in WAITING]
 WITHOUT_CHANCE = [name for name in BATCHED if name not in RANDOM]
 # only sums, products and quotients, which CPU and GPU round alike; the others take exponentials or arc tangents
-EXACT = {name for name in WITHOUT_CHANCE if name.startswith(("max_iou", "atss", "ssd", "ratio", "yolo"))}
+EXACT = {name for name in WITHOUT_CHANCE if name.startswith(("max_iou", "atss", "fcos", "ssd", "ratio", "yolo"))}
 
 
 def crowded(images: int, objects: int, *, classes: int = 80, device: str = "cuda", crowd: bool = False):
@@ -198,7 +198,7 @@ def test_suppression_as_on_the_cpu(suppress):
         torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["max_iou", "atss", "tood"])
+@pytest.mark.parametrize("name", ["max_iou", "atss", "atss topk", "fcos", "tood", "simota", "rtmdet"])
 def test_compiles_into_one_graph(name):
     """By the default backend, whose fused products may be rounded once instead of twice."""
     scene = crowded(2, 20, classes=4)

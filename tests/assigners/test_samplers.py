@@ -9,6 +9,7 @@ from torch.nn import functional
 from boxwright.assigners import HardExampleSampler, HardNegativeSampler, RandomSampler
 from boxwright.boxes import DeltaCoder, box_iou, cxcywh_to_xyxy
 from boxwright.structures import BACKGROUND, IGNORED, Assignment, Priors
+from boxwright.testing import check_never_waits
 from goldens import golden_cases, load_case
 
 
@@ -93,7 +94,7 @@ def _draw(images: int, priors: int, seed: int) -> tuple[Assignment, torch.Tensor
 
 
 @settings(max_examples=50, deadline=None)
-@given(scenes, st.integers(1, 50), st.sampled_from([0.0, 0.25, 0.5, 1.0]), st.sampled_from([None, 0.0, 1.5]))
+@given(scenes, st.integers(1, 50), st.sampled_from([0.0, 0.25, 0.5, 1.0]), st.sampled_from([None, 0.0, 1.5, 1e30]))
 def test_random_counts_are_those_of_the_definition(scene, count, fraction, ratio):
     before, _ = _draw(*scene)
     after = RandomSampler(count, fraction, ratio)(before)
@@ -115,7 +116,7 @@ def test_random_choice_follows_the_seed_and_covers_everything():
 
 
 @settings(max_examples=50, deadline=None)
-@given(scenes, st.sampled_from([0.5, 1.0, 3.0]), st.integers(0, 3))
+@given(scenes, st.sampled_from([0.5, 1.0, 3.0, 1e30]), st.integers(0, 3))
 def test_hard_negatives_are_the_costliest(scene, ratio, minimum):
     before, loss = _draw(*scene)
     after = HardNegativeSampler(ratio, minimum)(before, loss)
@@ -157,6 +158,23 @@ def test_samplers_compile_without_breaks(sampler):
     actual = compiled(before, second)
     torch.manual_seed(3)
     assert torch.equal(actual.gt_index, sampler(before, second).gt_index)
+
+
+@pytest.mark.parametrize("sampler", [RandomSampler(4, 0.5, 3.0), HardNegativeSampler(), HardExampleSampler(4)])
+def test_samplers_never_wait(sampler):
+    before, loss = _draw(2, 30, 0)
+    check_never_waits(sampler, before, *([] if isinstance(sampler, RandomSampler) else [loss]))
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (2, 0), (0, 0), (2, 1)])
+@pytest.mark.parametrize("cost", [0.0, float("nan"), float("inf")])
+def test_samplers_take_what_there_is(shape, cost):
+    before, loss = _assignment(torch.zeros(shape, dtype=torch.int64)), torch.full(shape, cost)
+    assert torch.equal(RandomSampler(9, 1.0)(before).gt_index, before.gt_index)
+    assert torch.equal(HardNegativeSampler()(before, loss).gt_index, before.gt_index)
+    for overlap in (None, 0.5):
+        after = HardExampleSampler(9, overlap)(before, loss, torch.zeros(*shape, 4))
+        assert torch.equal(after.gt_index, before.gt_index)
 
 
 @pytest.mark.parametrize(

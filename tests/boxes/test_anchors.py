@@ -7,6 +7,7 @@ import torch
 
 from boxwright.boxes import AnchorGenerator, PointGenerator, xyxy_to_cxcywh
 from boxwright.structures import Priors
+from boxwright.testing import check_never_waits
 from goldens import Case, golden_cases, load_case
 
 LAST_PIXEL = torch.tensor([0.0, 0.0, 1.0, 1.0])  # older code ends a box at its last pixel, not after it
@@ -194,6 +195,12 @@ def test_tables_made_in_inference_serve_training():
     weight = torch.ones((), requires_grad=True)
     (generator([(3, 5)]).centers * weight).sum().backward()
     assert weight.grad is not None
+
+
+@pytest.mark.parametrize("clip", [None, (24, 40)])
+def test_tables_go_to_the_device_without_a_wait(clip):
+    generator = AnchorGenerator((8.0, 16.0), (((4.0, 4.0),), ((9.0, 7.0), (7.0, 9.0))), clip=clip)
+    check_never_waits(lambda: generator([(3, 5), (2, 3)], "cuda"))
 
 
 def test_wrong_level_counts_are_named():

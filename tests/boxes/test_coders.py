@@ -10,6 +10,7 @@ from boxwright.boxes import (
     AnchorGenerator,
     DeltaCoder,
     DistanceCoder,
+    FineGrainedCoder,
     IntegralCoder,
     PointCoder,
     PointGenerator,
@@ -20,6 +21,7 @@ from boxwright.boxes import (
     xyxy_to_cxcywh,
 )
 from boxwright.structures import Priors
+from boxwright.testing import check_never_waits
 from goldens import golden_cases, load_case
 
 LAST_PIXEL = torch.tensor([0.0, 0.0, 1.0, 1.0])  # older code ends a box at its last pixel, not after it
@@ -175,12 +177,14 @@ def test_decoding_inverts_encoding(coder, draws):
 
 
 @pytest.mark.parametrize("coder", [*CODERS, IntegralCoder()], ids=lambda coder: type(coder).__name__)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
 def test_hostile_numbers_stay_finite(coder, dtype):
     """Boxes without width and logits of ±10⁴ have finite codes, boxes and gradients, computed in float32."""
-    priors = AnchorGenerator.square((8.0,), scale=4, offset=0.5)([(2, 2)])
+    priors = AnchorGenerator.square((8.0,), scale=4, offset=0.5)([(2, 2)]).map(lambda tensor: tensor.to(dtype))
     boxes = torch.tensor([[5.0, 5, 5, 5], [0, 0, 1e4, 1e4], [-9, -9, -9, 300], [3, 3, 3, 9]], dtype=dtype)
-    assert torch.isfinite(coder.encode(priors, boxes)).all()
+    encoded = coder.encode(priors, boxes)
+    assert encoded.dtype == torch.float32
+    assert torch.isfinite(encoded).all()
     width = 68 if isinstance(coder, IntegralCoder) else 4
     params = torch.tensor([-1e4, 1e4, 0.0, 60.0], dtype=dtype)[torch.arange(4 * width).reshape(4, width) * 7 % 4]
     params.requires_grad_()
@@ -206,6 +210,13 @@ def test_clamps_bound_the_decoded_size():
     assert both.tolist() == pytest.approx([8.0, 5.0, 625.0, 0.16], rel=1e-3)
     upper = xyxy_to_cxcywh(DeltaCoder(clamp="upper").decode(priors, params))[0]
     assert upper[3] < 1e-6
+
+
+@pytest.mark.parametrize("coder", [*CODERS, IntegralCoder(), FineGrainedCoder()], ids=lambda c: type(c).__name__)
+def test_coders_never_wait(coder):
+    priors = AnchorGenerator.square((8.0,), scale=4, offset=0.5)([(2, 2)])
+    check_never_waits(coder.encode, priors, torch.zeros(2, 4, 4))
+    check_never_waits(coder.decode, priors, torch.zeros(2, 4, 4 * (getattr(coder, "reg_max", 0) + 1)))
 
 
 @pytest.mark.parametrize("coder", CODERS, ids=lambda coder: type(coder).__name__)

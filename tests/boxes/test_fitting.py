@@ -41,6 +41,12 @@ def test_recall_counts_both_sides_and_both_directions():
     assert anchor_recall(sizes[:0], anchors) == 1.0
 
 
+def test_what_has_no_finite_area_is_left_out():
+    odd = torch.tensor([[0.0, 9.0], [-3.0, 4.0], [float("nan"), 4.0], [float("inf"), 4.0], [1e30, 1e30]])
+    sizes = torch.tensor([[3.0, 4.0], [30.0, 20.0]])
+    assert torch.equal(fit_anchors(torch.cat([sizes, odd]), 2, steps=0), sizes)
+
+
 def test_impossible_requests_are_named():
     with pytest.raises(ValueError, match="between 1 and the 2 objects"):
         fit_anchors(torch.tensor([[3.0, 4.0], [5.0, 6.0], [0.0, 9.0]]), 3)

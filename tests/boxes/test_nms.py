@@ -137,3 +137,13 @@ def test_classes_far_apart_in_number_do_not_disturb_each_other():
     labels = torch.full((1, 3), 1_000_003)
     detections = multiclass_nms(boxes, torch.tensor([[0.9, 0.8, 0.7]]), labels, iou_threshold=0.5)
     assert detections[0]["scores"].tolist() == pytest.approx([0.9, 0.8])
+
+
+@pytest.mark.parametrize("suppress", [multiclass_nms, soft_nms])
+def test_numbers_that_are_none_disturb_nobody(suppress):
+    nan, inf = float("nan"), float("inf")
+    boxes = torch.tensor([[[0.0, 0, 10, 10], [nan, nan, nan, nan], [5, 5, 1, 1], [20, 20, inf, 30], [30, 0, 40, 9]]])
+    scores = torch.tensor([[0.9, 0.8, 0.7, 0.6, nan]])
+    detections = suppress(boxes, scores, torch.zeros(1, 5, dtype=torch.int64), max_detections=5)
+    assert detections.count.tolist() == [4]
+    assert detections.scores[0].tolist() == pytest.approx([0.9, 0.8, 0.7, 0.6, 0.0])

@@ -39,7 +39,7 @@ class RandomSampler:
         taken = positive.sum(dim=1)
         room = self.count - taken
         if self.negative_ratio is not None:
-            room = room.minimum((self.negative_ratio * taken.clamp(min=1)).long())
+            room = room.minimum((self.negative_ratio * taken.clamp(min=1)).clamp(max=self.count).long())
         negative = _largest(draw, _background(assignment), self.count, room)
         return _keep(assignment, positive | negative)
 
@@ -67,7 +67,8 @@ class HardNegativeSampler:
     @torch.no_grad()
     def __call__(self, assignment: Assignment, loss: Tensor) -> Assignment:
         """Choose by `loss` (B, L), the class loss of every prior; the lowest index among equals."""
-        room = (self.ratio * assignment.positive.sum(dim=1)).long().clamp(min=self.minimum)
+        wanted = (self.ratio * assignment.positive.sum(dim=1)).clamp(max=loss.shape[1])
+        room = wanted.long().clamp(min=self.minimum)
         background = _background(assignment)
         return _keep(assignment, assignment.positive | (background & (_rank(loss, background) < room.unsqueeze(1))))
 

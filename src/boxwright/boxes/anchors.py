@@ -184,7 +184,7 @@ def _priors(
             center, size = center.minimum(limit), size.minimum(limit)
         boxes = torch.cat([center - size / 2, center + size / 2], dim=-1)
         strides = torch.cat([torch.full((level.size,), level.stride) for level in levels])
-        return Priors(boxes, center.contiguous(), strides, levels).to(device)
+        return Priors(boxes, center.contiguous(), strides, levels).to(device, non_blocking=True)
 
 
 def _level(level: Level, shapes: Sequence[Shape]) -> Tensor:

@@ -92,20 +92,22 @@ class DistanceCoder:
     def encode(self, priors: Priors, boxes: Tensor) -> Tensor:
         """Return the distances (…, L, 4) from the priors' centres to the sides of `boxes` (…, L, 4)."""
         low, high = boxes.float().split(2, dim=-1)
-        distances = torch.cat([priors.centers - low, high - priors.centers], dim=-1)
+        center, stride = _center_stride(priors)
+        distances = torch.cat([center - low, high - center], dim=-1)
         if self.normalize:
-            distances = distances / priors.strides.unsqueeze(-1)
+            distances = distances / stride
         if self.max_distance is not None:
             distances = distances.clamp(0, self.max_distance - self.margin)
         return distances
 
     def decode(self, priors: Priors, params: Tensor) -> Tensor:
         """Return the boxes (…, L, 4) whose sides lie at the distances `params` (…, L, 4)."""
+        center, stride = _center_stride(priors)
         distances = params.float()
         if self.normalize:
-            distances = distances * priors.strides.unsqueeze(-1)
+            distances = distances * stride
         low, high = distances.split(2, dim=-1)
-        return torch.cat([priors.centers - low, priors.centers + high], dim=-1)
+        return torch.cat([center - low, center + high], dim=-1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,14 +204,14 @@ class PointCoder:
     def encode(self, priors: Priors, boxes: Tensor) -> Tensor:
         """Return the parameters (…, L, 4) of `boxes` (…, L, 4)."""
         center, size = _center_size(boxes)
-        stride = priors.strides.unsqueeze(-1)
-        return torch.cat([(center - priors.centers) / stride, (size.clamp(min=_TINY) / stride).log()], dim=-1)
+        point, stride = _center_stride(priors)
+        return torch.cat([(center - point) / stride, (size.clamp(min=_TINY) / stride).log()], dim=-1)
 
     def decode(self, priors: Priors, params: Tensor) -> Tensor:
         """Return the boxes (…, L, 4) of `params` (…, L, 4)."""
         shift, growth = params.float().split(2, dim=-1)
-        stride = priors.strides.unsqueeze(-1)
-        center = priors.centers + shift * stride
+        point, stride = _center_stride(priors)
+        center = point + shift * stride
         half = growth.clamp(max=math.log(self.max_ratio)).exp() * stride / 2
         return torch.cat([center - half, center + half], dim=-1)
 
@@ -220,16 +222,23 @@ def _center_size(boxes: Tensor) -> tuple[Tensor, Tensor]:
     return center, size
 
 
+def _center_stride(priors: Priors) -> tuple[Tensor, Tensor]:
+    """Return the centres (…, L, 2) and strides (…, L, 1) of priors in float32."""
+    return priors.centers.float(), priors.strides.float().unsqueeze(-1)
+
+
 def _in_cell(priors: Priors, boxes: Tensor) -> tuple[Tensor, Tensor]:
     """Return centres in cells from the cell's corner, and sizes in anchors, both (…, L, 2)."""
     center, size = _center_size(boxes)
     _, anchor = _center_size(priors.boxes)
-    return (center - priors.centers) / priors.strides.unsqueeze(-1) + 0.5, size / anchor.clamp(min=_TINY)
+    point, stride = _center_stride(priors)
+    return (center - point) / stride + 0.5, size / anchor.clamp(min=_TINY)
 
 
 def _from_cell(priors: Priors, position: Tensor, ratio: Tensor) -> Tensor:
     """Return the boxes (…, L, 4) with the given centres in cells and sizes in anchors; undoes `_in_cell`."""
     _, anchor = _center_size(priors.boxes)
-    center = priors.centers + (position - 0.5) * priors.strides.unsqueeze(-1)
+    point, stride = _center_stride(priors)
+    center = point + (position - 0.5) * stride
     half = ratio * anchor / 2
     return torch.cat([center - half, center + half], dim=-1)

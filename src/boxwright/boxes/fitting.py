@@ -35,7 +35,7 @@ def fit_anchors(sizes: Tensor, count: int, *, steps: int = 1000, seed: int = 0) 
     anchors, each kept if it raises the mean, as YOLOv5 does. The same seed gives the same anchors.
 
     Args:
-        sizes: (N, 2) widths and heights in pixels of the network's input; zero-sized objects are left out.
+        sizes: (N, 2) widths and heights in pixels of the network's input; those without a finite area are left out.
         count: K, number of anchors.
         steps: mutations; 0 leaves k-means alone.
         seed: of the random choices.
@@ -44,14 +44,14 @@ def fit_anchors(sizes: Tensor, count: int, *, steps: int = 1000, seed: int = 0) 
         (K, 2) float32, sorted by area, the smallest first.
 
     Raises:
-        ValueError: there are fewer than `count` objects with an area, or `sizes` is not (N, 2).
+        ValueError: there are fewer than `count` objects with a finite area, or `sizes` is not (N, 2).
     """
     if sizes.ndim != 2 or sizes.shape[1] != 2:
         raise ValueError(f"sizes must have shape (N, 2), widths and heights, got {tuple(sizes.shape)}")
     sizes = sizes.detach().float().cpu()
-    sizes = sizes[(sizes > 0).all(dim=1)]
+    sizes = sizes[(sizes > 0).all(dim=1) & sizes.prod(dim=1).isfinite()]
     if len(sizes) < count or count < 1:
-        raise ValueError(f"count must be between 1 and the {len(sizes)} objects with an area, got {count}")
+        raise ValueError(f"count must be between 1 and the {len(sizes)} objects with a finite area, got {count}")
     draw = torch.Generator().manual_seed(seed)
     anchors = _mutate(sizes, _k_means(sizes, count, draw), steps, draw)
     return anchors[anchors.prod(dim=1).argsort(stable=True)]

@@ -79,14 +79,14 @@ def soft_nms(
         sigma: see `method`.
         max_detections: K of the result.
     """
-    left = scores.float().masked_fill(scores < score_threshold, -torch.inf)  # -inf takes part no longer
+    left = scores.float().where(scores >= score_threshold, -torch.inf)  # -inf takes part no longer
     picked = labels.new_zeros(len(boxes), max_detections)
     lowered = left.new_full((len(boxes), max_detections), -torch.inf)
     for step in range(min(max_detections, boxes.shape[1])):
         score, index = left.max(dim=1, keepdim=True)  # (B, 1)
         picked[:, step : step + 1], lowered[:, step : step + 1] = index, score
         best = boxes.gather(1, index.unsqueeze(-1).expand(-1, -1, 4))
-        overlap = box_iou(best, boxes).squeeze(1)  # (B, K)
+        overlap = box_iou(best, boxes).squeeze(1).nan_to_num()  # (B, K)
         if method == "linear":
             factor = torch.where(overlap >= iou_threshold, 1 - overlap, 1.0)
         else:
