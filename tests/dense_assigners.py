@@ -180,6 +180,43 @@ def task_aligned(
     return index, score
 
 
+def task_aligned_inside(
+    boxes: Tensor,
+    labels: Tensor,
+    priors: Priors,
+    logits: Tensor,
+    predicted: Tensor,
+    topk: int = 13,
+    alpha: float = 1.0,
+    beta: float = 6.0,
+    stride: float | None = None,
+    final_topk: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """As PaddleDetection; with the `stride` that objects are enlarged to as ultralytics. Zero metrics are dropped."""
+    sides = (boxes[:, 2:] - boxes[:, :2]).clamp(min=stride or 0.0)
+    middle = (boxes[:, :2] + boxes[:, 2:]) / 2
+    inside = margin_matrix(priors.centers, torch.cat([middle - sides / 2, middle + sides / 2], dim=1)) > 1e-9
+    overlap = iou_matrix(predicted, boxes) if stride is None else ciou_matrix(predicted, boxes) * inside  # (L, G)
+    metric = power(probability(logits)[:, labels], alpha) * power(overlap, beta)
+    chosen = (
+        torch.zeros_like(inside).scatter(0, best(metric * inside, topk, largest=True), True) & inside & (metric > 0)
+    )
+    index = strongest(overlap, chosen)
+    index = torch.where(chosen.sum(1) > 1, overlap.argmax(1), index)
+    score = torch.zeros_like(metric[:, 0])
+    for number in range(len(boxes)):
+        own = (index == number).nonzero()[:, 0]
+        if final_topk is not None:
+            kept = own[best(metric[own, number, None], final_topk, largest=True)[:, 0]]
+            index[own] = -1
+            index[kept] = number
+            own = kept
+        if len(own):
+            aligned = metric[own, number]
+            score[own] = aligned / (aligned.max() + 1e-9) * overlap[own, number].max()
+    return index, score
+
+
 def dynamic_k(cost: Tensor, iou: Tensor, topk: int) -> Tensor:
     """Match (G, A) costs and IoUs of the candidates: (A,) objects or -1."""
     counts = iou.topk(min(topk, iou.shape[1]), dim=1).values.sum(1).int().clamp(min=1)
@@ -193,26 +230,45 @@ def dynamic_k(cost: Tensor, iou: Tensor, topk: int) -> Tensor:
 
 
 def simota(
-    boxes: Tensor, labels: Tensor, priors: Priors, logits: Tensor, objectness: Tensor, predicted: Tensor, topk: int = 10
+    boxes: Tensor,
+    labels: Tensor,
+    priors: Priors,
+    logits: Tensor,
+    objectness: Tensor,
+    predicted: Tensor,
+    topk: int = 10,
+    mmdet: bool = False,
+    radius: float = 1.5,
+    weights: tuple[float, float] = (1.0, 3.0),
 ) -> Tensor:
     offset = (priors.centers - ((boxes[:, :2] + boxes[:, 2:]) / 2)[:, None]).abs().amax(-1)
-    window = offset < 1.5 * priors.strides  # (G, L)
-    candidate = window.any(0)
+    window = offset < radius * priors.strides  # (G, L)
+    inside = margin_matrix(priors.centers, boxes).T > 0
+    candidate = (window | inside).any(0) if mmdet else window.any(0)
     iou = iou_matrix(boxes, predicted[candidate])  # (G, A)
-    joint = (logits[candidate].sigmoid() * objectness[candidate].sigmoid()).sqrt()
+    joint = logits[candidate].sigmoid() * objectness[candidate].sigmoid()
+    joint = joint if mmdet else joint.sqrt()
     one_hot = torch.nn.functional.one_hot(labels, logits.shape[1]).float()
     shape = (len(boxes), *joint.shape)  # the published form holds this (G, A, C) tensor
     entropy = torch.nn.functional.binary_cross_entropy(
         joint.expand(shape), one_hot[:, None].expand(shape), reduction="none"
     ).sum(-1)
-    cost = entropy - 3 * (iou + 1e-8).log() + 1e6 * ~window[:, candidate]
+    near = (window & inside if mmdet else window)[:, candidate]
+    eps, penalty = (1e-7, 1e5) if mmdet else (1e-8, 1e6)
+    cost = weights[0] * entropy - weights[1] * (iou + eps).log() + penalty * ~near
     index = torch.full_like(logits[:, 0], -1, dtype=torch.int64)
     index[candidate] = dynamic_k(cost, iou, topk)
     return index
 
 
 def dynamic_soft_label(
-    boxes: Tensor, labels: Tensor, priors: Priors, logits: Tensor, predicted: Tensor, topk: int = 13
+    boxes: Tensor,
+    labels: Tensor,
+    priors: Priors,
+    logits: Tensor,
+    predicted: Tensor,
+    topk: int = 13,
+    radius: float | None = 3.0,
 ) -> Tensor:
     candidate = (margin_matrix(priors.centers, boxes) > 0).any(1)
     iou = iou_matrix(boxes, predicted[candidate])  # (G, A)
@@ -222,7 +278,8 @@ def dynamic_soft_label(
     some = logits[candidate].expand(soft.shape)
     entropy = torch.nn.functional.binary_cross_entropy_with_logits(some, soft, reduction="none")
     cost = (entropy * (soft - some.sigmoid()).abs().square()).sum(-1) - 3 * (iou + 1e-7).log()
-    cost = cost + 10.0 ** (distance / priors.strides[candidate] - 3)
+    if radius is not None:
+        cost = cost + 10.0 ** (distance / priors.strides[candidate] - radius)
     index = torch.full_like(logits[:, 0], -1, dtype=torch.int64)
     index[candidate] = dynamic_k(cost, iou, topk)
     return index

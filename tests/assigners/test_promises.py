@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 import dense_assigners
 from assigner_forms import ASSIGNERS, ORDERED, WAITING
 from assignment_scenes import make_predictions, make_priors, make_targets, scenes
+from boxwright.assigners import DynamicSoftLabelAssigner, SimOTAAssigner, TaskAlignedAssigner
 from boxwright.structures import Targets
 from boxwright.testing import check_assigner, check_never_waits
 
@@ -82,12 +83,52 @@ def test_forms_equal_dense_on_hostile_scenes(form, scene):
     assert torch.equal(ASSIGNERS[form](*scene).gt_index, expected.gt_index)
 
 
-@pytest.mark.parametrize(("name", "dense"), [("simota", "simota"), ("rtmdet", "dynamic_soft_label")])
+DYNAMIC = {
+    "simota": (SimOTAAssigner(), "simota", {}),
+    "simota mmdet": (SimOTAAssigner.mmdet(), "simota", {"mmdet": True, "radius": 2.5}),
+    "simota mmdet other": (
+        SimOTAAssigner.mmdet(3, 1.0, 1.5, 2.0),
+        "simota",
+        {"mmdet": True, "topk": 3, "radius": 1.0, "weights": (1.5, 2.0)},
+    ),
+    "rtmdet": (DynamicSoftLabelAssigner(), "dynamic_soft_label", {}),
+    "rtmdet other": (
+        DynamicSoftLabelAssigner(4, center_radius=1.5),
+        "dynamic_soft_label",
+        {"topk": 4, "radius": 1.5},
+    ),
+    "nanodet": (DynamicSoftLabelAssigner(center_radius=None), "dynamic_soft_label", {"radius": None}),
+}
+
+
+@pytest.mark.parametrize("form", DYNAMIC)
 @settings(max_examples=30)
 @given(scene=scenes(hostile=False, crowd=False))
-def test_dynamic_k_equals_dense(name, dense, scene):
-    expected = dense_assigners.per_image(dense, *scene)
-    assert torch.equal(ASSIGNERS[name](*scene).gt_index, expected.gt_index)
+def test_dynamic_k_equals_dense(form, scene):
+    assigner, dense, options = DYNAMIC[form]
+    expected = dense_assigners.per_image(dense, *scene, **options)
+    assert torch.equal(assigner(*scene).gt_index, expected.gt_index)
+
+
+ALIGNED = {
+    "paddle": (TaskAlignedAssigner.paddle(), {}),
+    "paddle other": (TaskAlignedAssigner.paddle(5, 0.5, 4.0), {"topk": 5, "alpha": 0.5, "beta": 4.0}),
+    "ultralytics": (TaskAlignedAssigner.ultralytics(), {"topk": 10, "alpha": 0.5, "stride": 16}),
+    "ultralytics final": (
+        TaskAlignedAssigner.ultralytics(6, 1.0, 2.5, final_topk=2),
+        {"topk": 6, "beta": 2.5, "stride": 16, "final_topk": 2},
+    ),
+}
+
+
+@pytest.mark.parametrize("form", ALIGNED)
+@settings(max_examples=30)
+@given(scene=scenes(hostile=False, crowd=False))
+def test_alignment_inside_equals_dense(form, scene):
+    assigner, options = ALIGNED[form]
+    expected, found = dense_assigners.per_image("task_aligned_inside", *scene, **options), assigner(*scene)
+    assert torch.equal(found.gt_index, expected.gt_index)
+    torch.testing.assert_close(found.score, expected.score, atol=1e-5, rtol=1e-4)
 
 
 @settings(max_examples=30)
