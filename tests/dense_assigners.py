@@ -198,9 +198,8 @@ def task_aligned_inside(
     inside = margin_matrix(priors.centers, torch.cat([middle - sides / 2, middle + sides / 2], dim=1)) > 1e-9
     overlap = iou_matrix(predicted, boxes) if stride is None else ciou_matrix(predicted, boxes) * inside  # (L, G)
     metric = power(probability(logits)[:, labels], alpha) * power(overlap, beta)
-    chosen = (
-        torch.zeros_like(inside).scatter(0, best(metric * inside, topk, largest=True), True) & inside & (metric > 0)
-    )
+    chosen = torch.zeros_like(inside).scatter(0, best(metric * inside, topk, largest=True), True)
+    chosen &= inside & (metric > 0)
     index = strongest(overlap, chosen)
     index = torch.where(chosen.sum(1) > 1, overlap.argmax(1), index)
     score = torch.zeros_like(metric[:, 0])

@@ -84,11 +84,29 @@ def test_padding_crowd_and_empty_images(solver):
     )
     for form in ("softmax", "focal"):
         gt_index = HungarianAssigner(class_form=form, solver=solver)(priors, targets, predictions).gt_index
-        assert gt_index[0].tolist() == [1, -1, -1, -1]
+        assert gt_index[0].tolist() == [1, -1, -2, -1]
         assert gt_index[1].tolist() == [-1, -1, -1, -1]
         assert gt_index[2, :2].tolist() == [2, 3]
         assert gt_index[2, 2] in (4, 5)
         assert gt_index[2, 3] in (0, 1)
+
+
+@pytest.mark.parametrize("solver", ["scipy", "batched"])
+def test_covered_priors_are_matched_last_and_with_nobody(solver):
+    """Object 1 fits prior 0 best, which lies in a region to ignore; where there are too few others, one has none."""
+    priors = AnchorGenerator.square((16.0,), scale=1, offset=0.5)([(1, 3)])
+    predictions = Predictions(torch.zeros(1, 3, 1), priors.boxes[None], boxes=priors.boxes[None])
+    region = torch.tensor([[-9.0, -9.0, 16.0, 16.0]])
+    for objects, expected in (([0], [-2, 1, -1]), ([0, 1], [-2, 2, 1]), ([0, 1, 2], [-2, 2, 3])):
+        boxes = torch.cat([region, priors.boxes[objects]])
+        crowd = torch.arange(len(boxes)) == 0
+        target = {"boxes": boxes, "labels": torch.zeros(len(boxes), dtype=torch.int64), "iscrowd": crowd}
+        targets = Targets.from_list([target])
+        assignment = HungarianAssigner(solver=solver)(priors, targets, predictions)
+        assert assignment.gt_index.tolist() == [expected]
+        never = HungarianAssigner(solver=solver, ignore_threshold=None)(priors, targets, predictions)
+        assert not never.ignored.any()
+        assert never.gt_index[0, 0] == 1
 
 
 def test_hostile_predictions_still_match():

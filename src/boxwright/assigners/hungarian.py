@@ -1,17 +1,21 @@
 """One-to-one assignment of least total cost, as DETR needs it."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from boxwright.assigners.linear_sum import linear_sum_assignment
+from boxwright.assigners.regions import covered_by_crowd
 from boxwright.boxes import box_iou, xyxy_to_cxcywh
-from boxwright.structures import BACKGROUND, Assignment, Predictions, Priors, Targets
+from boxwright.structures import BACKGROUND, IGNORED, Assignment, Predictions, Priors, Targets
 
 __all__ = ["HungarianAssigner"]
+
+_MOST: Final = 1e9  # what a match costs or saves at most
+_COVERED: Final = 1e10  # more than that, and sums in double precision still tell costs apart by a millionth
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +24,8 @@ class HungarianAssigner:
 
     Cost of a pair: `box_cost` · L1 of (cx, cy, w, h) relative to the image + `giou_cost` · (-GIoU) + `class_cost` ·
     the class term. Where an image has more objects than predictions, each prediction gets one. Ties are broken the same
-    way every time, but which optimum wins is the solver's. Crowd regions are not matched; predictions in them are
-    background, because a one-to-one criterion has no ignored queries.
+    way every time, but which optimum wins is the solver's. Priors covered by a crowd region are ignored (queries, whose
+    priors have no area, never are), and an object takes one only to leave the others theirs; it then has none.
 
     The (B, L, G) cost matrix is held at once and the solver synchronises with the host: this is for a few hundred
     queries, not for dense grids. Carion et al. 2020, arXiv 2005.12872.
@@ -33,6 +37,7 @@ class HungarianAssigner:
         class_form: "softmax" takes -p of the object's class, the last logit being no object (DETR); "focal" the
             difference of the focal losses with and without the object, over sigmoids (Zhu et al. 2021, 2010.04159).
         solver: "scipy" solves image by image on the CPU; "batched" solves all images together on their device.
+        ignore_threshold: share of a prior's area inside a crowd region above which it is ignored; None: never.
     """
 
     class_cost: float = 1.0
@@ -40,6 +45,7 @@ class HungarianAssigner:
     giou_cost: float = 2.0
     class_form: Literal["softmax", "focal"] = "softmax"
     solver: Literal["scipy", "batched"] = "scipy"
+    ignore_threshold: float | None = 0.5
 
     needs_predictions: ClassVar[bool] = True
 
@@ -52,11 +58,13 @@ class HungarianAssigner:
         """
         if predictions is None or predictions.boxes is None:
             raise ValueError("HungarianAssigner matches predictions: pass `predictions` with decoded `boxes`")
-        cost = self.cost(priors, targets, predictions)
+        covered = covered_by_crowd(priors, targets, self.ignore_threshold)
+        cost = self.cost(priors, targets, predictions).masked_fill(covered.unsqueeze(2), _COVERED)
         column = linear_sum_assignment(cost.mT, targets.objects, self.solver)  # (B, G): a prediction or -1
         number = torch.arange(column.shape[1], device=cost.device).expand_as(column)
         index = cost.new_full((cost.shape[0], cost.shape[1] + 1), BACKGROUND, dtype=torch.int64)
         index = index.scatter(1, column % index.shape[1], torch.where(column >= 0, number, BACKGROUND))[:, :-1]
+        index = index.masked_fill(covered, IGNORED)
         return Assignment(index, (index >= 0).to(torch.float32))
 
     def cost(self, priors: Priors, targets: Targets, predictions: Predictions) -> Tensor:
@@ -67,7 +75,7 @@ class HungarianAssigner:
         distance = torch.cdist(xyxy_to_cxcywh(boxes / scale), xyxy_to_cxcywh(objects / scale), p=1)
         cost = self.box_cost * distance - self.giou_cost * box_iou(boxes, objects, "giou")
         cost = cost + self.class_cost * self._class_cost(predictions.logits.float(), targets.labels)
-        return cost.nan_to_num(nan=1e9, posinf=1e9, neginf=-1e9).clamp(-1e9, 1e9)
+        return cost.nan_to_num(nan=_MOST, posinf=_MOST, neginf=-_MOST).clamp(-_MOST, _MOST)
 
     def _class_cost(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the class term (B, L, G)."""

@@ -57,10 +57,10 @@ class YOLOAssigner:
             near = match(slots, overlap, close, len(priors)) >= 0
         else:
             near = best_objects(boxes, clean_boxes(predicted))[0] > self.ignore_iou
-        index = torch.where(covered | near, IGNORED, BACKGROUND)
+        index = torch.where(near, IGNORED, BACKGROUND)
         slot = slots.gather(2, overlap.argmax(dim=2, keepdim=True)).squeeze(2)
         number = torch.arange(boxes.shape[1], device=boxes.device).where(targets.objects, IGNORED)
-        index = index.scatter_reduce(1, slot, number, "amax")
+        index = index.scatter_reduce(1, slot, number, "amax").masked_fill(covered, IGNORED)
         return Assignment(index, (index >= 0).to(torch.float32))
 
 
@@ -105,8 +105,8 @@ class RatioGridAssigner:
             chosen.append(wanted.flatten(2))
             quality.append((1 / factor).expand_as(wanted).flatten(2))
         owner = match(torch.cat(index, 2), torch.cat(quality, 2), torch.cat(chosen, 2), len(priors))
-        found = torch.where(owner >= 0, owner, torch.where(covered, IGNORED, BACKGROUND))
-        return Assignment(found, (found >= 0).to(torch.float32))
+        owner = owner.masked_fill(covered, IGNORED)
+        return Assignment(owner, (owner >= 0).to(torch.float32))
 
 
 def _decoded(predictions: Predictions | None) -> Tensor:
