@@ -1,10 +1,14 @@
 """Every box loss through `check_criterion`: finite, connected, a true gradient, all dtypes, save and load, compile."""
 
+from dataclasses import replace
+
 import pytest
+import torch
 from torch import nn
 
 from boxwright import losses
-from boxwright.testing import check_criterion
+from boxwright.testing import check_criterion, random_problem
+from boxwright.testing.subject import Subject
 
 LOSSES: list[nn.Module] = [
     losses.L1Loss(),
@@ -39,6 +43,31 @@ def test_loss_is_sound(loss: nn.Module) -> None:
 @pytest.mark.parametrize("loss", DETACHED, ids=repr)
 def test_partly_detached_loss_is_sound(loss: nn.Module) -> None:
     check_criterion(loss, gradcheck=False, compile=False, processes=False, pointwise=not list(loss.buffers()))
+
+
+@pytest.mark.parametrize("loss", [*LOSSES, *DETACHED, losses.GHMRLoss()], ids=repr)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64])
+def test_the_inputs_decide_the_dtype(loss: nn.Module, dtype: torch.dtype) -> None:
+    subject = Subject.of(loss)
+    problem = random_problem(subject.kind).to(dtype)
+    expected = torch.promote_types(dtype, torch.float32)
+    for targets in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        rounded = problem.targets.to(targets)
+        value = subject.value_and_gradient(replace(problem, targets=rounded))[0]
+        assert value.dtype == expected
+        # whatever the targets lose by their dtype, nothing is lost by computing in it
+        wide = subject.value_and_gradient(replace(problem, targets=rounded.to(expected)))[0]
+        torch.testing.assert_close(value, wide, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("loss", [*LOSSES, *DETACHED, losses.GHMRLoss()], ids=repr)
+def test_weights_and_targets_that_do_not_fit_are_named(loss: nn.Module) -> None:
+    problem = random_problem(Subject.of(loss).kind)
+    with pytest.raises(ValueError, match=r"weight has shape \(2, 3\)"):
+        loss(problem.inputs, problem.targets, weight=torch.ones(2, 3))
+    if loss.space != "distribution":  # where whole bins may be integers
+        with pytest.raises(TypeError, match=r"targets must be floating point, got torch.int64 of shape \(2, 12, 4\)"):
+            loss(problem.inputs, problem.targets.long())
 
 
 # one of each kind: compiling takes seconds

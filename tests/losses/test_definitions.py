@@ -102,3 +102,19 @@ def test_values_and_gradients_follow_the_definition(loss: Loss, definition: Loss
                 torch.testing.assert_close(actual, value, rtol=1e-7, atol=1e-7)
                 slopes = [torch.autograd.grad(v.sum(), boxes, retain_graph=True)[0] for v in (actual, value)]
                 torch.testing.assert_close(*slopes, rtol=1e-7, atol=1e-7)
+
+
+OVERLAPS = [
+    pair for pair in PAIRS if pair[0] in (losses.iou_loss, losses.giou_loss, losses.diou_loss, losses.ciou_loss)
+]
+
+
+@pytest.mark.parametrize(("loss", "definition", "hyper"), OVERLAPS, ids=lambda part: str(part))
+def test_inverted_predictions_follow_the_definition(loss: Loss, definition: Loss, hyper: dict[str, object]) -> None:
+    corner = torch.rand(2, 200, 2, dtype=torch.float64) * 10
+    boxes = torch.cat([corner[0], corner[0] + 8 * torch.rand(200, 2, dtype=torch.float64) - 4], dim=-1).requires_grad_()
+    targets = torch.cat([corner[1], corner[1] + 0.1 + 4 * torch.rand(200, 2, dtype=torch.float64)], dim=-1)
+    actual, expected = loss(boxes, targets, **hyper), definition(boxes, targets, **hyper)
+    torch.testing.assert_close(actual, expected, rtol=1e-7, atol=1e-7)
+    slopes = [torch.autograd.grad(value.sum(), boxes)[0] for value in (actual, expected)]
+    torch.testing.assert_close(*slopes, rtol=1e-7, atol=1e-7)

@@ -32,6 +32,17 @@ def test_labels_of_no_class_are_refused(loss: ClassificationLoss, label: int) ->
 
 
 @pytest.mark.parametrize("loss", SIGMOIDS + SOFTMAXES, ids=lambda loss: type(loss).__name__)
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int16, torch.uint8, torch.bool])
+def test_labels_of_another_dtype_are_taken_or_named(loss: ClassificationLoss, dtype: torch.dtype) -> None:
+    inputs, labels = torch.randn(4, CLASSES + (loss in SOFTMAXES)), torch.tensor([0, 1, 1, 0])
+    if dtype == torch.int32:
+        assert loss(inputs, labels.to(dtype)).isfinite()
+    else:
+        with pytest.raises(TypeError, match=rf"int64 labels of shape \(4,\) .* got {dtype} of shape \(4,\)"):
+            loss(inputs, labels.to(dtype))
+
+
+@pytest.mark.parametrize("loss", SIGMOIDS + SOFTMAXES, ids=lambda loss: type(loss).__name__)
 def test_one_class_weight_per_class(loss: ClassificationLoss) -> None:
     columns = CLASSES + (loss in SOFTMAXES)
     loss.class_weight = torch.ones(CLASSES + 2)

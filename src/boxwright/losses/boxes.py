@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from boxwright.kernels.overlap import PairFormula, PairGeometry, pair_loss
-from boxwright.losses.reduction import Reduction, check_same_shape, reduce, upcast, weighted
+from boxwright.losses.reduction import Reduction, reduce, upcast_pair, weighted
 
 __all__ = ["BoxLoss", "coordinate_loss", "overlap_loss"]
 
@@ -61,9 +61,8 @@ def overlap_loss(
         ValueError: shapes differ, or the last dimension is not 4.
         TypeError: boxes are not floating point.
     """
-    check_same_shape(inputs, targets, last=4)
-    inputs, targets = upcast(inputs), upcast(targets)
-    return reduce(weighted(pair_loss(formula, inputs, targets.to(inputs.dtype)), weight), reduction, normalizer)
+    inputs, targets = upcast_pair(inputs, targets, last=4)
+    return reduce(weighted(pair_loss(formula, inputs, targets), weight), reduction, normalizer)
 
 
 def coordinate_loss(
@@ -82,9 +81,7 @@ def coordinate_loss(
         ValueError: shapes differ, or the last dimension is not 4.
         TypeError: boxes are not floating point.
     """
-    check_same_shape(inputs, targets, last=4)
-    inputs, targets = upcast(inputs), upcast(targets)
-    targets = targets.to(inputs.dtype)
+    inputs, targets = upcast_pair(inputs, targets, last=4)
     if reduction == "none" or inputs.ndim == 1 or (weight is not None and weight.ndim == inputs.ndim):
         loss = formula(PairGeometry(inputs.reshape(-1, 4).T, targets.reshape(-1, 4).T)).T.view(inputs.shape)
     else:

@@ -126,12 +126,13 @@ def softmax_loss(
     if alpha is not None:
         terms = terms * alpha
     if targets.is_floating_point():
-        share, loss = targets.sum(-1), (targets.to(terms.dtype) * terms).sum(-1)
+        t = targets.detach().to(terms.dtype)
+        share, loss = t.sum(-1), (t * terms).sum(-1)
     else:
         column = column_of(targets, background, inputs.shape[-1])
         share = (column >= 0).to(terms.dtype)
         if scores is not None:
-            share = torch.where(targets >= 0, scores.to(terms.dtype), share)
+            share = torch.where(targets >= 0, scores.detach().to(terms.dtype), share)
         loss = share * terms.gather(-1, column.clamp(min=0).unsqueeze(-1)).squeeze(-1)
     if label_smoothing:
         loss = (1 - label_smoothing) * loss + label_smoothing * share * terms.mean(-1)

@@ -47,7 +47,7 @@ def distribution_focal_loss(
     tensor([1.3863])
     """
     top = inputs.shape[-1] - 1
-    distance = targets.to(torch.promote_types(targets.dtype, torch.float32))
+    distance = targets.to(_wide(inputs))
     # a target on the last or first bin keeps its gradient, which clamp would take away
     clipped = distance.detach().clamp(0, top)
     distance = torch.where(distance == clipped, distance, clipped)
@@ -80,7 +80,7 @@ def fine_grained_localization_loss(
     """
     if values.shape != inputs.shape[-1:]:
         raise ValueError(f"values {tuple(values.shape)} must be one per bin of inputs {tuple(inputs.shape)}")
-    left, right_weight = bin_targets(targets, values)
+    left, right_weight = bin_targets(targets.to(_wide(inputs)), values)
     return reduce(weighted(_two_bin_cross_entropy(inputs, left, right_weight), weight), reduction, normalizer)
 
 
@@ -131,6 +131,10 @@ def bin_targets(targets: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
     left = (torch.searchsorted(values, targets.detach().contiguous(), right=True) - 1).clamp(0, len(values) - 2)
     low, high = values[left], values[left + 1]
     return left, ((targets - low) / (high - low)).clamp(0, 1)
+
+
+def _wide(inputs: Tensor) -> torch.dtype:
+    return torch.promote_types(inputs.dtype, torch.float32)
 
 
 def _two_bin_cross_entropy(inputs: Tensor, left: Tensor, right_weight: Tensor) -> Tensor:

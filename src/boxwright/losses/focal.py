@@ -129,7 +129,7 @@ def per_class(alpha: float | Sequence[float] | Tensor | None, inputs: Tensor) ->
     """Turn a sequence into a tensor of one value per column of `inputs`; a number or None stays."""
     if alpha is None or isinstance(alpha, float | int):
         return alpha
-    values = torch.as_tensor(alpha, dtype=torch.float32, device=inputs.device)
+    values = torch.as_tensor(alpha, dtype=torch.promote_types(inputs.dtype, torch.float32), device=inputs.device)
     if values.shape != inputs.shape[-1:]:
         raise ValueError(f"alpha must hold one value per class ({inputs.shape[-1]}), got {tuple(values.shape)}")
     return values

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from boxwright.distributed import all_reduce_sum, world_size
 from boxwright.kernels import dense_targets
 from boxwright.losses.pointwise import ClassificationLoss, ClassWeight, Common, check_targets, row_weight_of
-from boxwright.losses.reduction import Reduction, check_same_shape, reduce, upcast, weighted
+from boxwright.losses.reduction import Reduction, reduce, upcast, upcast_pair, weighted
 
 __all__ = ["GHMCLoss", "GHMRLoss"]
 
@@ -114,8 +114,8 @@ class GHMRLoss(nn.Module):
         normalizer: Tensor | float | None = None,
     ) -> Tensor:
         """Compute the loss of deltas (…, 4); weight (…) or (…, 4); `normalizer` is not used."""
-        check_same_shape(inputs, targets)
-        error = upcast(inputs) - upcast(targets)
+        inputs, targets = upcast_pair(inputs, targets)
+        error = inputs - targets
         root = (error.square() + self.mu**2).sqrt()
         # sqrt(e^2 + mu^2) - mu without the cancellation near 0
         loss = error.square() / (root + self.mu)

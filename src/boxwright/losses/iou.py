@@ -39,6 +39,7 @@ CIoUVersion = Literal["gated", "classic", "torchvision"]
 UNION_FLOOR: Final = 1e-6
 # keeps 0 / 0 away where two boxes agree exactly; far below every overlap that float32 can tell from 1
 TINY: Final = 1e-12
+SMALLEST_SQUARE: Final = 1e-30
 
 
 def iou_loss(
@@ -185,8 +186,8 @@ def _giou(pair: PairGeometry, eps: float) -> Tensor:
 
 
 def _giou_torchvision(pair: PairGeometry, eps: float) -> Tensor:
-    union, hull = floor(union_of(pair), 0.0), pair.hull_area
-    return 1 - pair.intersection / (union + eps) + (hull - union) / (floor(hull, 0.0) + eps)
+    union, hull = union_of(pair), pair.hull_area
+    return 1 - pair.intersection / (floor(union, 0.0) + eps) + (hull - union) / (floor(hull, 0.0) + eps)
 
 
 def _diou(pair: PairGeometry, eps: float) -> Tensor:
@@ -229,10 +230,25 @@ def aspect_gap(pair: PairGeometry, eps: float) -> Tensor:
 
 
 def aspect_angle(size: Tensor, target_size: Tensor, eps: float) -> Tensor:
-    """Angle (n,) between the diagonals of the target and of the prediction, from sizes (2, n)."""
-    slope, target_slope = (width / floor(height + eps, TINY) for width, height in (size, target_size))
-    # the tangent of a difference: one arc tangent for two, and no cancellation; both angles lie within ± π / 2
-    return torch.atan2(target_slope - slope, 1 + target_slope * slope)
+    """`atan(w_t / h_t) - atan(w / h)` (n,) of the target and the prediction, from sizes (2, n)."""
+    sine, cosine = _turn(size, target_size, eps)
+    # where all is 0, autograd's arc tangent has no gradient
+    return torch.atan2(sine, torch.where(cosine == 0, TINY, cosine))
+
+
+def _turn(size: Tensor, target_size: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """Sine and cosine (n,) of the angle between the diagonals, times the same positive number.
+
+    One arc tangent for two, no division, and no cancellation of angles.
+    """
+    (width, height), (target_width, target_height) = size, target_size
+    height, target_height = height + eps, target_height + eps
+    heights = height * target_height
+    sine = torch.addcmul(target_width * height, width, target_height, value=-1)
+    cosine = torch.addcmul(heights, width, target_width)
+    # the angle of a box upside down is that of its opposite
+    upright = torch.ones_like(heights).copysign(heights)
+    return sine * upright, cosine * upright
 
 
 class _AspectAngle(torch.autograd.Function):
@@ -242,7 +258,7 @@ class _AspectAngle(torch.autograd.Function):
     def forward(ctx: Any, size: Tensor, target_size: Tensor, eps: float) -> Tensor:
         ctx.save_for_backward(size, target_size)
         ctx.eps = eps
-        return aspect_angle(size, target_size, eps)
+        return torch.atan2(*_turn(size, target_size, eps))
 
     @staticmethod
     @once_differentiable
@@ -256,12 +272,11 @@ class _AspectAngle(torch.autograd.Function):
 
 def _arctangent_slope(size: Tensor, eps: float, upstream: Tensor) -> Tensor:
     """Slope (2, n) of `atan(width / height)` by width and height, times `upstream`."""
-    raised = size[1] + eps
-    height = floor(raised, TINY)
-    ratio = size[0] / height
+    width, height = size[0], size[1] + eps
+    share = upstream / floor(torch.addcmul(height * height, width, width), SMALLEST_SQUARE)
     slope = torch.empty_like(size)
-    torch.div(upstream, torch.addcmul(height, height * ratio, ratio), out=slope[0])
-    slope[1] = torch.ops.aten.threshold_backward(ratio.mul_(slope[0]).neg_(), raised, TINY)
+    torch.mul(share, height, out=slope[0])
+    torch.mul(share, width, out=slope[1]).neg_()
     return slope
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from boxwright.kernels.overlap import PairGeometry
 from boxwright.losses.boxes import BoxLoss, coordinate_loss
-from boxwright.losses.reduction import Reduction, check_same_shape, reduce, upcast, weighted
+from boxwright.losses.reduction import Reduction, reduce, upcast_pair, weighted
 
 __all__ = [
     "BalancedL1Loss",
@@ -65,8 +65,7 @@ def smooth_l1_loss(
     """
     if beta < 0:
         raise ValueError(f"beta must not be negative, got {beta}")
-    check_same_shape(inputs, targets)
-    loss = F.smooth_l1_loss(upcast(inputs), upcast(targets), reduction="none", beta=beta)
+    loss = F.smooth_l1_loss(*upcast_pair(inputs, targets), reduction="none", beta=beta)
     return reduce(weighted(loss, weight), reduction, normalizer)
 
 
@@ -93,8 +92,8 @@ def sigma_smooth_l1_loss(
         reduction: "none", "sum", "mean" or "image".
         normalizer: divisor of "mean", by default the number of elements.
     """
-    check_same_shape(inputs, targets)
-    difference = weighted(upcast(inputs) - upcast(targets), inside_weight)
+    inputs, targets = upcast_pair(inputs, targets)
+    difference = weighted(inputs - targets, inside_weight)
     return smooth_l1_loss(
         difference,
         torch.zeros_like(difference),
@@ -134,8 +133,8 @@ def balanced_l1_loss(
     curve = partial(_balanced, alpha=alpha, gamma=gamma, beta=beta)
     if inputs.ndim > 1 and inputs.shape[-1] == 4:
         return coordinate_loss(partial(_of_difference, curve), inputs, targets, weight, reduction, normalizer)
-    check_same_shape(inputs, targets)
-    return reduce(weighted(curve(upcast(inputs) - upcast(targets)), weight), reduction, normalizer)
+    inputs, targets = upcast_pair(inputs, targets)
+    return reduce(weighted(curve(inputs - targets), weight), reduction, normalizer)
 
 
 def _of_difference(curve: Callable[[Tensor], Tensor], pair: PairGeometry) -> Tensor:

@@ -184,9 +184,10 @@ def check_targets(
         if scores is not None:
             raise ValueError("scores go with labels (…); dense targets (…, C) hold the scores themselves")
         return
-    if targets.dtype == torch.bool or targets.shape != inputs.shape[:-1]:
-        raise (TypeError if targets.shape == inputs.shape or targets.dtype == torch.bool else ValueError)(
-            f"targets must be integer labels of shape {tuple(inputs.shape[:-1])} or floating point of shape "
+    indices = targets.dtype in (torch.int64, torch.int32)
+    if not indices or targets.shape != inputs.shape[:-1]:
+        raise (ValueError if indices and targets.shape != inputs.shape else TypeError)(
+            f"targets must be int64 labels of shape {tuple(inputs.shape[:-1])} or floating point of shape "
             f"{tuple(inputs.shape)}, got {targets.dtype} of shape {tuple(targets.shape)}"
         )
     if scores is not None and scores.shape != targets.shape:

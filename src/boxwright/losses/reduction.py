@@ -14,6 +14,7 @@ __all__ = [
     "divisor",
     "reduce",
     "upcast",
+    "upcast_pair",
     "weighted",
 ]
 
@@ -75,18 +76,30 @@ def weighted(loss: Tensor, weight: Tensor | None) -> Tensor:
     return loss * weight.reshape(shape).to(loss.dtype)
 
 
-def upcast(tensor: Tensor) -> Tensor:
+def upcast(tensor: Tensor, name: str = "inputs") -> Tensor:
     """Turn half precision into float32 (float32 and float64 stay), so that sums and logarithms keep their digits.
 
     Raises:
-        TypeError: the tensor is not floating point.
+        TypeError: the tensor, which the message calls `name`, is not floating point.
     """
     if not tensor.is_floating_point():
-        raise TypeError(f"inputs must be floating point, got {tensor.dtype} of shape {tuple(tensor.shape)}")
+        raise TypeError(f"{name} must be floating point, got {tensor.dtype} of shape {tuple(tensor.shape)}")
     if tensor.dtype == torch.float16:
         wide: Tensor = _SaturatingUpcast.apply(tensor)
         return wide
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def upcast_pair(inputs: Tensor, targets: Tensor, last: int | None = None) -> tuple[Tensor, Tensor]:
+    """Return inputs and targets in the dtype that a loss of these inputs is computed in.
+
+    Raises:
+        TypeError: one is not floating point.
+        ValueError: shapes differ, or the last dimension is not `last` where given.
+    """
+    check_same_shape(inputs, targets, last)
+    wide = upcast(inputs)
+    return wide, upcast(targets, "targets").to(wide.dtype)
 
 
 class _SaturatingUpcast(torch.autograd.Function):

@@ -10,7 +10,7 @@ from boxwright.distributed import all_reduce_sum
 from boxwright.kernels.overlap import PairGeometry, floor
 from boxwright.losses.boxes import BoxLoss, overlap_loss
 from boxwright.losses.iou import TINY, iou_loss, one_minus_iou
-from boxwright.losses.reduction import Reduction
+from boxwright.losses.reduction import Reduction, weighted
 
 __all__ = ["WiseIoULoss", "wise_iou_loss"]
 
@@ -101,7 +101,7 @@ class WiseIoULoss(BoxLoss):
     @torch.no_grad()
     def _update(self, inputs: Tensor, targets: Tensor, weight: Tensor | None) -> None:
         loss = iou_loss(inputs, targets)
-        counted = torch.ones_like(loss) if weight is None else (weight > 0).to(loss.dtype)
+        counted = (weighted(torch.ones_like(loss), weight) > 0).to(loss.dtype)
         total, count = all_reduce_sum(torch.stack([(loss * counted).sum(), counted.sum()])).to(self.mean.dtype)
         mean = total / count.clamp(min=1)
         self.mean.lerp_(torch.where(count > 0, mean, self.mean), self.momentum)
