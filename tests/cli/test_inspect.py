@@ -72,9 +72,10 @@ def test_a_run_brings_its_data_its_recipe_and_a_list_for_relabelling(tmp_path):
     report = json.loads(page.with_suffix(".json").read_text())
     assert report["recipe"]["name"] == "gfl-tiny"
     assert [assigner["stage"] for assigner in report["assigners"]] == [None, 0, 1]
-    lines = (tmp_path / "page-ambiguous.csv").read_text().splitlines()
-    assert lines[0].startswith("rank,image,class,x1,y1,x2,y2,ambiguity,side")
-    assert len(lines) == 1 + report["data"]["objects"] == 10
+    lines = (tmp_path / "page-relabel.csv").read_text().splitlines()
+    assert lines[0].startswith("rank,image,class,x1,y1,x2,y2,reasons,score")
+    assert report["data"]["objects"] == 9
+    assert len(lines) == 1 + 9 + len(report["relabel"]["unlabelled"]["rows"])
     for arguments, sentence in {
         ("--run", trained.path, "--recipe", "atss"): "a run brings its own recipe",
         ("--run", trained.weights_path): "--data PATH",

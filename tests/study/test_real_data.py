@@ -6,7 +6,9 @@ import pytest
 from boxwright.data.index import open_dataset
 from boxwright.recipes import build_detector, load_recipe
 from boxwright.study import inspect_data
-from boxwright.study.scenes import priors_of
+from boxwright.study.scenes import Scenes, priors_of
+from boxwright.study.suspects import Suspects
+from certain_sides import certain_sides
 
 RECIPE = load_recipe("retinanet-tiny")
 PLAIN = "max-iou:low_quality=none"
@@ -79,6 +81,15 @@ def test_bccd_has_small_platelets_and_cells_boxed_twice(shared):
     assert twice["objects"] == 10  # five pairs in this split
     shown = {image["name"] for image in report["images"] if "duplicates" in image["why"]}
     assert shown & {f"BloodImage_{number}.jpg" for number in ("00013", "00020", "00100", "00251", "00403")}
+
+
+def test_cells_of_bccd_that_are_boxed_twice_lead_the_list_to_look_at_again(shared):
+    records = open_dataset(shared / "data" / "bccd").split("train")
+    scenes = Scenes.of(records, 320)
+    found = Suspects.of(scenes, certain_sides(scenes), 0.6)  # a network that predicts just what was drawn
+    first = [records[int(scenes.image[row])].path.stem[-5:] for row in found.order[:10].tolist()]
+    assert sorted(first) == sorted(2 * ["00013", "00020", "00100", "00251", "00403"])
+    assert int(found.reasons.sum()) == 10
 
 
 def test_recommended_anchors_fit_better_than_the_recipes(shared):

@@ -1,4 +1,4 @@
-"""The page with a run: assigners that look at predictions, heat maps, losses, ambiguous boxes."""
+"""The page with a run: assigners that look at predictions, heat maps, losses, boxes to look at again."""
 
 import csv
 import io
@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from boxwright.study import ambiguous_csv, inspect_data, inspect_page
+from boxwright.study import inspect_data, inspect_page
 from boxwright.study.network import Network
 
 
@@ -136,54 +136,94 @@ def test_another_setting_says_that_losses_belong_to_the_usual_one(open_tood):
     assert page.locator(".loss-table").count() == 0
 
 
-def test_ambiguous_boxes_are_listed_filtered_sorted_and_drawn(open_gfl, gfl):
+def named(report, part):
+    return [dict(zip(report["relabel"]["columns"], row, strict=True)) for row in report["relabel"][part]["rows"]]
+
+
+def test_boxes_to_look_at_again_are_listed_filtered_sorted_and_drawn(open_gfl, gfl):
     report, page = gfl[0], open_gfl()
-    columns, rows = report["ambiguous"]["columns"], report["ambiguous"]["rows"]
-    named = [dict(zip(columns, row, strict=True)) for row in rows]
-    assert len(rows) == report["data"]["objects"]
-    found = [row["ambiguity"] for row in named if row["iou"] >= 0.5]
-    lost = [row["ambiguity"] for row in named if row["iou"] < 0.5]
-    assert [row["ambiguity"] for row in named] == sorted(found, reverse=True) + sorted(lost, reverse=True)
-    table = page.locator("table.ambiguous tbody tr:visible")
-    assert table.count() == len(rows)
+    annotated, missing = named(report, "annotated"), named(report, "unlabelled")
+    assert len(annotated) == report["data"]["objects"]
+    with_reason = [bool(row["reasons"]) for row in annotated]
+    assert with_reason == sorted(with_reason, reverse=True)
+    table = page.locator("table.relabel tbody tr:visible")
+    assert table.count() == len(annotated)
     page.select_option("#only-class", label="platelet")
-    platelets = [row for row in named if row["class"] == "platelet"]
+    platelets = [row for row in annotated if row["class"] == "platelet"]
     assert table.count() == len(platelets) > 0
-    assert page.locator("#ambiguous-count").inner_text() == f"{len(platelets)} listed"
+    assert page.locator("#relabel-count").inner_text() == f"{len(platelets)} listed"
     page.select_option("#only-class", label="all")
-    page.locator("table.ambiguous thead button", has_text="score").click()
-    scores = [float(text) for text in page.locator("table.ambiguous td[data-k=score]").all_inner_texts()]
+    for reason in ("double box", "not seen", "not annotated"):
+        wanted = [row for row in annotated + missing if reason in row["reasons"].split(", ")]
+        page.select_option("#only-reason", reason)
+        assert page.locator(f"#only-reason option[value='{reason}']").inner_text() == f"{reason} ({len(wanted)})"
+        assert table.count() == len(wanted)
+    page.select_option("#only-reason", label="all annotated")
+    page.locator("table.relabel thead button", has_text="score").click()
+    scores = [float(text) for text in page.locator("table.relabel td[data-k=score]:visible").all_inner_texts()]
     assert scores == sorted(scores, reverse=True)
-    page.locator("table.ambiguous tr[data-object='1'] th button").click()
-    assert named[1]["image"] in page.locator(".suspects figcaption").inner_text()
+    page.locator("table.relabel tr[data-object='1'] th button").click()
+    assert annotated[1]["image"] in page.locator(".suspects figcaption").inner_text()
     assert page.locator(".closeup polygon").count() == 4
-    entry = report["ambiguous"]["drawn"]["1"]
-    two = sum(prominence >= 0.05 for prominence in entry["prominence"])
+    entry = report["relabel"]["annotated"]["drawn"][1]
+    two = sum(prominence > 0.05 for prominence in entry["prominence"])
     assert page.locator(".closeup line.peak").count() == 4 + two
     assert page.locator(".closeup line.second").count() == two
+    assert page.locator(".closeup rect.other").count() == len(entry["others"])
+
+
+def test_the_reasons_are_said_in_words(open_gfl, gfl):
+    page = open_gfl()
+    said = page.locator(".suspects figcaption")
+    for number, row in enumerate(named(gfl[0], "annotated")):
+        page.locator(f"table.relabel tr[data-object='{number}'] th button").click()
+        where = ", ".join(str(round(row[edge])) for edge in ("x1", "y1", "x2", "y2"))
+        assert said.inner_text().startswith(f"{number + 1}: {row['image']}, {row['class']} at {where}.")
+        assert ("Overlaps another" in said.inner_text()) == ("double box" in row["reasons"])
+        assert ("No prediction that fits" in said.inner_text()) == ("not seen" in row["reasons"])
+        assert ("Nothing speaks against it" in said.inner_text()) == (row["reasons"] == "")
+
+
+def test_what_is_not_annotated_is_drawn_with_what_is(open_file, gfl, tmp_path):
+    report = json.loads(json.dumps(gfl[0]))
+    first = report["relabel"]["annotated"]["drawn"][0]
+    kept = {name: first[name] for name in ("picture", "width", "height", "box")}
+    row = ["a.png", "cell", 1, 2, 30, 40, "not annotated", 0.75, 0.125, *[None] * 11]
+    report["relabel"]["unlabelled"] = {"rows": [row], "drawn": [kept | {"others": [[0, 0, 5, 5], [2, 2, 9, 9]]}]}
+    path = tmp_path / "missing.html"
+    path.write_text(inspect_page(report), encoding="utf-8")
+    page = open_file(path)
+    page.select_option("#only-reason", "not annotated")
+    assert (
+        page.locator(".suspects figcaption")
+        .inner_text()
+        .startswith("1: a.png, cell at 1, 2, 30, 40. Seen with a score of 0.75")
+    )
+    assert page.locator(".closeup rect.other").count() == 2
+    assert page.locator(".closeup rect.predicted").count() == 1
+    assert page.locator(".closeup rect.annotated").count() == 0
 
 
 def test_the_list_is_walked_by_keys_and_saved(open_gfl, gfl):
     page = open_gfl(accept_downloads=True)
-    rows = gfl[0]["ambiguous"]["rows"]
+    rows = named(gfl[0], "annotated")
     page.locator("h1").click()
     page.keyboard.press("j")
     assert page.locator(".suspects figcaption").inner_text().startswith("2: ")
     page.keyboard.press("k")
     assert page.locator(".suspects figcaption").inner_text().startswith("1: ")
-    page.select_option("#only-side", label=rows[0][7])
+    page.select_option("#only-reason", "double box")
     with page.expect_download() as download:
         page.locator("#save-csv").click()
     saved = list(csv.DictReader(io.StringIO(download.value.path().read_text())))
-    kept = [row for row in rows if row[7] == rows[0][7]]
-    assert [row["image"] for row in saved] == [row[0] for row in kept]
-    assert [float(row["ambiguity"]) for row in saved] == [row[6] for row in kept]
+    kept = [(rank, row) for rank, row in enumerate(rows, start=1) if "double box" in row["reasons"]]
+    assert [int(row["rank"]) for row in saved] == [rank for rank, _ in kept]
+    assert [row["image"] for row in saved] == [row["image"] for _, row in kept]
+    assert [float(row["double_iou"]) for row in saved] == [row["double_iou"] for _, row in kept]
+    assert [row["offset"] == "" for row in saved] == [row["offset"] is None for _, row in kept]
     with page.expect_download() as download:
         page.locator("#save-json").click()
-    assert [entry["ambiguity"] for entry in json.loads(download.value.path().read_text())] == [row[6] for row in kept]
-    whole = list(csv.DictReader(io.StringIO(ambiguous_csv(rows))))
-    assert [int(row["rank"]) for row in whole] == list(range(1, len(rows) + 1))
-    assert [float(row["x1"]) for row in whole] == [row[2] for row in rows]
+    assert json.loads(download.value.path().read_text()) == [{"rank": rank} | row for rank, row in kept]
 
 
 @pytest.mark.parametrize("width", [1400, 420])
@@ -200,7 +240,7 @@ def test_pages_fit_their_width_and_pass_axe(open_gfl, open_tood, width, scheme):
 def test_an_image_without_objects_is_shown_with_its_background(open_file, gfl_run, data, tmp_path):
     network = Network.of_run(gfl_run.path, data)
     report = inspect_data(data, network.recipe, network=network, images=["c.png"], assigners=["simota"], sweep=False)
-    assert report["ambiguous"]["rows"] == []
+    assert report["relabel"]["annotated"]["rows"] == []
     [image] = report["images"]
     assert image["objects"] == []
     for entry in image["assigners"]:
@@ -211,6 +251,6 @@ def test_an_image_without_objects_is_shown_with_its_background(open_file, gfl_ru
     page = open_file(path)
     assert page.locator(".verdict").inner_text() == "No object in this image"
     assert page.locator(".heat-row h3").all_inner_texts()[-1] == "Loss of each prior"
-    assert page.locator("#ambiguous").count() == 0
+    assert page.locator("#relabel").count() == bool(report["relabel"]["unlabelled"]["rows"])
     for key in ("n", "ArrowRight", "h", "a", "]", "j"):
         page.keyboard.press(key)

@@ -1,5 +1,7 @@
 """Distributions of sides: how wide, how many-peaked, and whose they are."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -91,3 +93,52 @@ def _iou(a, b):
         return 0.0
     union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - width * height
     return width * height / union
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_scores_for_and_against_an_object_are_those_of_boxes_that_fit(data, classes):
+    scenes = Scenes.of(data.split("train"), 128)
+    coder = IntegralCoder(reg_max=8)
+    sides = Sides.empty(len(scenes), coder)
+    priors = priors_of(LAY, (128, 128))
+    generator = torch.Generator().manual_seed(2)
+    fitting = 0
+    for batch in scenes.batches(LAY, most=2):
+        shape = (len(batch.frames), len(priors))
+        logits = torch.randn(*shape, classes, generator=generator)
+        # every prior predicts an object, or what lies a little beside it
+        which = torch.randint(batch.targets.boxes.shape[1], shape, generator=generator)
+        boxes = batch.targets.boxes.gather(1, which.unsqueeze(-1).expand(-1, -1, 4))
+        boxes = boxes + 6 * torch.randn(*shape, 4, generator=generator)
+        predictions = Predictions(logits, torch.zeros(*shape, 36)).with_boxes(boxes)
+        sides.add(batch, predictions, coder)
+        for image, entry in (batch.rows >= 0).nonzero().tolist():
+            row, label = int(batch.rows[image, entry]), int(batch.targets.labels[image, entry])
+            object_ = batch.targets.boxes[image, entry].tolist()
+            own, other = 0.0, (0.0, None)
+            for prior, box in enumerate(boxes[image].tolist()):
+                if _iou(object_, box) < 0.5:
+                    continue
+                fitting += 1
+                scores = logits[image, prior].sigmoid().tolist()
+                own = max(own, scores[label])
+                other = max(other, *((scores[c], c) for c in range(classes) if c != label))
+            assert float(sides.seen[row]) == pytest.approx(own, abs=1e-5)
+            assert float(sides.rival[row]) == pytest.approx(other[0], abs=1e-5)
+            assert other[1] is None or int(sides.rival_label[row]) == other[1]
+    assert fitting > 100
+
+
+def test_with_one_class_nothing_speaks_for_another(data):
+    records = [replace(record, labels=torch.zeros_like(record.labels)) for record in data.split("train")]
+    scenes = Scenes.of(records, 128)
+    coder = IntegralCoder(reg_max=8)
+    sides = Sides.empty(len(scenes), coder)
+    priors = priors_of(LAY, (128, 128))
+    for batch in scenes.batches(LAY, most=1):
+        objects = batch.targets.boxes[0]
+        boxes = torch.cat([objects, priors.boxes])[: len(priors)].unsqueeze(0)
+        params = torch.zeros(1, len(priors), 36)
+        sides.add(batch, Predictions(torch.ones(1, len(priors), 1), params).with_boxes(boxes), coder)
+    assert sides.seen.tolist() == pytest.approx([float(torch.ones(()).sigmoid())] * len(scenes))
+    assert sides.rival.tolist() == [0.0] * len(scenes)

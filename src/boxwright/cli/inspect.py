@@ -24,7 +24,7 @@ def inspect(
         typer.Option(
             metavar="RUN|WEIGHTS",
             help="A run folder or a .safetensors file of one: adds assigners that look at predictions, heat maps, "
-            "losses and ambiguous boxes.",
+            "losses, and boxes to look at again.",
         ),
     ] = None,
     recipe: Annotated[
@@ -66,7 +66,7 @@ def inspect(
     from boxwright.errors import BoxwrightError
     from boxwright.files import write_text
     from boxwright.recipes import load_recipe
-    from boxwright.study import ambiguous_csv, inspect_data, inspect_page
+    from boxwright.study import inspect_data, inspect_page, relabel_csv
     from boxwright.study.network import Network
     from boxwright.study.report import find_split
 
@@ -106,9 +106,9 @@ def inspect(
     written = {"page": output, "numbers": output.with_suffix(".json")}
     write_text(output, inspect_page(report))
     write_text(written["numbers"], json.dumps(report))
-    if report["ambiguous"] is not None:
-        written["ambiguous boxes"] = output.with_name(f"{output.stem}-ambiguous.csv")
-        write_text(written["ambiguous boxes"], ambiguous_csv(report["ambiguous"]["rows"]))
+    if report["relabel"] is not None:
+        written["boxes to look at again"] = output.with_name(f"{output.stem}-relabel.csv")
+        write_text(written["boxes to look at again"], relabel_csv(report["relabel"]))
     _print(report)
     typer.echo(", ".join(f"{what}: {where}" for what, where in written.items()))
 

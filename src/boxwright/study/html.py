@@ -7,13 +7,13 @@ from importlib import resources
 from string import Template
 from typing import Any, Final
 
-from boxwright.study.relabel import ambiguous_section, shortened
+from boxwright.study.relabel_page import relabel_section, shortened
 from boxwright.study.tables import Column, row, table, written
 
 __all__ = ["inspect_page"]
 
 _FOLDER: Final = resources.files("boxwright.study") / "page"
-_SCRIPTS: Final = ("tables.js", "page.js", "heat.js", "images.js", "steps.js", "ambiguous.js", "start.js")
+_SCRIPTS: Final = ("tables.js", "page.js", "heat.js", "images.js", "steps.js", "relabel.js", "start.js")
 
 _OBJECTS: Final = Column("objects", "count", "objects")
 _RESULT: Final = (
@@ -45,12 +45,12 @@ def inspect_page(report: dict[str, Any]) -> str:
         f"{', '.join(f'{stride:g}' for stride in recipe['strides'])}."
     )
     script = "".join((_FOLDER / name).read_text(encoding="utf-8") for name in _SCRIPTS)
-    section = ambiguous_section(report)
+    section = relabel_section(report)
     return Template((_FOLDER / "page.html").read_text(encoding="utf-8")).substitute(
         title="What each assigner does with these objects",
         facts=escape(facts),
         run=_run(report),
-        nav=_nav(ambiguous=bool(section)),
+        nav=_nav(relabel=bool(section)),
         css=(_FOLDER / "page.css").read_text(encoding="utf-8"),
         script=script,
         controls=_controls(report),
@@ -61,7 +61,7 @@ def inspect_page(report: dict[str, Any]) -> str:
         spread=_spread(report, first["size"]),
         advice=_advice(report["fit"]["advice"], data["objects"] + data["vanished"]),
         anchors=_anchors(report["fit"]["anchors"]),
-        ambiguous=section,
+        relabel=section,
         footer=f"boxwright {report['boxwright']}, <code>boxwright inspect</code>. Also written: its numbers, as JSON.",
         data=json.dumps(shortened(report)).replace("<", "\\u003c"),
     )
@@ -77,7 +77,7 @@ def _run(report: dict[str, Any]) -> str:
     )
 
 
-def _nav(*, ambiguous: bool) -> str:
+def _nav(*, relabel: bool) -> str:
     places = {
         "assigners": "Assigners",
         "images": "Images",
@@ -85,8 +85,8 @@ def _nav(*, ambiguous: bool) -> str:
         "kinds": "Kinds of object",
         "fit": "Fit",
     }
-    if ambiguous:
-        places["ambiguous"] = "Ambiguous boxes"
+    if relabel:
+        places["relabel"] = "Boxes to look at again"
     return "".join(f'<a href="#{place}">{title}</a>' for place, title in places.items())
 
 

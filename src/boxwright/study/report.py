@@ -17,23 +17,20 @@ from boxwright.data.records import ImageRecord
 from boxwright.engine.score import match_classes
 from boxwright.errors import DataError
 from boxwright.recipes import Recipe, build_detector
-from boxwright.study.ambiguity import COLUMNS, Ambiguity
 from boxwright.study.choices import Choice, choices
+from boxwright.study.evidence import Evidence
 from boxwright.study.fit import fit_report
 from boxwright.study.gallery import gallery, pick
 from boxwright.study.groups import BINS, Axis, Cells, axes, describe
 from boxwright.study.network import Network, Seen, pixels_of
-from boxwright.study.relabel import IN_PAGE
+from boxwright.study.relabel import relabel
 from boxwright.study.scenes import Batch, PriorGenerator, Scenes
-from boxwright.study.sides import Sides
 from boxwright.study.tally import Tally
 
 __all__ = ["inspect_data"]
 
 _LISTED: Final = 1000  # objects without positives that are listed one by one
 _IMAGES_AT_ONCE: Final = 8  # that a network looks at
-_FIRST: Final = 40  # ambiguous objects that are drawn
-_PEAKED: Final = 20  # objects with two peaks that are drawn as well
 Progress = Callable[[int, int], None]
 
 
@@ -83,10 +80,8 @@ def inspect_data(
     lay: Any = build_detector(recipe, class_names, pretrained=False).priors
     scenes = Scenes.of(records, recipe.data.size)
     cells = Cells(axes(scenes, class_names))
-    sides = None
-    if network is not None and network.coder is not None:
-        sides = Sides.empty(len(scenes), network.coder)
-    tallies = _run(scenes, records, lay, chosen, network, sides, progress)
+    evidence = None if network is None else Evidence.empty(network, len(scenes))
+    tallies = _run(scenes, records, lay, chosen, network, evidence, progress)
     usual = {choice.name: tally[choice.usual] for choice, tally in zip(chosen, tallies, strict=True)}
     looked_at = dict.fromkeys(range(len(records)), "asked for") if images else pick(scenes, usual, show)
     return {
@@ -108,7 +103,7 @@ def inspect_data(
         "assigners": [_assigner(c, t, cells) for c, t in zip(chosen, tallies, strict=True)],
         "fit": fit_report(scenes, lay),
         "unmatched": {name: _unmatched(scenes, records, tally) for name, tally in usual.items()},
-        "ambiguous": None if sides is None else _ambiguous(scenes, records, class_names, sides),
+        "relabel": None if evidence is None else relabel(scenes, records, class_names, *evidence.weighed(scenes)),
         "images": _grouped(gallery(scenes, records, lay, chosen, looked_at, network), looked_at, scenes, cells.axes),
     }
 
@@ -159,19 +154,6 @@ def _grouped(
     return images
 
 
-def _ambiguous(
-    scenes: Scenes, records: Sequence[ImageRecord], class_names: Sequence[str], sides: Sides
-) -> dict[str, Any]:
-    """List all objects by `COLUMNS`, the most ambiguous first, and draw the first."""
-    sizes = ((frame.size, records[frame.record]) for frame in scenes.frames)
-    scale = torch.tensor([[r.width / width, r.height / height] for (height, width), r in sizes]).view(-1, 2)
-    names = [records[frame.record].path.name for frame in scenes.frames]
-    ambiguity = Ambiguity.of(scenes, sides)
-    rows = ambiguity.rows(scenes, names, class_names, scale)
-    drawn = ambiguity.drawn(scenes, records, scale, first=_FIRST, peaked=_PEAKED, among=IN_PAGE)
-    return {"columns": list(COLUMNS), "rows": rows, "drawn": drawn}
-
-
 def relabelled(records: Sequence[ImageRecord], index: DataIndex, class_names: Sequence[str]) -> Sequence[ImageRecord]:
     """Return records with the labels that a detector of these classes learns.
 
@@ -191,10 +173,10 @@ def _run(
     lay: PriorGenerator,
     chosen: Sequence[Choice],
     network: Network | None,
-    sides: Sides | None,
+    evidence: Evidence | None,
     progress: Progress | None,
 ) -> list[list[Tally]]:
-    """Run every step of every assigner over all images, and fill in the sides that the trained network predicts."""
+    """Run every step of every assigner over all images, and gather what the trained network says of the annotations."""
     tallies = [[Tally.empty(len(scenes), len(lay.strides)) for _ in choice.steps] for choice in chosen]
     done = 0
     with ThreadPoolExecutor(os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
@@ -206,8 +188,8 @@ def _run(
                 for choice, tally in zip(chosen, tallies, strict=True)
                 for step, counts in zip(choice.steps, tally, strict=True)
             ]
-            if sides is not None and network is not None and network.coder is not None:
-                sides.add(batch, seen[0].predictions, network.coder)
+            if evidence is not None:
+                evidence.add(batch, seen[0].predictions)
             for job in jobs:
                 job.result()
             done += len(batch.frames)

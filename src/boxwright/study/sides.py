@@ -10,8 +10,9 @@ from boxwright.boxes import FineGrainedCoder, IntegralCoder, box_iou
 from boxwright.structures import Predictions, Priors
 from boxwright.study.scenes import Batch
 
-__all__ = ["SIDES", "DistributionCoder", "Peaks", "Sides", "excess_spread", "peaks"]
+__all__ = ["FOUND", "SIDES", "DistributionCoder", "Peaks", "Sides", "excess_spread", "peaks"]
 
+FOUND: Final = 0.5  # IoU from which a predicted box is the object's
 SIDES: Final = ("left", "top", "right", "bottom")
 _OUTWARDS: Final = torch.tensor([-1.0, -1.0, 1.0, 1.0])
 DistributionCoder = IntegralCoder | FineGrainedCoder  # they read the sides of a box from distributions
@@ -37,6 +38,7 @@ class Sides:
     """What a network says about N objects, each as the prior sees it that predicts it best.
 
     That is the prior with the largest product of the object's class score and the IoU of predicted box and object.
+    `seen` and `rival` are about all priors whose boxes are the object's, with an IoU of at least `FOUND`.
 
     Attributes:
         probability: (N, 4, K) of the bins of the left, top, right and bottom side.
@@ -44,6 +46,9 @@ class Sides:
         boxes: (N, 4) predicted boxes, xyxy in input pixels.
         score: (N,) of the object's class.
         iou: (N,) of predicted box and object.
+        seen: (N,) highest score of the object's class.
+        rival: (N,) highest score of another class.
+        rival_label: (N,) int64, that class; of no meaning where `rival` is 0.
     """
 
     probability: Tensor
@@ -51,12 +56,17 @@ class Sides:
     boxes: Tensor
     score: Tensor
     iou: Tensor
+    seen: Tensor
+    rival: Tensor
+    rival_label: Tensor
 
     @classmethod
     def empty(cls, objects: int, coder: DistributionCoder) -> Self:
         """Return room for N objects."""
-        shape = (objects, 4, coder.reg_max + 1)
-        return cls(torch.zeros(shape), torch.zeros(shape), *(torch.zeros(objects, *s) for s in ((4,), (), ())))
+        bins = torch.zeros(objects, 4, coder.reg_max + 1)
+        score, iou, seen, rival = torch.zeros(4, objects)
+        label = torch.zeros(objects, dtype=torch.int64)
+        return cls(bins, bins.clone(), torch.zeros(objects, 4), score, iou, seen, rival, label)
 
     def add(self, batch: Batch, predictions: Predictions, coder: DistributionCoder) -> None:
         """Fill in the objects of a batch from predictions with decoded boxes."""
@@ -67,7 +77,9 @@ class Sides:
             if not len(number):
                 continue
             iou = box_iou(batch.targets.boxes[image, number], predictions.boxes[image])  # (n, L)
-            score = scores[image][:, batch.targets.labels[image, number]].T
+            label = batch.targets.labels[image, number]
+            score = scores[image][:, label].T
+            rival, rival_label = _rivals(scores[image], label, iou >= FOUND)
             best = (iou * score).argmax(1)
             prior = Priors(batch.priors.boxes[best], batch.priors.centers[best], batch.priors.strides[best])
             own = torch.arange(len(best))
@@ -75,17 +87,33 @@ class Sides:
             height, width = batch.frames[image].size
             border = torch.tensor([[width], [height]] * 2)
             place = _places(prior, coder).clamp(min=0).minimum(border)
-            found = (logits.softmax(-1), place, predictions.boxes[image, best])
-            for column, values in zip(
-                (self.probability, self.place, self.boxes, self.score, self.iou),
-                (*found, score[own, best], iou[own, best]),
-                strict=True,
-            ):
-                column[rows[number]] = values
+            found = {
+                "probability": logits.softmax(-1),
+                "place": place,
+                "boxes": predictions.boxes[image, best],
+                "score": score[own, best],
+                "iou": iou[own, best],
+                "seen": (score * (iou >= FOUND)).amax(1),
+                "rival": rival,
+                "rival_label": rival_label,
+            }
+            for name, values in found.items():
+                getattr(self, name)[rows[number]] = values
 
     def outwards(self) -> Tensor:
         """Where the bins lie, (N, 4, K) rising from the inside of the box to its outside."""
         return self.place * _OUTWARDS.unsqueeze(-1)
+
+
+def _rivals(scores: Tensor, label: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+    """Highest score (n,) of another class than the objects' (n,) among priors that are theirs (n, L), and which."""
+    if scores.shape[-1] == 1:
+        return torch.zeros(len(label)), torch.zeros_like(label)
+    value, index = scores.topk(2, dim=-1)  # (L, 2)
+    first = index[:, 0] != label.unsqueeze(1)  # (n, L): the best class of the prior is another one
+    rival = torch.where(first, value[:, 0], value[:, 1]) * own
+    best = rival.argmax(1, keepdim=True)
+    return rival.gather(1, best).squeeze(1), torch.where(first, index[:, 0], index[:, 1]).gather(1, best).squeeze(1)
 
 
 def _places(priors: Priors, coder: DistributionCoder) -> Tensor:

@@ -9,7 +9,7 @@
     object: 0,
     heat: null, // which map lies over the picture: { key, level }
     ownClass: false,
-    suspect: 0,
+    suspect: null, // the box to look at again that is shown
   };
   document.documentElement.classList.remove("no-script");
 

@@ -1,6 +1,6 @@
   wire();
   wireImages();
-  wireAmbiguous();
+  wireRelabel();
   update();
   showAnchors();
 })();
