@@ -1,5 +1,6 @@
 """Every part that a recipe can name, tried in every dense system on a synthetic scene."""
 
+from dataclasses import replace
 from functools import cache
 
 import torch
@@ -39,8 +40,8 @@ def scene(per_cell, parameters):
     return priors, make_targets(0, 2, 5, hostile=False, crowd=True), (logits, params, extras)
 
 
-def step(recipe):
-    """Run one step; return its losses, and the gradients of logits and parameters."""
+def problem(recipe):
+    """Return a criterion and what it is called with: priors, targets, and logits, parameters and extras of a head."""
     criterion = build_criterion(recipe)
     if isinstance(criterion, PhasedCriterion):
         criterion.set_epoch(criterion.epochs)
@@ -48,10 +49,16 @@ def step(recipe):
     parameters = 4 * (coder.reg_max + 1) if coder.type == "integral" else 4
     per_cell = 3 if recipe.detector.priors.type == "octave-anchors" else 1
     priors, targets, (*outputs, extras) = scene(per_cell, parameters)
-    logits, params = (output.clone().requires_grad_() for output in outputs)
     if not is_softmax(recipe.criterion):
         extras = {"quality": extras["quality"]}
-    losses = criterion(Predictions(logits, params, extras), priors, targets)
+    return criterion, priors, targets, Predictions(*outputs, extras)
+
+
+def step(recipe):
+    """Run one step; return its losses, and the gradients of logits and parameters."""
+    criterion, priors, targets, predictions = problem(recipe)
+    logits, params = (output.clone().requires_grad_() for output in (predictions.logits, predictions.params))
+    losses = criterion(replace(predictions, logits=logits, params=params), priors, targets)
     sum(losses.values()).backward()
     return losses, (logits.grad, params.grad)
 
