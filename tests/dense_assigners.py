@@ -111,7 +111,7 @@ def topk_iou(boxes: Tensor, priors: Priors, topk: int = 9) -> Tensor:
     """TOPK of the original ATSS code: no threshold, candidates of all levels together."""
     iou = iou_matrix(priors.boxes, boxes, offset=1.0)  # (L, G)
     distance = (priors.centers[:, None] - (boxes[:, :2] + boxes[:, 2:]) / 2).square().sum(-1).sqrt()
-    rank = iou + (1 - distance / distance.max()) / 1000
+    rank = iou - distance / distance.max() / 1000
     chosen = torch.zeros_like(iou, dtype=torch.bool).scatter(0, best(rank, topk, largest=True), True)
     return strongest(iou, chosen & (margin_matrix(priors.centers, boxes) > 0.01))
 

@@ -104,10 +104,16 @@ def overlapping_priors(
         farthest[images] = farthest[images].maximum(far.amax(1, keepdim=True))
     found = torch.zeros(*objects.shape, min(k, priors.shape[-2]), dtype=torch.int64, device=objects.device)
     for images, some in every:
-        nearness = distance(images, some).div_(farthest[images]).neg_().add_(1).clamp_(min=0)  # `top_k` wants no sign
+        penalty = distance(images, some).div_(farthest[images]).clamp_(max=1).div_(1000)
         iou = box_iou(boxes[images, some], of_images(priors, images), eps=EPS, offset=offset)
-        found[images, some] = top_k(iou.add_(nearness, alpha=1e-3), k)[1]
+        found[images, some] = top_k(_without_sign(iou.sub_(penalty)), k)[1]
     return found
+
+
+def _without_sign(value: Tensor) -> Tensor:
+    """Replace floats from -0.001 to 1 by others >= 0 in the same order, for `top_k`, without rounding."""
+    bits = value.to(torch.float32).view(torch.int32)
+    return (bits ^ ((bits >> 31) & 0x7FFFFFFF)).add_(0x3B000000).view(torch.float32)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
