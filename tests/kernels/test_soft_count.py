@@ -16,9 +16,10 @@ def steps(values: Tensor, thresholds: Tensor, delta: float) -> Tensor:
 
 def bins(ramps: Ramps, values: Tensor, group: Tensor) -> Tensor:
     """(N,) bins of the values by the grid."""
-    grid, index = Grid.over(ramps), values.int()
-    base = (group * grid.cells).int()[:, None]
-    return grid.locate(values, 1, base, index, torch.empty_like(values), torch.empty_like(index)).long()
+    grid, base = Grid.over(ramps, len(values)), group.int()[None]
+    index, step, place = (torch.empty(1, len(values), dtype=dtype) for dtype in (torch.int32, torch.int32, torch.int64))
+    grid.locate(values[None], base * grid.cells, index, torch.empty_like(values)[None], place, step)
+    return index[0].long()
 
 
 def table(ramps: Ramps, values: Tensor, index: Tensor) -> Tensor:

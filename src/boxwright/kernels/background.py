@@ -1,14 +1,12 @@
 """The two passes over all logits: counting the background per bin, and handing each entry its share of the update.
 
-This is the reference, and what runs on a CPU: in chunks that stay in cache, spread over threads. Of the bins it keeps
-what fits into the memory of the gradient. `boxwright.kernels.fused_background` does the same on a GPU.
+This is the reference, and what runs on a CPU: in pieces that stay in a cache, each shared out among torch's own
+threads. (These go on spinning for a while after every operation, so any other threads would have to compete with them.)
+Of the bins it keeps what fits into the memory of the gradient. `boxwright.kernels.fused_background` does the same on a
+GPU.
 """
 
-import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -19,12 +17,13 @@ from boxwright.kernels.soft_count import Ramps
 
 __all__ = ["Background", "narrow"]
 
-# small enough for the second-level cache and for every operation on it to stay on its thread
-CHUNK = 2**15
+# entries per thread: few enough for a cache, and so many that it does not matter what starting an operation costs
+CHUNK = 2**17
 # what a device without such caches takes at once
 MUCH = 2**24
-# fewer entries are not worth a second thread
-WORTH_A_THREAD = 2**17
+# Small problems are cut into so many pieces that the memory to work in does not outweigh the logits, but into no more
+# than the fewest where a piece would not be worth a second thread to torch.
+FEWEST, PIECES, WORTH_A_THREAD = 4, 12, 40_000
 
 
 class Background:
@@ -40,138 +39,162 @@ class Background:
     """
 
     def __init__(self, entries: Entries, ramps: Ramps, remember: bool) -> None:
-        self.entries, self.ramps, self.grid = entries, ramps, Grid.over(ramps)
+        self.entries, self.ramps = entries, ramps
         self.with_positives = entries.sparse
         logits = entries.logits
         # the gradient's memory holds the bins until it is written; they are int32, so that they fit
         self.memory = torch.empty_like(logits) if remember and logits.dtype == torch.float32 else None
-        self.threads = min(torch.get_num_threads(), logits.numel() // WORTH_A_THREAD) or 1
+        self.threads = torch.get_num_threads() if logits.is_cpu else 1
         self.pieces = self._divide()
+        self.grid = Grid.over(ramps, logits.numel())
 
     def tally(self) -> tuple[Tensor, Tensor]:
         """Return number and sum of the background per bin, (2, S) float64, and a zero that is NaN where a score is."""
-        size = len(self.ramps.edges)
-
-        def work(pieces: Sequence[_Piece]) -> Tensor:
-            buffers = _Buffers.fitting(self.pieces, self.entries, second=False, bins=self.memory is None)
-            table = self.ramps.thresholds.new_zeros(2, size)
-            number, total = table.unbind()
-            for piece in pieces:
-                index = self._locate(piece, buffers)
-                number += torch.bincount(index, minlength=size)
-                wide = buffers.wide[: len(index)].copy_(piece.logits)
-                total += torch.bincount(index, wide, minlength=size)
-            return table
-
-        table, *others = self._spread(work)
-        for other in others:
-            table += other
-        return table, table[1].sum().clamp_(0, 0)
+        # Sum and number are the parts of one complex number, so that one look-up adds to both. Each thread counts by
+        # itself, so that nothing depends on which comes first.
+        table = self.ramps.thresholds.new_zeros(self.threads, len(self.ramps.edges), dtype=torch.complex128)
+        work = _Work.fitting(self.pieces, self.entries, bins=self.memory is None)
+        for piece in self.pieces:
+            work = work.of(piece)
+            place = work.place.copy_(self._locate(piece, work))
+            table[: len(place)].scatter_add_(1, place, work.pair.copy_(piece.logits).add_(1j))
+        total, number = torch.view_as_real(table.sum(0)).unbind(1)
+        return torch.stack([number, total]), total.sum().clamp_(0, 0)
 
     def gradient(self, lines: Tensor, positives: Tensor, dtype: torch.dtype) -> Tensor:
         """(R, C) gradient: `a + b x` of background by the lines (2, S) of its bins, and that of the positives (P,)."""
-        entries, gradient, self.memory = self.entries, self.memory, None
-        level, slope = lines.unbind()
-        again = gradient is None
-        gradient = torch.empty_like(entries.logits, dtype=dtype) if gradient is None else gradient
-
-        def work(pieces: Sequence[_Piece]) -> Tensor:
-            buffers = _Buffers.fitting(self.pieces, entries, second=True, bins=again)
-            for piece in pieces:
-                index = self._locate(piece, buffers) if again else piece.memory
-                # in float64, because the two parts cancel where scores are large
-                change, part = buffers.wide[: len(index)], buffers.more[: len(index)]
-                change.copy_(piece.logits).mul_(torch.index_select(slope, 0, index, out=part))
-                change.add_(torch.index_select(level, 0, index, out=part))
-                gradient[piece.rows].view(-1).copy_(_within(gradient.dtype, change))
-            return gradient
-
-        self._spread(work)
+        entries, gradient = self.entries, self.memory
+        if gradient is None:
+            gradient = torch.empty_like(entries.logits, dtype=dtype)
+        level, slope = lines.unsqueeze(1).unbind()
+        work = _Work.fitting(self.pieces, entries, bins=self.memory is None)
+        for piece in self.pieces:
+            work = work.of(piece)
+            place = work.place.copy_(self._locate(piece, work) if self.memory is None else piece.bins)
+            # in float64, because the two parts cancel where scores are large
+            work.wide.copy_(piece.logits)
+            work.wide.mul_(torch.gather(slope.expand(len(place), -1), 1, place, out=work.more))
+            work.wide.add_(torch.gather(level.expand(len(place), -1), 1, place, out=work.more))
+            gradient[piece.rows].view_as(place).copy_(_within(gradient.dtype, work.wide))
+        self.memory = None
         gradient.view(-1).index_copy_(0, entries.positive, narrow(positives, gradient.dtype))
         return gradient
 
     def _divide(self) -> list["_Piece"]:
-        """Divide the entries into chunks of rows."""
+        """Divide the entries into pieces of so many rows, and each piece among the threads."""
         entries = self.entries
-        if not entries.logits.numel():
-            return []
         rows, columns = entries.logits.shape
-        most = (CHUNK if entries.logits.is_cpu else MUCH) // columns
-        # small problems are cut in four, so that the buffers do not outweigh the logits
-        step = max(1, min(most, max(CHUNK // 4 // columns, -(-rows // 4))))
+        size = rows * columns
+        if not size:
+            return []
+        few = max(FEWEST, min(PIECES, size // WORTH_A_THREAD))
+        pieces = max(few, -(-size // (CHUNK * self.threads))) if entries.logits.is_cpu else -(-size // MUCH)
+        step = -(-rows // pieces)
+        step += -step % self.threads
         starts = range(0, rows, step)
-        logits = entries.logits.view(-1).split(step * columns)
-        memory = ignored = [entries.positive[:0]] * len(starts)
-        if self.memory is not None:
-            memory = self.memory.view(torch.int32).view(-1).split(step * columns)
-        found = (entries.targets == IGNORED).nonzero().view(-1) if entries.sparse else entries.positive[:0]
-        if len(found):
-            bounds = torch.searchsorted(found, torch.arange(0, rows + step, step, device=found.device)).tolist()
-            ignored = [found[a:b] - start for start, a, b in zip(starts, bounds[:-1], bounds[1:], strict=True)]
-        parts = zip(starts, logits, memory, ignored, strict=True)
-        return [_Piece(slice(start, start + step), *part) for start, *part in parts]
+        logits = self._rows(entries.logits, step)
+        bins = logits if self.memory is None else self._rows(self.memory.view(torch.int32), step)
+        marks = self._ignored(step, len(starts)) if entries.sparse else self._rows(entries.targets, step)
+        rows_of = [slice(start, start + step) for start in starts]
+        return [_Piece(*parts) for parts in zip(rows_of, logits, bins, marks, strict=True)]
 
-    def _locate(self, piece: "_Piece", buffers: "_Buffers") -> Tensor:
-        """Return the bins of a chunk, flat; the lowest is for what is no background too."""
-        entries, values, columns = self.entries, piece.logits, self.entries.logits.shape[1]
-        size = len(values)
+    def _rows(self, values: Tensor, step: int) -> list[Tensor]:
+        """Split values (R, C) by rows; each piece anew into as many rows as there are threads, or into one."""
+        pieces = values.split(step)
+        return [part.view(1 if part.numel() % self.threads else self.threads, -1) for part in pieces]
+
+    def _ignored(self, step: int, pieces: int) -> list[Tensor]:
+        """Rows of each piece that are ignored, counted from its start."""
+        found = (self.entries.targets == IGNORED).nonzero().view(-1)
+        if not len(found):
+            return [found] * pieces
+        ends = torch.searchsorted(found, torch.arange(step, step * pieces, step, device=found.device))
+        return [part - step * place for place, part in enumerate(found.tensor_split(ends.cpu()))]
+
+    def _locate(self, piece: "_Piece", work: "_Work") -> Tensor:
+        """Return the bins of a piece, int32; the lowest is for what is no background too."""
+        entries, values, lowest, base = self.entries, piece.logits, None, None
         if values.dtype != entries.dtype:
-            values = buffers.more.view(entries.dtype)[:size].copy_(values)
-        index = buffers.bins[:size] if len(buffers.bins) else piece.memory
-        group = None if entries.scope == "batch" else entries.groups_of(piece.rows)
-        base = None if group is None else group * self.grid.cells
-        self.grid.locate(values, columns, base, index, buffers.wide.view(entries.dtype)[:size], buffers.step[:size])
-        if entries.sparse and not len(piece.ignored):
-            return index
-        lowest = None if group is None else self.ramps.outer[0].int()[group]
-        table = index.view(-1, columns)
+            values = work.values.copy_(values)
+        index = work.bins if self.memory is None else piece.bins
+        if entries.scope != "batch":
+            group = entries.groups_of(piece.rows).view_as(values)
+            base, lowest = group * self.grid.cells, self.ramps.outer[0].int()[group]
+        self.grid.locate(values, base, index, work.real, work.place, work.step)
         if not entries.sparse:
-            background = entries.targets[piece.rows] == 0
-            table.mul_(background) if lowest is None else table.sub_(lowest).mul_(background).add_(lowest)
-        elif lowest is None:
-            table.index_fill_(0, piece.ignored, 0)
-        else:
-            table[piece.ignored] = lowest.expand(table.shape)[piece.ignored]
+            background = work.step.copy_(torch.eq(piece.marks, 0, out=work.real))
+            index.mul_(background) if lowest is None else index.sub_(lowest).mul_(background).add_(lowest)
+        elif len(piece.marks):
+            table = index.view(-1, entries.logits.shape[1])
+            table[piece.marks] = 0 if lowest is None else lowest.view_as(table)[piece.marks]
         return index
-
-    def _spread(self, work: Callable[[Sequence["_Piece"]], Tensor]) -> list[Tensor]:
-        """Divide the pieces among threads, always in the same way."""
-        shares = [self.pieces[worker :: self.threads] for worker in range(self.threads)]
-        others = [_pool(self.threads - 1, os.getpid()).submit(work, share) for share in shares[1:]]
-        return [work(shares[0]), *(other.result() for other in others)]
 
 
 class _Piece(NamedTuple):
-    """A chunk: its rows, their logits and memory for bins, flat, and the ignored rows, counted from its start."""
+    """Some rows of the entries, of which each thread takes a part: T parts of N / T entries.
+
+    Attributes:
+        rows: which they are.
+        logits: (T, N / T).
+        bins: (T, N / T) int32, where in the memory of the gradient they are remembered; without meaning if nowhere.
+        marks: (T, N / T) dense targets, or the ignored rows, counted from the first.
+    """
 
     rows: slice
     logits: Tensor
-    memory: Tensor
-    ignored: Tensor
+    bins: Tensor
+    marks: Tensor
 
 
-class _Buffers(NamedTuple):
-    """Memory for one chunk on one thread; the last only where bins are not remembered."""
+class _Work(NamedTuple):
+    """Memory to work in, (T, N / T) each. Some of it is the same, but what one thread uses never is another's.
 
+    Attributes:
+        pair: complex128.
+        wide: float64, the first half of each row of `pair`.
+        more: float64, the second half.
+        real: of the dtype that is computed in, the first of `wide`.
+        place: int64.
+        step: int32, the first half of each row of `place`.
+        values: of the dtype that is computed in; only where that of the logits is another.
+        bins: int32; only where they are not remembered.
+    """
+
+    pair: Tensor
     wide: Tensor
     more: Tensor
+    real: Tensor
+    place: Tensor
     step: Tensor
+    values: Tensor
     bins: Tensor
 
     @classmethod
-    def fitting(cls, pieces: list[_Piece], entries: Entries, second: bool, bins: bool) -> "_Buffers":
-        """Make buffers for the largest of the pieces, the first; the second float64 and the bins where needed."""
-        size = pieces[0].logits.numel() if pieces else 0
-        second = second or entries.logits.dtype != entries.dtype
-        new = entries.logits.new_empty
-        wide, more = new(size, dtype=torch.float64), new(size * second, dtype=torch.float64)
-        return cls(wide, more, new(size, dtype=torch.int32), new(size * bins, dtype=torch.int32))
+    def fitting(cls, pieces: list[_Piece], entries: Entries, bins: bool) -> Self:
+        """Make memory for the largest of the pieces, the first; for bins where these are not remembered."""
+        shape = pieces[0].logits.shape if pieces else (1, 0)
+        new, half = entries.logits.new_empty, entries.logits.dtype != entries.dtype
+        return cls._arrange(
+            new(shape, dtype=torch.complex128),
+            new(shape, dtype=torch.int64),
+            new(shape if half else (1, 0), dtype=entries.dtype),
+            new(shape if bins else (1, 0), dtype=torch.int32),
+        )
 
+    def of(self, piece: _Piece) -> Self:
+        """Return as much as a piece needs, in its shape."""
+        shape = piece.logits.shape
+        if self.place.shape == shape:
+            return self
+        memory = (self.pair, self.place, self.values, self.bins)
+        return self._arrange(*(part.view(-1)[: shape.numel()].view(shape) if part.numel() else part for part in memory))
 
-@cache
-def _pool(threads: int, process: int) -> ThreadPoolExecutor:
-    """Return threads that stay; those of the process that forked this one are not its own."""
-    return ThreadPoolExecutor(threads)
+    @classmethod
+    def _arrange(cls, pair: Tensor, place: Tensor, values: Tensor, bins: Tensor) -> Self:
+        numbers, columns = torch.view_as_real(pair).flatten(1), pair.shape[1]
+        wide, more = numbers[:, :columns], numbers[:, columns:]
+        real, step = numbers.view(values.dtype)[:, :columns], place.view(torch.int32)[:, :columns]
+        return cls(pair, wide, more, real, place, step, values, bins)
 
 
 def narrow(gradient: Tensor, dtype: torch.dtype) -> Tensor:

@@ -68,7 +68,7 @@ class Entries:
         elif sparse:
             place = (goal >= 0).nonzero().view(-1)
         else:
-            place = _sparse_nonzero(goal.view(-1) > 0)
+            place = _sparse_positives(goal.view(-1))
         positive = place * columns + _pick(goal, place, capacity is not None) if sparse else place
         groups = {"batch": 1, "class": columns, "image": len(inputs)}[scope] or 1
         per_image = len(logits) // max(len(inputs), 1) or 1
@@ -104,12 +104,12 @@ class Entries:
         return group.masked_fill_(self.positive == self.logits.numel(), self.groups) if self.padded else group
 
     def groups_of(self, rows: slice) -> Tensor:
-        """Group of each entry of some rows, int32, broadcastable to (r, C)."""
-        device = self.logits.device
-        if self.scope == "class":
-            return torch.arange(self.groups, dtype=torch.int32, device=device)
+        """(r, C) group of each entry of some rows, int32."""
+        device, columns = self.logits.device, self.logits.shape[1]
         row = torch.arange(rows.start, min(rows.stop, len(self.logits)), dtype=torch.int32, device=device)
-        return (row // self.rows_per_image).unsqueeze(1)
+        if self.scope == "class":
+            return torch.arange(self.groups, dtype=torch.int32, device=device).repeat(len(row), 1)
+        return (row // self.rows_per_image).unsqueeze(1).repeat(1, columns)
 
 
 def _pick(values: Tensor, place: Tensor, padded: bool) -> Tensor:
@@ -122,11 +122,12 @@ def _pick(values: Tensor, place: Tensor, padded: bool) -> Tensor:
     return picked.masked_fill_(place == len(values), 0)
 
 
-def _sparse_nonzero(mask: Tensor, block: int = 512) -> Tensor:
-    """Ascending indices of what is true in (N,): looks closely only at the few blocks that hold any."""
-    whole = len(mask) // block * block
-    blocks = mask[:whole].view(-1, block)
-    hit = blocks.any(1).nonzero().view(-1)
-    inside = blocks[hit].nonzero()
-    rest = mask[whole:].nonzero().view(-1) + whole
+def _sparse_positives(values: Tensor, block: int = 512) -> Tensor:
+    """Ascending indices of what is positive in (N,): looks closely only at the few blocks that hold any."""
+    whole = len(values) // block * block
+    blocks = values[:whole].view(-1, block)
+    # where one is no number, so is the largest
+    hit = (~(blocks.amax(1) <= 0)).nonzero().view(-1)
+    inside = (blocks[hit] > 0).nonzero()
+    rest = (values[whole:] > 0).nonzero().view(-1) + whole
     return torch.cat([hit[inside[:, 0]] * block + inside[:, 1], rest])

@@ -11,9 +11,8 @@ from boxwright.kernels.soft_count import Ramps
 
 __all__ = ["Grid"]
 
-# cells per edge: few edges share one
-CELLS_PER_EDGE = 128
-MOST_CELLS = 2**17
+# one cell for so many values, within limits: more cells save steps among crowded edges, but take time to lay
+VALUES_PER_CELL, FEWEST, MOST = 16, 2**15, 2**18
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,10 +35,10 @@ class Grid:
     strides: tuple[tuple[int, Tensor], ...]
 
     @classmethod
-    def over(cls, ramps: Ramps) -> Self:
-        """Lay cells over the ends of ramps."""
+    def over(cls, ramps: Ramps, values: int) -> Self:
+        """Lay cells over the ends of ramps, to find the bins of so many values."""
         groups, size = ramps.outer.shape[1], ramps.places.shape[1]
-        cells = 1 << (min(2 * size * CELLS_PER_EDGE, MOST_CELLS) // groups).bit_length()
+        cells = 1 << (min(max(FEWEST, values // VALUES_PER_CELL), MOST) // groups | 1).bit_length() - 1
         low, high = torch.stack(ramps.thresholds.aminmax()).tolist() if size else (0.0, 0.0)
         span = max(high - low + 2 * ramps.delta, 1e-12)
         scale = 2.0 ** math.floor(math.log2(cells / span)) if math.isfinite(span) else 1.0
@@ -68,26 +67,28 @@ class Grid:
         return cls(first, shift, scale, cells, tuple(reversed(strides)))
 
     def locate(
-        self, values: Tensor, columns: int, base: Tensor | None, index: Tensor, real: Tensor, step: Tensor
-    ) -> Tensor:
+        self, values: Tensor, base: Tensor | None, index: Tensor, real: Tensor, place: Tensor, step: Tensor
+    ) -> None:
         """Write the bins of values into `index`; what is not a number lies lowest.
 
+        Everything is (T, N / T): torch looks up rows in parallel, one on each of T threads.
+
         Args:
-            values: (N,) of the edges' dtype.
-            columns: C, so many values are a row.
-            base: first cell of each value's group, broadcastable to (N / C, C); None where there is one group.
-            index: (N,) int32, the result.
-            real: (N,) memory of the values' dtype to work in.
-            step: (N,) int32 memory to work in.
+            values: of the edges' dtype.
+            base: first cell of each value's group, int32; None where there is one group.
+            index: int32, the result.
+            real: memory of the values' dtype to work in.
+            place: int64 memory to work in, since torch looks up by such numbers.
+            step: int32 memory to work in, which may be that of `place`.
         """
-        _cell_of(values, self.shift, self.scale, self.cells, real, step)
+        _cell_of(values, self.shift, self.scale, self.cells, real, index)
         if base is not None:
-            step.view(-1, columns).add_(base)
-        torch.index_select(self.first, 0, step, out=index)
+            index.add_(base)
+        torch.gather(self.first.expand(len(place), -1), 1, place.copy_(index), out=index)
         for stride, reach in self.strides:
-            torch.index_select(reach, 0, index, out=real)
-            index.add_(torch.ge(values, real, out=step), alpha=stride)
-        return index
+            torch.gather(reach.expand(len(place), -1), 1, place.copy_(index), out=real)
+            # a comparison is fast where its result has the type of what is compared
+            index.add_(step.copy_(real.le_(values)), alpha=stride)
 
 
 def _cell_of(values: Tensor, shift: Tensor, scale: float, cells: int, real: Tensor, out: Tensor) -> Tensor:
