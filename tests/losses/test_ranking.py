@@ -147,6 +147,27 @@ def test_module_refuses_weights_and_metric_counts_hard() -> None:
     assert average_precision(logits, torch.full((3,), -1)) == 0
 
 
+@pytest.mark.parametrize("threads", [2, 3])
+def test_neither_threads_nor_a_second_backward_change_anything(threads: int) -> None:
+    logits = torch.randn(3, 601, 5, requires_grad=True)
+    labels = torch.randint(-2, 5, (3, 601)).where(torch.rand(3, 601) < 0.1, -1)
+    dense = (labels.unsqueeze(-1) == torch.arange(5)).float().where(labels.unsqueeze(-1) != -2, -1)
+    expected = gradient(ap_loss(logits, labels), logits)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for targets in (labels, dense):
+            loss = ap_loss(logits, targets)
+            first, second = (torch.autograd.grad(loss, logits, retain_graph=True)[0] for _ in range(2))
+            close(first, expected, 1e-7)
+            assert torch.equal(first, second)
+            (twice,) = torch.autograd.grad(2 * loss, logits, retain_graph=True)
+            close(twice, 2 * first, 1e-7)
+            close(first, expected, 1e-7)  # its memory was that of the bins
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("shape", [(0, 3), (4, 0)])
 def test_nothing_to_rank(shape: tuple[int, int]) -> None:
     logits = torch.randn(shape, requires_grad=True)
