@@ -30,14 +30,18 @@ def swapped(system, **parts):
 
 
 @cache
-def scene(per_cell, parameters):
-    """Return priors, targets and predictions of two images with up to five objects."""
+def scene(per_cell, coder):
+    """Return priors, targets and predictions of two images with six objects and two crowds, boxes near the priors."""
     priors = make_priors(per_cell)
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(2, len(priors), CLASSES, generator=generator)
-    params = 0.3 * torch.randn(2, len(priors), parameters, generator=generator)
+    noise = torch.randn(2, len(priors), 4, generator=generator) * priors.strides[:, None] / 4
+    if hasattr(coder, "reg_max"):  # any distribution means a box around its prior
+        params = 0.3 * torch.randn(2, len(priors), 4 * (coder.reg_max + 1), generator=generator)
+    else:
+        params = coder.encode(priors, priors.boxes + noise)
     extras = {name: torch.randn(2, len(priors), 1, generator=generator) for name in ("quality", "background")}
-    return priors, make_targets(0, 2, 5, hostile=False, crowd=True), (logits, params, extras)
+    return priors, make_targets(4, 2, 5, hostile=False, crowd=True), (logits, params, extras)
 
 
 def problem(recipe):
@@ -45,10 +49,8 @@ def problem(recipe):
     criterion = build_criterion(recipe)
     if isinstance(criterion, PhasedCriterion):
         criterion.set_epoch(criterion.epochs)
-    coder = recipe.detector.coder
-    parameters = 4 * (coder.reg_max + 1) if coder.type == "integral" else 4
     per_cell = 3 if recipe.detector.priors.type == "octave-anchors" else 1
-    priors, targets, (*outputs, extras) = scene(per_cell, parameters)
+    priors, targets, (*outputs, extras) = scene(per_cell, recipe.detector.coder.build())
     if not is_softmax(recipe.criterion):
         extras = {"quality": extras["quality"]}
     return criterion, priors, targets, Predictions(*outputs, extras)
@@ -63,12 +65,17 @@ def step(recipe):
     return losses, (logits.grad, params.grad)
 
 
+def check_step(recipe, what):
+    """Run one step, which must be finite and move classes and boxes."""
+    losses, gradients = step(recipe)
+    assert all(torch.isfinite(loss) for loss in losses.values()), (what, losses)
+    assert all(gradient is not None and gradient.isfinite().all() and gradient.any() for gradient in gradients), what
+
+
 def verdict(system, **parts):
-    """Return why a system refuses parts, or "" where a step with them is finite and moves classes and boxes."""
+    """Return why a system refuses parts, or "" where a step with them works."""
     try:
-        losses, gradients = step(swapped(system, **parts))
+        check_step(swapped(system, **parts), (system, parts))
     except RecipeError as error:
         return str(error).removeprefix(f"recipe {system}: ")
-    assert all(torch.isfinite(loss) for loss in losses.values()), (system, parts, losses)
-    assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients), (system, parts)
     return ""

@@ -82,6 +82,30 @@ def test_resume_needs_only_the_run_and_takes_overrides(scenes, tmp_path):
     assert len(json.loads((resumed.path / "environment.json").read_text())) == 2
 
 
+def test_a_resume_takes_over_a_changed_learning_rate(trained, tmp_path):
+    shutil.copytree(trained.path, tmp_path / "run")
+    changes = ["optimizer.lr=0.0005", "schedule.epochs=3", "schedule.type=step", "schedule.warmup_steps=0"]
+    resumed = train(resume=tmp_path / "run", overrides=changes, quiet=True)
+    assert [record["lr"] for record in resumed.metrics() if "lr" in record][-1] == 0.0005
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("detector.neck.channels=32", "does not fit the recipe or the classes: (.|\n)*The run is as it was"),
+        ("optimizer={type: sgd, lr: 0.01}", "it was trained with another optimizer.type"),
+        ("optimizer.decay_norm_and_bias=true", "different number of parameter groups"),
+    ],
+)
+def test_a_resume_that_does_not_fit_leaves_the_run_as_it_was(trained, tmp_path, change, words):
+    path = tmp_path / "run"
+    shutil.copytree(trained.path, path)
+    with pytest.raises(RunError, match=words):
+        train(resume=path, overrides=[change], quiet=True)
+    assert (path / "recipe.yaml").read_text() == (trained.path / "recipe.yaml").read_text()
+    assert (path / "environment.json").read_text() == (trained.path / "environment.json").read_text()
+
+
 def test_resume_auto_takes_the_newest_unfinished_run(scenes, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     first = train("retinanet-tiny", scenes, overrides=[*SMALL, "schedule.epochs=1"], resume="auto", quiet=True)

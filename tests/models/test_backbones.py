@@ -51,11 +51,19 @@ def test_weights_from_a_local_file(tmp_path):
         ({"name": "resnet10t", "levels": (3, 6)}, r"none at \[64\]"),
         ({"name": "resnet10t", "weights": "missing.safetensors"}, "there is no file missing.safetensors"),
         ({"name": "vit_tiny_patch16_224", "levels": (3,)}, "vit_tiny_patch16_224"),
+        ({"name": "coat_lite_tiny", "levels": (3,)}, "does not take images of any size .*doesn't match model"),
+        ({"name": "inception_v3", "levels": (3, 4)}, "its cells are not a grid of its strides"),
     ],
 )
 def test_what_cannot_be_built_is_named(options, words):
     with pytest.raises(RunError, match=words):
         Backbone(**options)
+
+
+@pytest.mark.slow
+def test_swin_takes_images_of_any_size():
+    features = Backbone("swin_tiny_patch4_window7_224").eval()(torch.zeros(1, 3, 96, 60))
+    assert [feature.shape[1:] for feature in features] == [(192, 12, 8), (384, 6, 4), (768, 3, 2)]
 
 
 @pytest.mark.parametrize("name", ["vgg11", "test_resnet", "dla46x_c"])

@@ -76,3 +76,33 @@ def test_a_batch_is_used_as_it_is_and_a_list_gives_the_same_losses(detector):
 def test_wrong_calls_are_named(detector, images, targets, words):
     with pytest.raises(ValueError, match=words):
         detector.train()(images, targets)
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        ([], "at least one image"),
+        ([torch.zeros(3, 0, 20)], r"images\[0\] must have shape \(3, height, width\), got \(3, 0, 20\)"),
+        ([torch.zeros(3, 8, 8, dtype=torch.int64)], "uint8 0..255 or float 0..1, got torch.int64"),
+    ],
+)
+def test_images_that_are_none_are_refused(detector, images, words):
+    with pytest.raises(ValueError, match=words):
+        detector.eval()(images)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_any_float_is_an_image(detector, dtype):
+    image = torch.rand(3, 64, 64).to(dtype)
+    with torch.no_grad():
+        in_list, in_batch = detector.eval()([image]), detector(image[None])
+    torch.testing.assert_close(in_list.boxes, in_batch.boxes)
+
+
+@pytest.mark.parametrize("recipe", ["retinanet-tiny", "ap-loss-tiny", "nanodet-plus-tiny"])
+def test_classes_that_there_are_not_are_refused(recipe):
+    detector = build_detector(load_recipe(recipe, ["data.size=64"]), ["cat", "dog"]).train()
+    with pytest.raises(
+        ValueError, match=r"targets\[0\]\['labels'\] holds class 2, but the detector has 2, counted from 0"
+    ):
+        detector([torch.rand(3, 64, 64)], [{"boxes": torch.tensor([[8.0, 8, 50, 40]]), "labels": torch.tensor([2])}])

@@ -57,6 +57,9 @@ def test_an_override_swaps_a_part_and_drops_its_old_fields():
         ("data.batch_size=0", "data.batch_size: Input should be greater than 0"),
         ("schedule.milestones=[90]", r"milestones \(90,\) must be below epochs = 12"),
         ("data.batch_size.x=3", "data.batch_size is a value, not a section"),
+        ("detector.backbone.levels=[3, 5]", r"levels: must count upwards one by one, .* got \[3, 5\]"),
+        ("detector.backbone.levels=[5, 4, 3]", r"levels: must count upwards one by one, .* got \[5, 4, 3\]"),
+        ("detector.backbone.levels=[]", "levels: Tuple should have at least 1 item"),
         ("nonsense", "must read key=value"),
     ],
 )

@@ -41,6 +41,7 @@ def test_a_batch_without_objects_has_no_columns():
         ({"boxes": torch.tensor([[3.0, 0, 1, 1]]), "labels": torch.tensor([0])}, "inverted"),
         ({"boxes": torch.tensor([[0.0, 0, float("nan"), 1]]), "labels": torch.tensor([0])}, "finite"),
         ({"boxes": torch.tensor([[0.0, 0, 1, 1]]), "labels": torch.tensor([-1])}, "negative class"),
+        ({"boxes": torch.tensor([[0.0, 0, 1, 1]]), "labels": torch.tensor([0.5])}, "must be integers"),
     ],
 )
 def test_wrong_targets_are_named(target, words):

@@ -53,6 +53,7 @@ def fit(
     classes: Sequence[str] = (),
     on_nonfinite: Literal["stop", "skip"] = "stop",
     name: Callable[[int], str] = str,
+    started: Callable[[], None] = lambda: None,
     console: Console | None = None,
 ) -> nn.Module:
     """Train from the run's last checkpoint, or from the start, to the recipe's last epoch.
@@ -67,6 +68,7 @@ def fit(
         classes: class names, which travel with the weights.
         on_nonfinite: what to do about a loss that is not finite.
         name: gives an image's name from its id.
+        started: called once the run's checkpoint has been found to fit, before anything is written.
         console: where progress goes; None is silent.
 
     Returns:
@@ -76,7 +78,7 @@ def fit(
         RunError: the loss is not finite, the disk is full, Ctrl-C, or a checkpoint does not fit; says how to resume.
         DataError: an image cannot be read; says how to resume.
     """
-    session = Session(fabric, run, recipe, detector, loader, evaluate, classes, on_nonfinite, name, console)
+    session = Session(fabric, run, recipe, detector, loader, evaluate, classes, on_nonfinite, name, started, console)
     try:
         with interruptible() as session.check_interrupt:
             session.run_epochs()
@@ -107,6 +109,7 @@ class Session:
         classes: Sequence[str],
         on_nonfinite: Literal["stop", "skip"],
         name: Callable[[int], str],
+        started: Callable[[], None],
         console: Console | None,
     ) -> None:
         self.fabric, self.run, self.recipe, self.loader, self.evaluate = fabric, run, recipe, loader, evaluate
@@ -130,6 +133,7 @@ class Session:
         self.metrics: dict[str, Any] = {}
         self._predictions: Sequence[Mapping[str, Any]] = ()
         self._resume()
+        started()
         total = recipe.schedule.epochs * self.steps_per_epoch
         self.progress = TrainingProgress(console if fabric.is_global_zero else None, total, self.trainer.step_count)
         self.log = MetricsLog(run, self.trainer.step_count) if fabric.is_global_zero else None
@@ -245,7 +249,10 @@ class Session:
         try:
             self.trainer.load_state(state)
         except (RuntimeError, ValueError, KeyError) as error:
-            raise RunError(f"{self.run.state_file} does not fit the recipe or the classes: {error}") from error
+            raise RunError(
+                f"{self.run.state_file} does not fit the recipe or the classes: {error}. The run is as it was; what "
+                "changes the network or the kind of optimiser needs a new run"
+            ) from error
         self.epoch, self.best, self.metrics = state["epoch"], state["best"], state["metrics"]
         self.guard.skipped = state["skipped"]
 

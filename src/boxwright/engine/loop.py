@@ -181,19 +181,31 @@ class Trainer:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Continue from what `state` returned.
+        """Continue from what `state` returned, with the settings of the recipe, which may have changed since.
 
         Raises:
             RuntimeError: weights of another architecture or class count.
+            ValueError: another optimiser, or other parameter groups.
         """
         self.step_count = state["step"]
         self.detector.load_state_dict(state["detector"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self._load_optimizer(state["optimizer"])
         if self.ema is not None:
             self.ema.detector.load_state_dict(state["ema"] or state["detector"])
             self.ema.updates = state["ema_updates"]
         if self._scaler is not None and state["scaler"]:
             self._scaler.load_state_dict(state["scaler"])
+
+    def _load_optimizer(self, state: dict[str, Any]) -> None:
+        """Take over an optimiser's memory, not its learning rate, weight decay and the like."""
+        settings = [
+            {name: value for name, value in group.items() if name != "params"} for group in self.optimizer.param_groups
+        ]
+        if any(("betas" in old) != ("betas" in new) for old, new in zip(state["param_groups"], settings, strict=False)):
+            raise ValueError("it was trained with another optimizer.type")
+        self.optimizer.load_state_dict(state)
+        for group, own in zip(self.optimizer.param_groups, settings, strict=True):
+            group.update(own)
 
 
 def _channels_last(images: Tensor) -> Tensor:

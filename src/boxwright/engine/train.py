@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -116,15 +116,17 @@ def train(
     seed_everything(recipe.train.seed)
     build: Any = partial(build_detector, recipe, index.class_names, class_counts=index.class_counts("train"))
     detector = build(pretrained=False if Run(path).state_file.exists() else None)
-    if fabric.is_global_zero:  # not before all else has been found in order, so that a next try finds no folder
-        Run.create(path, recipe, index.class_names, source, fabric.world_size)
-    fabric.barrier()
-    run = Run.open(path)
+    run = Run(path)
     evaluator = _evaluator(fabric, index, validation)
     name = partial(_image_name, training.dataset.records)
 
+    @cache
+    def describe() -> None:
+        if fabric.is_global_zero:  # not before all else is in order, so that a refused try leaves no trace
+            Run.create(path, recipe, index.class_names, source, fabric.world_size)
+
     def fit_detector(run: Run, detector: Any, measured: bool = True) -> None:
-        options: dict[str, Any] = {"on_nonfinite": on_nonfinite, "name": name, "console": console}
+        options: dict[str, Any] = {"on_nonfinite": on_nonfinite, "name": name, "started": describe, "console": console}
         measure = evaluator if measured else None
         fit(fabric, run, recipe, detector, training, measure, classes=index.class_names, **options)
 

@@ -10,6 +10,7 @@ from urllib.request import getproxies
 import timm
 import torch
 from huggingface_hub import constants
+from timm.layers import Format
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
@@ -31,7 +32,7 @@ class Backbone(nn.Module):
         norm: "bn" as the model has it, "frozen-bn" with fixed statistics and scale, "gn" for group norm.
 
     Raises:
-        RunError: the model is unknown, lacks a level, or its weights cannot be had.
+        RunError: the model is unknown, lacks a level, takes images of one size only, or its weights cannot be had.
     """
 
     def __init__(
@@ -45,8 +46,7 @@ class Backbone(nn.Module):
         norm: str = "bn",
     ) -> None:
         super().__init__()
-        with torch.device("meta"):
-            stages = _create(name, features_only=True).feature_info
+        stages, options = _plan(name)
         reductions = stages.reduction()
         missing = [2**level for level in levels if 2**level not in reductions]
         if missing:
@@ -54,7 +54,7 @@ class Backbone(nn.Module):
         # Several stages may share a stride; the last of them holds the richest features.
         places = [*zip(stages.out_indices, reductions, strict=True)]  # some models have a stage that they do not offer
         indices = [max(i for i, reduction in places if reduction == 2**level) for level in levels]
-        options: dict[str, Any] = {"features_only": True, "out_indices": indices}
+        options["out_indices"] = indices
         if weights is not None:
             body = _create(name, checkpoint_path=_existing(weights), **options)
         else:
@@ -63,7 +63,9 @@ class Backbone(nn.Module):
             if isinstance(pool, nn.MaxPool2d) and pool.kernel_size == pool.stride:
                 pool.ceil_mode = True  # level n has ⌈H / 2ⁿ⌉ cells, as it has by padded convolutions
         self.channels: list[int] = [*body.feature_info.channels()]
+        self._channels_last = getattr(body, "output_fmt", Format.NCHW) == Format.NHWC
         self.body: nn.Module = body
+        self._try_out(name, levels)
         if norm != "bn":
             _replace_batch_norm(self.body, _frozen if norm == "frozen-bn" else lambda bn: group_norm(bn.num_features))
         self._frozen = _until(self.body, stages.module_name()[frozen_stages]) if frozen_stages else []
@@ -72,7 +74,28 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Map normalised images (B, 3, H, W) to features, one (B, C_n, H / 2**n, W / 2**n) per level."""
-        return list(self.body(images))
+        features = self.body(images)
+        return [feature.permute(0, 3, 1, 2) for feature in features] if self._channels_last else list(features)
+
+    @torch.no_grad()
+    def _try_out(self, name: str, levels: Sequence[int]) -> None:
+        """Refuse a model that sees images of its own size only, or whose cells are not where its strides say."""
+        height, width = 128, 160
+        self.body.eval()
+        try:
+            shapes = [tuple(feature.shape[1:]) for feature in self(torch.zeros(1, 3, height, width))]
+        except Exception as error:  # models check their input in many ways
+            raise RunError(
+                f"backbone {name} does not take images of any size ({type(error).__name__}: {error}); choose one "
+                "without a fixed size, such as a ResNet, ConvNeXt, PVT or Swin"
+            ) from error
+        expected = [(c, height >> level, width >> level) for c, level in zip(self.channels, levels, strict=True)]
+        if shapes != expected:
+            raise RunError(
+                f"backbone {name} gives features of {shapes} (channels, height, width) for an image of "
+                f"{height}×{width} pixels, not {expected}: its cells are not a grid of its strides; choose another"
+            )
+        self.body.train()
 
     def train(self, mode: bool = True) -> "Backbone":
         """Switch to training, except for the frozen stages."""
@@ -80,6 +103,17 @@ class Backbone(nn.Module):
         for module in self._frozen:
             module.eval()
         return self
+
+
+def _plan(name: str) -> tuple[Any, dict[str, Any]]:
+    """Return what timm knows of a model's features, and the options to build it with."""
+    options = {"features_only": True}
+    with torch.device("meta"):
+        try:
+            resizable = options | {"strict_img_size": False}  # Swin's, which has a fixed size otherwise
+            return _create(name, **resizable).feature_info, resizable
+        except TypeError:
+            return _create(name, **options).feature_info, options
 
 
 def _create(name: str, **options: Any) -> Any:

@@ -152,12 +152,23 @@ class DenseDetector(nn.Module):
         if targets is None:
             raise ValueError("in training the detector needs targets: detector(images, targets)")
         if not isinstance(targets, Targets):
+            self._check_labels(targets)
             targets = Targets.from_list(targets).to(pixels.device)
         if len(targets) != len(pixels):
             raise ValueError(f"got {len(pixels)} images but targets of {len(targets)}")
         if scales is None:
             return targets
         return replace(targets, boxes=targets.boxes * scales.view(-1, 1, 1))
+
+    def _check_labels(self, targets: Sequence[Mapping[str, Tensor]]) -> None:
+        """Refuse classes that there are not; a ranking loss would take no notice of them."""
+        classes = len(self.class_names)
+        for index, target in enumerate(targets):
+            if (target["labels"] >= classes).any():
+                raise ValueError(
+                    f"targets[{index}]['labels'] holds class {int(target['labels'].max())}, but the detector has "
+                    f"{classes}, counted from 0 (torchvision's own detectors count from 1)"
+                )
 
 
 def _rescaled(detections: Detections, scales: Tensor) -> Detections:

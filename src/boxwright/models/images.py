@@ -37,11 +37,13 @@ def batch_images(images: Sequence[Tensor], size: int | tuple[int, int], divisor:
         divisor: the sides of a batch that is no square are multiples of it: the network's coarsest stride.
 
     Raises:
-        ValueError: an image is not (3, h, w).
+        ValueError: there is no image, or one is not (3, h, w), uint8 or float.
     """
+    if not images:
+        raise ValueError("a detector needs at least one image, got an empty list")
     scales, resized = [], []
     for index, image in enumerate(images):
-        if image.ndim != 3 or image.shape[0] != 3:
+        if image.ndim != 3 or image.shape[0] != 3 or 0 in image.shape:
             raise ValueError(f"images[{index}] must have shape (3, height, width), got {tuple(image.shape)}")
         scale = _scale(image.shape[-2], image.shape[-1], size)
         height, width = (max(1, round(side * scale)) for side in image.shape[-2:])
@@ -58,8 +60,16 @@ def batch_images(images: Sequence[Tensor], size: int | tuple[int, int], divisor:
 
 
 def to_float(images: Tensor) -> Tensor:
-    """Images as float 0..1."""
-    return images.float() / 255 if images.dtype == torch.uint8 else images
+    """Images as float32 0..1.
+
+    Raises:
+        ValueError: they are integers other than uint8, whose range nobody knows.
+    """
+    if images.dtype == torch.uint8:
+        return images.float() / 255
+    if not images.is_floating_point():
+        raise ValueError(f"images must be uint8 0..255 or float 0..1, got {images.dtype}")
+    return images.float()
 
 
 def _scale(height: int, width: int, size: int | tuple[int, int]) -> float:

@@ -3,7 +3,7 @@
 from types import ModuleType
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from boxwright import assigners, boxes, losses
 from boxwright.models import heads, necks
@@ -81,7 +81,15 @@ class BackboneConfig(Section):
     weights: str | None = Field(None, description="local weight file (.safetensors or .pth) instead of a download")
     frozen_stages: Annotated[int, Field(ge=0)] = Field(0, description="stem and first stages that do not learn")
     norm: Literal["bn", "frozen-bn", "gn"] = "bn"
-    levels: tuple[PositiveInt, ...] = Field((3, 4, 5), description="level n has stride 2**n")
+    levels: tuple[PositiveInt, ...] = Field((3, 4, 5), min_length=1, description="level n has stride 2**n")
+
+    @field_validator("levels")
+    @classmethod
+    def _consecutive(cls, levels: tuple[int, ...]) -> tuple[int, ...]:
+        """A neck merges each level with one of twice its stride, and its own levels go on from there."""
+        if levels != tuple(range(levels[0], levels[0] + len(levels))):
+            raise ValueError(f"must count upwards one by one, such as [3, 4, 5], got {[*levels]}")
+        return levels
 
 
 class InferenceConfig(Section):

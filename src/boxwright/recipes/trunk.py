@@ -27,8 +27,7 @@ def build_trunk(
         options |= {"pretrained": False, "weights": None}
     body = Backbone(**options)
     levels = built("detector.neck", neck, in_channels=body.channels)
-    first = min(backbone.levels)
-    strides = tuple(float(2 ** (first + index)) for index in range(len(levels.channels)))
+    strides = tuple(2.0 ** (backbone.levels[0] + index) for index in range(len(levels.channels)))
     return body, levels, built("detector.priors", priors, strides=strides)
 
 

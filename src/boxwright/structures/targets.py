@@ -38,7 +38,8 @@ class Targets(TensorStruct):
             pad_to_multiple: round G up to a multiple, so that compiled code sees few shapes.
 
         Raises:
-            ValueError: a shape is wrong, a box is inverted or not finite, or a label is negative; names the image.
+            ValueError: a shape is wrong, a box is inverted or not finite, or a label no integer or negative; names the
+                image.
         """
         for index, target in enumerate(targets):
             _validate(index, target)
@@ -90,6 +91,8 @@ def _validate(index: int, target: Mapping[str, Tensor]) -> None:
         raise ValueError(
             f"targets[{index}]['labels'] must have shape ({len(boxes)},) like its boxes, got {tuple(labels.shape)}"
         )
+    if labels.is_floating_point() and len(labels):
+        raise ValueError(f"targets[{index}]['labels'] must be integers, got {labels.dtype}")
     if not torch.isfinite(boxes).all():
         raise ValueError(f"targets[{index}]['boxes'] holds a value that is not finite")
     inverted = (boxes[:, 2:] < boxes[:, :2]).any(dim=1)
