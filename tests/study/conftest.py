@@ -5,6 +5,7 @@ import shutil
 import pytest
 
 from boxwright.data.index import open_dataset
+from boxwright.data.synth import write_synthetic
 from boxwright.engine import train
 from inspect_scenes import write_dataset
 
@@ -20,6 +21,14 @@ def data_path(tmp_path_factory):
 @pytest.fixture(scope="session")
 def data(data_path):
     return open_dataset(data_path)
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory):
+    """A minute set of synthetic scenes, to compare recipes on."""
+    path = tmp_path_factory.mktemp("data") / "scenes"
+    write_synthetic(path, train=16, val=8, size=64)
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """A comparison in earnest: held together by files, killed, gone on with, found again, the same on every engine."""
 
-import functools
 import json
 import os
 import signal
@@ -11,46 +10,14 @@ import time
 import pytest
 import torch
 
-from boxwright.data.index import open_dataset
 from boxwright.data.synth import write_synthetic
 from boxwright.engine import Run
 from boxwright.engine.checkpoint import load_state
-from boxwright.errors import BoxwrightError, RecipeError
-from boxwright.recipes import dump_recipe
+from boxwright.errors import RecipeError
 from boxwright.study import compare
 from boxwright.study.budget import Pace, fitting_epochs
-from boxwright.study.executors import execute, submitter
-from boxwright.study.held import contestants, with_seed
-from boxwright.study.runs import RunSpec, finished, run_one
-
-CHANGES = ["data.size=64", "data.batch_size=8", "data.workers=0", "schedule.warmup_steps=2", "train.precision=32-true"]
-
-
-@pytest.fixture(scope="module")
-def scenes(tmp_path_factory):
-    path = tmp_path_factory.mktemp("data") / "scenes"
-    write_synthetic(path, train=16, val=8, size=64)
-    return path
-
-
-def specs(scenes, folder, recipes=("retinanet-tiny", "gfl-tiny"), seeds=(0,), epochs=1):
-    print_ = open_dataset(scenes).fingerprint("train", "val")
-    entrants = contestants(recipes, [*CHANGES, f"schedule.epochs={epochs}"])
-    return [
-        RunSpec(own.name, seed, dump_recipe(with_seed(own.recipe, seed)), {"data": str(scenes)}, print_, str(folder), 1)
-        for seed in seeds
-        for own in entrants
-    ]
-
-
-class Here:
-    """A run in this process, done as soon as it is asked for."""
-
-    def __init__(self, spec):
-        self.result = functools.cache(functools.partial(run_one, spec))
-
-    def done(self):
-        return True
+from boxwright.study.runs import finished
+from compared import CHANGES, Here, specs
 
 
 def test_two_recipes_are_compared_and_found_again(scenes, tmp_path, monkeypatch):
@@ -88,42 +55,6 @@ def test_runs_are_found_by_resolved_recipe_and_content_of_the_data(scenes, tmp_p
     assert specs(fewer, tmp_path)[0].path != one[0].path
 
 
-@pytest.mark.slow
-def test_every_engine_gives_the_same_results(scenes, tmp_path):
-    def results(folder, submit, jobs):
-        wanted = specs(scenes, tmp_path / folder)
-        ended = list(execute(wanted, submit, jobs=jobs, poll=0.05))
-        assert [outcome for _, outcome in ended if isinstance(outcome, Exception)] == []
-        return [
-            (Run(spec.path).predictions(), [r for r in Run(spec.path).metrics() if r["kind"] == "eval"])
-            for spec in wanted
-        ]
-
-    alone = results("processes", submitter("processes", tmp_path, {}), 2)
-    assert results("here", Here, 1) == alone  # what Ray and submitit do: call run_one elsewhere
-
-
-def test_a_run_that_fails_is_told_and_does_not_stop_the_others(scenes, tmp_path):
-    wanted = specs(scenes, tmp_path)
-    broken = RunSpec("broken", 0, wanted[0].recipe, {"data": str(tmp_path / "nowhere")}, "", str(tmp_path), 1)
-    submit = submitter("processes", tmp_path, {})
-    ended = execute([broken, wanted[0]], lambda spec: submit(spec) if spec is broken else Here(spec))
-    outcomes = {spec.name: outcome for spec, outcome in ended}
-    assert "nowhere" in str(outcomes["broken"])
-    assert str(outcomes["broken"]).startswith("broken, seed 0: ")
-    assert outcomes["retinanet-tiny"]["peak_memory"] > 0
-
-
-def test_no_run_is_started_after_the_budget():
-    class Instant:
-        done = staticmethod(lambda: True)
-        result = staticmethod(dict)
-
-    wanted = [RunSpec(str(number), 0, "", {}, "", "") for number in range(3)]
-    assert len(list(execute(wanted, lambda spec: Instant(), until=time.monotonic() + 60))) == 3
-    assert list(execute(wanted, lambda spec: Instant(), until=time.monotonic() - 1)) == []
-
-
 def test_budget_is_the_same_number_of_epochs_for_all_and_kept(scenes, tmp_path, monkeypatch):
     paces = {"retinanet-tiny": Pace(2, 0.1, 1, 0.5), "gfl-tiny": Pace(2, 0.3, 3, 0.5)}
     monkeypatch.setattr("boxwright.study.budget.pace", lambda spec: paces.pop(spec.name))
@@ -148,17 +79,6 @@ def test_pace_is_measured_by_steps_of_the_training(scenes, tmp_path):
     assert 0 < found["step"] <= found["epoch"]
     assert found["start"] > 0.5
     assert found["evaluation"] > 0
-
-
-def test_engines_that_are_not_installed_and_wrong_options_are_told(tmp_path):
-    with pytest.raises(BoxwrightError, match="--engine-option is for ray and slurm, got gpus"):
-        submitter("processes", tmp_path, {"gpus": 1})
-    for engine, package in (("ray", "ray"), ("slurm", "submitit")):
-        try:
-            __import__(package)
-        except ImportError:
-            with pytest.raises(BoxwrightError, match=rf'pip install "boxwright\[{engine}\]"'):
-                submitter(engine, tmp_path, {})
 
 
 SCRIPT = """

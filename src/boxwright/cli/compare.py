@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from boxwright.cli.options import Classes, DataFormat, Images, OneBased, Splits, class_list, split_map
+from boxwright.cli.options import Classes, DataFormat, Images, OneBased, SkipBad, Splits, class_list, split_map
 from boxwright.cli.recipes import Overrides
 from boxwright.errors import BoxwrightError
 
@@ -35,6 +35,7 @@ def compare(
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="For ray.remote or submitit; repeatable.")
     ] = None,
     show: Annotated[int, typer.Option(min=0, help="How many images to show.")] = 12,
+    skip_bad: SkipBad = False,
     format: DataFormat = None,
     classes: Classes = None,
     split: Splits = None,
@@ -55,6 +56,7 @@ def compare(
         engine=engine,
         engine_options=_options(engine_option),
         images=show,
+        skip_bad=skip_bad,
         format=format,
         classes=class_list(classes),
         splits=split_map(split),
@@ -98,7 +100,7 @@ def _print(report: dict[str, Any]) -> None:
         table.add_row(recipe["name"], *cells, str(len(recipe["runs"])))
     Console(highlight=False).print(table)
     verdict = report["verdict"]
-    for line in (f"{verdict['headline']}. {verdict['text']}", *verdict["settle"]):
+    for line in (f"{verdict['headline']}. {verdict['text']}".strip(), *verdict["settle"]):
         typer.echo(line)
 
 

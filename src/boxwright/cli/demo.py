@@ -13,8 +13,9 @@ def demo(
 ) -> None:
     """Draw synthetic scenes, train a small detector on them, and show what it finds; takes a few minutes on a CPU."""
     from boxwright.engine.demo import run_demo
+    from boxwright.study import write_report
 
     result = run_demo(output)
     typer.echo(f"pictures:   {result.pictures}")
-    typer.echo(f"curves:     {result.curves}")
+    typer.echo(f"report:     {write_report(result.run)}")
     typer.echo(f"run folder: {result.run.path}")

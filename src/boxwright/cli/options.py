@@ -15,6 +15,7 @@ Images = Annotated[Path | None, typer.Option(help="Folder of the images, where i
 OneBased = Annotated[
     bool | None, typer.Option("--one-based/--zero-based", help="From what Pascal VOC counts pixels; else detected.")
 ]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out images that cannot be read.")]
 Splits = Annotated[list[str] | None, typer.Option("--split", metavar="NAME=PATH", help="What a split is; repeatable.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, …; by default a GPU if there is one.")]
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from boxwright.cli.options import Classes, DataFormat, Images, OneBased, Splits, class_list, split_map
+from boxwright.cli.options import Classes, DataFormat, Images, OneBased, SkipBad, Splits, class_list, split_map
 from boxwright.cli.recipes import Overrides
 
 __all__ = ["train"]
@@ -30,7 +30,7 @@ def train(
     on_nonfinite: Annotated[
         Literal["stop", "skip"], typer.Option(help="What to do when a loss is NaN or infinite.")
     ] = "stop",
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out images that cannot be read.")] = False,
+    skip_bad: SkipBad = False,
     format: DataFormat = None,
     classes: Classes = None,
     split: Splits = None,

@@ -13,7 +13,7 @@ from boxwright.data.images import check_image, read_image
 from boxwright.data.records import ImageRecord
 from boxwright.errors import DataError
 
-__all__ = ["BatchOrder", "Loader", "build_loader", "verify_images"]
+__all__ = ["BatchOrder", "Loader", "bad_images", "build_loader", "verify_images"]
 
 logger = logging.getLogger(__name__)
 
@@ -135,15 +135,21 @@ def build_loader(
         num_workers=workers,
         collate_fn=partial(collate, square=square),
         persistent_workers=workers > 0,
-        worker_init_fn=_leave_interrupts_to_the_main_process,
+        worker_init_fn=_leave_signals_to_the_main_process,
         pin_memory=pin_memory,
         generator=torch.Generator(),  # its own, so that loading leaves the training's random numbers alone
     )
     return Loader(batches, order)
 
 
-def _leave_interrupts_to_the_main_process(worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _leave_signals_to_the_main_process(worker: int) -> None:
+    """Ignore what is sent to all processes of a job, such as Ctrl-C, or a cluster's notice that its time is over.
+
+    A forked worker inherits the handlers of the main process, and would do once more what that does about it.
+    """
+    for name in ("SIGINT", "SIGUSR1", "SIGUSR2"):
+        if hasattr(signal, name):  # not on every system
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 def verify_images(records: Sequence[ImageRecord], decode: bool = False) -> dict[int, str]:
@@ -156,3 +162,9 @@ def verify_images(records: Sequence[ImageRecord], decode: bool = False) -> dict[
         except DataError as error:
             findings[index] = str(error)
     return findings
+
+
+def bad_images(problems: Sequence[str]) -> DataError:
+    """Return the error about images that cannot be read."""
+    more = f" (and {len(problems) - 1} more images)" if len(problems) > 1 else ""
+    return DataError(f"{problems[0]}{more}; or leave them out with --skip-bad")

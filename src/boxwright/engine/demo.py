@@ -30,7 +30,6 @@ class Demo(NamedTuple):
 
     run: Run
     pictures: Path
-    curves: Path
 
 
 def run_demo(output: Path) -> Demo:
@@ -48,4 +47,4 @@ def run_demo(output: Path) -> Demo:
     write_synthetic(scenes, **SCENES)
     run = train("retinanet-tiny", scenes, overrides=CHANGES, output=output / "run")
     predict_files(load(run.path), [*sorted((scenes / "images" / "val").iterdir())[:12]], pictures)
-    return Demo(run, pictures, run.path / "curves.html")
+    return Demo(run, pictures)

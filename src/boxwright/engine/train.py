@@ -11,20 +11,19 @@ from rich.console import Console
 
 from boxwright.data.dataset import DetectionDataset, read_record
 from boxwright.data.index import DataIndex, open_dataset
-from boxwright.data.loader import Loader, build_loader, verify_images
+from boxwright.data.loader import Loader, bad_images, build_loader, verify_images
 from boxwright.data.mix import Mix
 from boxwright.data.records import ImageRecord
 from boxwright.data.transforms import evaluation_transform, training_transform
 from boxwright.engine.alternate import alternate, alternates
 from boxwright.engine.anchors import settle_anchors
 from boxwright.engine.checkpoint import read_header
-from boxwright.engine.curves import write_curves
 from boxwright.engine.device import build_fabric
 from boxwright.engine.evaluate import coco_ground_truth, evaluate
 from boxwright.engine.fit import Evaluate, fit
 from boxwright.engine.loop import seed_everything
 from boxwright.engine.run import Run
-from boxwright.errors import DataError, RecipeError, RunError
+from boxwright.errors import RecipeError, RunError
 from boxwright.recipes import Recipe, build_detector, load_recipe
 
 __all__ = ["RUNS", "build_loaders", "train"]
@@ -137,7 +136,6 @@ def train(
     else:
         fit_detector(run, detector)
     if fabric.is_global_zero:
-        write_curves(run)
         _print(console, _summary(run))
     return run
 
@@ -210,8 +208,7 @@ def build_loaders(
     if not skip_bad:
         bad_training = fabric.broadcast(verify_images(training) if fabric.is_global_zero else {})
         if problems := [*bad_training.values(), *bad.values()]:
-            more = f" (and {len(problems) - 1} more images)" if len(problems) > 1 else ""
-            raise DataError(f"{problems[0]}{more}; or leave them out with --skip-bad")
+            raise bad_images(problems)
     elif bad:
         for problem in bad.values():
             _print(console, f"skipped: {problem}")
@@ -255,7 +252,7 @@ def _summary(run: Run) -> str:
     header = read_header(run.weights_path)
     score = header["metrics"].get("AP")
     best = "" if score is None else f"best AP {score:.3f} in epoch {header['epoch']}; "
-    return f"{best}weights: {run.weights_path}, curves: {run.path / 'curves.html'}"
+    return f"{best}weights: {run.weights_path}"
 
 
 def _print(console: Console | None, line: str) -> None:

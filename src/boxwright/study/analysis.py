@@ -83,17 +83,20 @@ def operating_score(matches: Matches) -> float:
 
 
 def learning_curve(run: Run) -> list[dict[str, Any]]:
-    """Return for every epoch its mean loss and terms, and the metrics where it was evaluated."""
+    """Return for every epoch its mean loss and terms, its last learning rate, and metrics where it was evaluated."""
     sums: dict[int, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     metrics: dict[int, dict[str, Any]] = {}
+    rates: dict[int, float] = {}
     for record in run.metrics():
         if record["kind"] == "eval":
             metrics[record["epoch"]] = {name: record.get(name) for name in ("AP", "AP50", "AP75")}
         else:
+            rates[record["epoch"]] = record["lr"]
             for name in record.keys() - _NOT_LOSSES:
                 sums[record["epoch"]][name].append(record[name])
     return [
         {"epoch": epoch, "losses": {name: float(np.mean(values)) for name, values in sorted(sums[epoch].items())}}
+        | {"lr": rates.get(epoch)}
         | metrics.get(epoch, {})
         for epoch in sorted(sums.keys() | metrics.keys())
     ]

@@ -24,7 +24,7 @@ from boxwright.engine.evaluate import detect
 from boxwright.engine.loop import Trainer, grouped
 from boxwright.engine.schedule import Schedule
 from boxwright.engine.train import build_loaders
-from boxwright.errors import BoxwrightError, RecipeError
+from boxwright.errors import BoxwrightError, RecipeError, RunError
 from boxwright.files import write_text
 from boxwright.recipes import Recipe, build_detector, parse_recipe
 from boxwright.study.runs import RunSpec, failure
@@ -70,7 +70,7 @@ def fitting_epochs(
     """
     asked = json.dumps([[spec.key for spec in specs], seeds, budget, jobs])
     key = hashlib.sha256(asked.encode()).hexdigest()[:12]
-    known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    known = _known(file)
     if key not in known:
         known[key] = {spec.name: asdict(pace(spec)) for spec in specs}
         write_text(file, json.dumps(known, indent=1))
@@ -103,7 +103,7 @@ def pace(spec: RunSpec) -> Pace:
         check=False,
     )
     if answer.returncode:
-        raise failure(spec, answer.stderr)
+        raise RunError(f"--budget: {spec.name} failed in its first steps: {failure(answer.stderr)}")
     measured = json.loads(answer.stdout.splitlines()[-1])
     return Pace(start=time.perf_counter() - started - measured.pop("spent"), **measured)
 
@@ -121,10 +121,11 @@ def _timed(spec: RunSpec) -> dict[str, float]:
     if spec.threads is not None:
         torch.set_num_threads(spec.threads)
     options = {("path" if name == "data" else name): value for name, value in spec.data.items()}
+    skip_bad = options.pop("skip_bad", False)
     index = open_dataset(**options)
     recipe = settle_anchors(_recipe(spec), index.split("train"))
     fabric = build_fabric(precision=recipe.train.precision)
-    training, validation = build_loaders(fabric, recipe, index)
+    training, validation = build_loaders(fabric, recipe, index, skip_bad)
     counts = index.class_counts("train")
     detector = build_detector(recipe, index.class_names, class_counts=counts, pretrained=False)
     steps = max(len(training) // recipe.train.accumulate, 1)
@@ -152,6 +153,13 @@ def _timed(spec: RunSpec) -> dict[str, float]:
     saved = time.perf_counter() - before
     spent = step * len(times) + looked + saved
     return {"step": step, "epoch": steps * step + saved, "evaluation": looked / share, "spent": spent}
+
+
+def _known(file: Path) -> dict[str, dict[str, dict[str, float]]]:
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
+    except ValueError as error:
+        raise RunError(f"{file} is damaged: {error}; delete it, and the paces are measured again") from error
 
 
 def _recipe(spec: RunSpec) -> Recipe:

@@ -31,7 +31,7 @@ def cases(report: Mapping[str, Any]) -> str:
     )
     text = (
         "Detections from the score of each run’s best F1 on; right: matched at IoU 0.5. Mistakes are wrong detections "
-        "and missed objects, averaged over seeds; drawn is the first seed."
+        f"and missed objects{', averaged over seeds; drawn is the first seed' if several else ''}."
     )
     keys = "<kbd>←</kbd> <kbd>→</kbd> change the image."
     articles = "".join(_case(number, image, classes, several) for number, image in enumerate(report["images"]))

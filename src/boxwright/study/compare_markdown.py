@@ -16,7 +16,8 @@ def compare_markdown(report: Mapping[str, Any]) -> str:
     rows = [
         [recipe["name"], *(spread(recipe["metrics"][name]) for name in metrics), *_cost(recipe)] for recipe in recipes
     ]
-    parts += ["## Recipes", "Mean ± deviation over seeds.", _table(["recipe", *metrics, "s/step", "MB"], rows)]
+    parts += ["## Recipes", "Mean ± deviation over seeds."] if len(recipes) > 1 else ["## Numbers"]
+    parts += [_table(["recipe", *metrics, "s/step", "MB"], rows)]
     if report["pairs"]:
         rows = [_pair(pair, names) for pair in sorted(report["pairs"], key=lambda pair: -abs(pair["difference"]))]
         heads = ["pair", "AP difference", "95 % interval", "from images alone", "p, corrected", "decided"]
@@ -36,7 +37,9 @@ def compare_markdown(report: Mapping[str, Any]) -> str:
         [recipe["name"], *(spread(recipe["errors"]["cost"][kind]) for kind in report["kinds"])] for recipe in recipes
     ]
     parts += ["## Errors", "AP50 that each kind of error costs (TIDE).", _table(["recipe", *report["kinds"]], rows)]
-    parts += ["## Not the same", *_differences(report), "## To repeat", _commands(report)]
+    if len(recipes) > 1 or report.get("failures"):
+        parts += ["## Not the same", *_differences(report)]
+    parts += ["## To repeat", _commands(report)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -54,7 +57,7 @@ def _facts(report: Mapping[str, Any]) -> str:
     what = data["describe"].removeprefix("found: ")
     return (
         f"{what}. Measured on {data['images']:,} validation images with {data['objects']:,} objects; "
-        f"{' or '.join(map(str, seeds))} seeds for each recipe."
+        f"{' or '.join(map(str, seeds))} {'seed' if seeds == [1] else 'seeds'} for each recipe."
     )
 
 
@@ -99,5 +102,8 @@ def _commands(report: Mapping[str, Any]) -> str:
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(cells) + " |" for cells in (heads, ["---", *["---:"] * (len(heads) - 1)], *rows)]
+    lines = [
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+        for cells in (heads, ["---", *["---:"] * (len(heads) - 1)], *rows)
+    ]
     return "\n".join(lines)

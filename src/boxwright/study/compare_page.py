@@ -48,7 +48,7 @@ def _sections(report: Mapping[str, Any]) -> Sequence[str]:
         _chart("pairs", "Differences with 95 % intervals", tall=tall),
         tables.pairs(report),
     ]
-    learning = [_chart("learning", "Validation", _LEARNING), _chart("loss", "Training loss", _LOSS)]
+    learning = [_chart("learning", "Validation", _LEARNING), _chart("loss", "Training", _LOSS)]
     kinds = [_chart("sizes", "AP by size"), _chart("classes", "AP against training objects"), tables.classes(report)]
     curves = [
         _chart("precision", "Precision against recall", _IOU),
@@ -91,7 +91,7 @@ _CALIBRATION: Final = (
     "the calibration error in the first table is the mean distance from it. Ranking losses do not aim at it."
 )
 _LEARNING: Final = ("learning-metric", "Metric", ("AP", "AP50", "AP75"))
-_LOSS: Final = ("loss-term", "Term", ())
+_LOSS: Final = ("loss-term", "Loss term", ())
 _IOU: Final = ("precision-iou", "IoU", ("0.50", "0.75", "0.50:0.95"))
 
 

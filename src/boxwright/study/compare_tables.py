@@ -10,6 +10,7 @@ __all__ = ["classes", "errors", "pairs", "recipes", "runs"]
 
 _SIZES: Final = ("AP_small", "AP_medium", "AP_large")
 _SHOWN: Final = ("AP", "AP50", "AP75", *_SIZES, "AR100")  # the report has more
+_WORDS: Final = ("ahead beyond the noise", "machine", "with", "folder")  # columns that hold no numbers
 _TITLES: Final = {"AP_small": "AP small", "AP_medium": "AP medium", "AP_large": "AP large"}
 
 
@@ -22,7 +23,7 @@ def recipes(report: Mapping[str, Any]) -> str:
         "calibration error",
         "ms per step",
         "peak MB",
-        "parameters",
+        "million parameters",
     ]
     rows = []
     for index, recipe in enumerate(found):
@@ -33,7 +34,7 @@ def recipes(report: Mapping[str, Any]) -> str:
         cells.append(_spread(recipe["calibration_error"], "calibration", deviation=False))
         cells.append(_spread(recipe["seconds_per_step"], "step", 1e3, ",.0f", deviation=False))
         cells.append(_spread(recipe["peak_memory"], "memory", 1e-6, ",.0f", deviation=False))
-        cells.append(_number(recipe.get("parameters"), "parameters", ",d"))
+        cells.append(_number(recipe.get("parameters"), "parameters", ".3f", 1e-6))
         rows.append(_row(_name(index, recipe["name"]), cells, f'data-recipe="{index}"'))
     caption = f"<b>COCO’s numbers</b> on {report['data']['images']:,} images"
     return _table("recipes sortable", caption, "recipe", columns, rows)
@@ -95,7 +96,7 @@ def errors(report: Mapping[str, Any]) -> str:
         cells = []
         for index, recipe in enumerate(found):
             cost, count = recipe["errors"]["cost"][kind], recipe["errors"]["counts"][kind]
-            number = "" if count["mean"] is None else f' <span class="pm">{count["mean"]:,.0f}×</span>'
+            number = "" if count["mean"] is None else f' <span class="pm">· {count["mean"]:,.0f}×</span>'
             cells.append(_spread(cost, f"cost{index}", after=number, attributes=f' data-recipe="{index}"'))
         rows.append(_row(kind, cells))
     caption = "<b>AP50 that errors cost</b> and how many there are in a run"
@@ -125,7 +126,8 @@ def _table(
     kind: str, caption: str, head: str, columns: Sequence[str], rows: Iterable[str], per_recipe: int | None = None
 ) -> str:
     """Write a table; `per_recipe` is the number of columns before those of the recipes, which can be hidden."""
-    written = table(kind, caption, head, [Column("", "", title) for title in columns], rows)
+    style = dict.fromkeys(_WORDS, "words")
+    written = table(kind, caption, head, [Column("", "", title, style.get(title, "")) for title in columns], rows)
     for index, title in enumerate(columns[per_recipe:] if per_recipe is not None else ()):
         old = f'<th scope="col">{escape(title)}</th>'
         written = written.replace(old, f'<th scope="col" data-recipe="{index}">{_name(index, title)}</th>', 1)
@@ -167,9 +169,9 @@ def _spread(
     return f'<td data-k="{key}" data-v="{mean!r}"{attributes}{heat}>{factor * mean:{form}}{spread}{after}</td>'
 
 
-def _number(value: float | None, key: str, form: str) -> str:
+def _number(value: float | None, key: str, form: str, factor: float = 1) -> str:
     known = "" if value is None else repr(value)
-    return f'<td data-k="{key}" data-v="{known}">{"–" if value is None else f"{value:{form}}"}</td>'
+    return f'<td data-k="{key}" data-v="{known}">{"–" if value is None else f"{factor * value:{form}}"}</td>'
 
 
 def _chance(p: float | None) -> str:

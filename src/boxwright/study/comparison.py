@@ -2,20 +2,23 @@
 
 import json
 import os
-import shlex
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from boxwright.data.index import DataIndex, open_dataset
+from boxwright.data.loader import bad_images, verify_images
 from boxwright.engine import Run
-from boxwright.errors import RecipeError
+from boxwright.errors import DataError, RecipeError, RunError
 from boxwright.files import write_text
 from boxwright.recipes import dump_recipe
 from boxwright.study.budget import fitting_epochs
+from boxwright.study.commands import compare_command
 from boxwright.study.compare_markdown import compare_markdown
 from boxwright.study.compare_page import compare_page
 from boxwright.study.executors import Engine, Submit, execute, submitter
@@ -41,6 +44,7 @@ def compare(
     engine: Engine = "processes",
     engine_options: Mapping[str, Any] | None = None,
     images: int = 12,
+    skip_bad: bool = False,
     format: str | None = None,
     classes: Sequence[str] | None = None,
     splits: Mapping[str, str] | None = None,
@@ -67,6 +71,7 @@ def compare(
         engine: where: `processes` of this machine, `ray`, or `slurm`.
         engine_options: see `submitter`.
         images: how many images to show.
+        skip_bad: leave out images that cannot be read, instead of stopping before the first run.
         format: see `open_dataset`.
         classes: see `open_dataset`.
         splits: see `open_dataset`.
@@ -80,7 +85,7 @@ def compare(
     Raises:
         RecipeError: a recipe does not validate, or the budget is too small.
         DataError: the data set cannot be used.
-        RunError: no run has finished.
+        RunError: no run has finished, or Ctrl-C; says what to do.
     """
     started = time.monotonic()
     if seeds < 1 or jobs < 1:
@@ -97,9 +102,12 @@ def compare(
     for line in (index.describe(), *index.notes):
         progress(line)
     entrants = contestants(recipes, overrides)
+    _check(index, skip_bad, progress)
+    with _writing(folder):
+        (folder / "runs").mkdir(parents=True, exist_ok=True)
     make = partial(
         RunSpec,
-        data={"data": str(Path(data).absolute()), **options},
+        data={"data": str(Path(data).absolute()), **options, "skip_bad": skip_bad},
         fingerprint=index.fingerprint("train", "val"),
         folder=str(folder / "runs"),
         threads=None if engine != "processes" or "OMP_NUM_THREADS" in os.environ else max(1, _cores() // jobs),
@@ -115,12 +123,33 @@ def compare(
     submit = submitter(engine, folder, engine_options or {})
     by_seed = [spec for group in zip(*specs, strict=True) for spec in group]  # so that no recipe is ahead of another
     failures = _run(by_seed, submit, jobs, None if budget is None else started + budget, progress)
-    again = _command(data, recipes, seeds, overrides)
+    again = compare_command({"path": data, **options, "skip_bad": skip_bad}, recipes, seeds, overrides, budget, output)
     report = _report(entrants, specs, index, images) | {"failures": failures, "held": list(HELD), "command": again}
-    write_text(folder / f"{NAME}.json", json.dumps(report))
-    write_text(folder / f"{NAME}.md", compare_markdown(report))
-    write_text(folder / f"{NAME}.html", compare_page(report))
+    with _writing(folder):
+        write_text(folder / f"{NAME}.json", json.dumps(report))
+        write_text(folder / f"{NAME}.md", compare_markdown(report))
+        write_text(folder / f"{NAME}.html", compare_page(report))
     return report
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"cannot write to {folder}: {error.strerror}; the runs in it are kept") from error
+
+
+def _check(index: DataIndex, skip_bad: bool, progress: Progress) -> None:
+    """Find out before the first run what would stop every one of them."""
+    if not index.class_counts("val").sum():
+        raise DataError("split 'val' has no objects, so there is nothing to measure a recipe by")
+    bad = list(verify_images(index.split("val"), decode=skip_bad).values())
+    if skip_bad:
+        for problem in bad:
+            progress(f"skipped: {problem}")
+    elif bad := [*verify_images(index.split("train")).values(), *bad]:
+        raise bad_images(bad)
 
 
 def _seeds(entrant: Contestant, count: int) -> range:
@@ -136,11 +165,35 @@ def _run(
     left = [spec for spec in specs if finished(spec) is None]
     progress(f"runs: {len(specs)}, of which {len(specs) - len(left)} are done already")
     why = {spec.path: "not started: the budget was spent" for spec in left}
-    for ended, (spec, outcome) in enumerate(execute(left, submit, jobs=jobs, until=until), 1):
-        why[spec.path] = str(outcome)
-        progress(f"[{ended}/{len(left)}] {spec.name}, seed {spec.seed}: {_outcome(spec, outcome)}")
-    missing = [spec for spec in left if finished(spec) is None]
-    return [{"name": spec.name, "seed": spec.seed, "reason": why[spec.path]} for spec in missing]
+    try:
+        with _writing(Path(specs[0].folder)), closing(execute(left, submit, jobs=jobs, until=until)) as outcomes:
+            for ended, (spec, outcome) in enumerate(outcomes, 1):
+                if isinstance(outcome, Exception):
+                    why[spec.path] = str(outcome)
+                else:
+                    del why[spec.path]
+                progress(f"[{ended}/{len(left)}] {spec.name}, seed {spec.seed}: {_outcome(spec, outcome)}")
+    except KeyboardInterrupt:
+        raise RunError("interrupted; the same command goes on from the last finished epoch of each run") from None
+    missing = [spec for spec in left if spec.path in why]
+    failures = [{"name": spec.name, "seed": spec.seed, "reason": why[spec.path]} for spec in missing]
+    if failures and len(failures) == len(specs):
+        raise RunError(_nothing(failures, specs[0]))
+    return failures
+
+
+def _nothing(failures: Sequence[dict[str, Any]], spec: RunSpec) -> str:
+    """Say why no run has finished, and what to do."""
+    reasons: dict[str, list[str]] = defaultdict(list)
+    for failure in failures:
+        reasons[failure["reason"]].append(f"{failure['name']} seed {failure['seed']}")
+    told = [
+        f"{who[0]}{f' and {len(who) - 1} more' if who[1:] else ''}: {why.rstrip('.')}" for why, who in reasons.items()
+    ]
+    return (
+        f"none of the {len(failures)} runs has finished, so there is nothing to compare. {'; '.join(told)}. "
+        f"Once that is mended, the same command goes on; what the runs wrote is in {spec.folder}"
+    )
 
 
 def _outcome(spec: RunSpec, outcome: dict[str, Any] | Exception) -> str:
@@ -169,14 +222,12 @@ def _report(
         }
         if runs:
             entries.append(Entry(entrant.name, runs, facts))
-    return summarise(entries, index, images=images)
-
-
-def _command(data: str | Path, recipes: Sequence[str | Path], seeds: int, overrides: Sequence[str]) -> str:
-    """How to make the same comparison again."""
-    words = ["boxwright", "compare", "--data", str(data), "--recipes", ",".join(map(str, recipes))]
-    words += ["--seeds", str(seeds), *(word for override in overrides for word in ("--set", override))]
-    return shlex.join(words)
+    there = {entry.name for entry in entries}
+    absent = [entrant.name for entrant in entrants if entrant.name not in there]
+    try:
+        return summarise(entries, index, images=images, absent=absent)
+    except RunError as error:
+        raise RunError(f"{error}. Delete the run's folder, and the same command trains it anew") from error
 
 
 def _cores() -> int:

@@ -2,13 +2,13 @@
 
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from boxwright.errors import BoxwrightError, RunError
-from boxwright.extras import needs_extra
-from boxwright.study.runs import RunSpec, command, failure, finished, run_one
+from boxwright.errors import BoxwrightError
+from boxwright.study.clusters import on_ray, on_slurm
+from boxwright.study.runs import RunSpec, command, failure, finished
 
 __all__ = ["Engine", "Job", "Submit", "execute", "submitter"]
 
@@ -17,7 +17,7 @@ Submit = Callable[[RunSpec], "Job"]
 
 
 class Job(Protocol):
-    """A run under way, as `concurrent.futures`, Ray and submitit offer it."""
+    """A run under way."""
 
     def done(self) -> bool:
         """Whether it has ended."""
@@ -25,11 +25,16 @@ class Job(Protocol):
     def result(self) -> Any:
         """Return what `run_one` returned; raises what it raised."""
 
+    def cancel(self) -> None:
+        """Stop it where it is."""
+
 
 def execute(
     specs: Sequence[RunSpec], submit: Submit, *, jobs: int = 1, until: float | None = None, poll: float = 0.2
-) -> Iterator[tuple[RunSpec, dict[str, Any] | Exception]]:
+) -> Generator[tuple[RunSpec, dict[str, Any] | Exception]]:
     """Run specs in order, some at a time, and yield each with its result or error as it ends.
+
+    Closed before the end, by Ctrl-C for example, it stops those under way.
 
     Args:
         specs: what to run.
@@ -39,20 +44,24 @@ def execute(
         poll: seconds between two looks.
     """
     waiting, active = list(specs), list[tuple[RunSpec, Job]]()
-    while waiting or active:
-        if until is not None and time.monotonic() > until:
-            waiting.clear()
-        while waiting and len(active) < jobs:
-            active.append((waiting[0], submit(waiting.pop(0))))
-        ended = [entry for entry in active if entry[1].done()]
-        for spec, job in ended:
-            active.remove((spec, job))
-            try:
-                yield spec, job.result()
-            except Exception as error:  # an engine may raise anything for a run that failed
-                yield spec, error
-        if not ended and active:
-            time.sleep(poll)
+    try:
+        while waiting or active:
+            if until is not None and time.monotonic() > until:
+                waiting.clear()
+            while waiting and len(active) < jobs:
+                active.append((waiting[0], submit(waiting.pop(0))))
+            ended = [entry for entry in active if entry[1].done()]
+            for spec, job in ended:
+                active.remove((spec, job))
+                try:
+                    yield spec, job.result()
+                except Exception as error:  # an engine may raise anything for a run that failed
+                    yield spec, error
+            if not ended and active:
+                time.sleep(poll)
+    finally:
+        for _, job in active:
+            job.cancel()
 
 
 def submitter(engine: Engine, folder: Path, options: Mapping[str, Any]) -> Submit:
@@ -61,16 +70,15 @@ def submitter(engine: Engine, folder: Path, options: Mapping[str, Any]) -> Submi
     Args:
         engine: `processes`, `ray` or `slurm`.
         folder: for what SLURM jobs write.
-        options: for Ray, arguments of `ray.remote` such as `num_gpus`; for SLURM, those of submitit's
-            `update_parameters`, such as `slurm_partition`, and `cluster: local` to try it without SLURM.
+        options: for Ray and SLURM, see `on_ray` and `on_slurm`.
 
     Raises:
         BoxwrightError: the engine is not installed or refuses the options.
     """
     if engine == "ray":
-        return _ray(options)
+        return on_ray(options)
     if engine == "slurm":
-        return _slurm(folder, options)
+        return on_slurm(folder / "slurm", options)
     if options:
         raise BoxwrightError(f"--engine-option is for ray and slurm, got {', '.join(options)}")
     return Process
@@ -90,6 +98,11 @@ class Process:
         self._process.stdin.write(first)
         self._process.stdin.flush()  # and left open: that it closes tells the process of our end
 
+    def cancel(self) -> None:
+        """Stop it."""
+        self._process.kill()
+        self._process.wait()
+
     def done(self) -> bool:
         """Whether it has ended."""
         return self._process.poll() is not None
@@ -99,27 +112,5 @@ class Process:
         self._process.wait()
         result = finished(self.spec)
         if self._process.returncode or result is None:
-            raise failure(self.spec, self._log.read_text(encoding="utf-8", errors="replace"))
+            raise failure(self._log.read_text(encoding="utf-8", errors="replace"))
         return result
-
-
-def _ray(options: Mapping[str, Any]) -> Submit:
-    with needs_extra("ray"):
-        import ray
-    ray.init(ignore_reinit_error=True, log_to_driver=False)
-    # a process for each run, so that its peak memory is its own
-    remote = ray.remote(max_calls=1, **options)(run_one)
-    return lambda spec: remote.remote(spec).future()
-
-
-def _slurm(folder: Path, options: Mapping[str, Any]) -> Submit:
-    with needs_extra("slurm"):
-        import submitit
-    try:
-        # named, because submitit would take this machine where it finds no SLURM
-        executor = submitit.AutoExecutor(folder=folder / "slurm", cluster=options.get("cluster", "slurm"))
-        parameters = {key: value for key, value in options.items() if key != "cluster"}
-        executor.update_parameters(name="boxwright", **parameters)
-    except (NameError, ValueError, TypeError, RuntimeError) as error:
-        raise RunError(f"--engine slurm: {error}") from error
-    return lambda spec: executor.submit(run_one, spec)

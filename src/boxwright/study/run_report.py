@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 from boxwright.data.index import DataIndex
 from boxwright.engine import Run
@@ -10,6 +9,7 @@ from boxwright.engine.score import open_data
 from boxwright.files import write_text
 from boxwright.study.compare_markdown import compare_markdown
 from boxwright.study.compare_page import compare_page
+from boxwright.study.held import shared_weights
 from boxwright.study.runs import measure
 from boxwright.study.summary import Entry, summarise
 
@@ -30,7 +30,8 @@ def write_report(run: Run, index: DataIndex | None = None) -> Path | None:
         return None
     measure(run)
     recipe = run.recipe
-    facts: dict[str, Any] = {"description": recipe.description, "epochs": recipe.schedule.epochs}
+    [(_, parameters)] = shared_weights([recipe], run.classes)
+    facts = {"description": recipe.description, "epochs": recipe.schedule.epochs, "parameters": parameters}
     report = summarise([Entry(recipe.name, [run], facts)], index or open_data(run.path, None))
     write_text(run.path / "report.json", json.dumps(report))
     write_text(run.path / "report.md", compare_markdown(report))

@@ -66,10 +66,10 @@ def finished(spec: RunSpec) -> dict[str, Any] | None:
 def measured(run: Run) -> dict[str, Any] | None:
     """Return what `measure` wrote, None if it did not."""
     try:
-        cost: dict[str, Any] = json.loads((run.path / _COST).read_text(encoding="utf-8"))
+        cost = json.loads((run.path / _COST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return cost
+    return cost if isinstance(cost, dict) else None
 
 
 def measure(run: Run) -> dict[str, Any]:
@@ -89,7 +89,7 @@ def run_one(spec: RunSpec) -> dict[str, Any]:
     Two processes that are given the same run do not work on it at once: the second waits and finds it done.
 
     Raises:
-        BoxwrightError: see `train`.
+        BoxwrightError: the run folder is damaged, its file system has no locks, or see `train`.
     """
     with _alone(spec.path.with_suffix(".lock")):
         if (cost := finished(spec)) is not None:
@@ -99,8 +99,19 @@ def run_one(spec: RunSpec) -> dict[str, Any]:
         if not Run(spec.path).state_file.exists():
             shutil.rmtree(spec.path, ignore_errors=True)  # no epoch has finished, so nothing is lost
         resume = spec.path if spec.path.exists() else None
+        if resume is not None:
+            _check_folder(Run(resume))
         recipe = parse_recipe(spec.recipe, f"recipe of {spec.name}")
         return measure(train(recipe, output=spec.path, resume=resume, quiet=True, **spec.data))
+
+
+def _check_folder(run: Run) -> None:
+    """Find out whether a run can be gone on with."""
+    try:
+        Run.open(run.path)
+        _ = run.recipe, run.classes, run.data, run.environments, run.state()
+    except BoxwrightError as error:
+        raise RunError(f"{error}. Delete {run.path}, and the same command trains it anew") from error
 
 
 def seconds_per_step(run: Run) -> float | None:
@@ -129,7 +140,10 @@ def _alone(path: Path) -> Iterator[None]:
         if os.name == "posix":
             import fcntl
 
-            fcntl.flock(file, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX)
+            except OSError as error:
+                raise RunError(f"cannot lock {path}: {error.strerror}; choose an --output that knows locks") from error
         yield
 
 
@@ -156,7 +170,6 @@ def command(spec: RunSpec) -> tuple[list[str], str]:
     return [sys.executable, "-c", f"from {__name__} import main; main()"], json.dumps(asdict(spec)) + "\n"
 
 
-def failure(spec: RunSpec, output: str) -> RunError:
+def failure(output: str) -> RunError:
     """Describe a process that failed by the last line it wrote."""
-    lines = output.strip().splitlines() or ["it was killed, or ran out of memory"]
-    return RunError(f"{spec.name}, seed {spec.seed}: {lines[-1]}")
+    return RunError((output.strip().splitlines() or ["it was killed, or ran out of memory"])[-1])

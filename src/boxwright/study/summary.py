@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -12,8 +11,9 @@ from boxwright.data.index import DataIndex
 from boxwright.data.loader import verify_images
 from boxwright.engine import Run
 from boxwright.engine.evaluate import coco_ground_truth
-from boxwright.errors import RunError
+from boxwright.errors import DataError
 from boxwright.study.analysis import Analysis, analyse
+from boxwright.study.commands import shown_path, train_command
 from boxwright.study.disagreement import disagreements
 from boxwright.study.errors import KINDS
 from boxwright.study.matching import Truth
@@ -41,27 +41,30 @@ class Entry:
     facts: Mapping[str, Any]
 
 
-def summarise(entries: Sequence[Entry], index: DataIndex, *, images: int = 12) -> dict[str, Any]:
+def summarise(
+    entries: Sequence[Entry], index: DataIndex, *, images: int = 12, absent: Sequence[str] = ()
+) -> dict[str, Any]:
     """Analyse runs on the validation images of the data set that they were trained on.
 
     Args:
         entries: recipes with at least one run each.
         index: the data set.
         images: how many images to show.
+        absent: recipes that were to be compared as well, but of which no run has finished.
 
     Returns:
         A JSON-ready report.
 
     Raises:
-        RunError: there is no run, or the validation images have no object.
+        DataError: the validation images have no object.
     """
     records = index.split("val")
     content = coco_ground_truth(records, index.class_names, index.category_ids)
     if any(run.data.get("skip_bad") for entry in entries for run in entry.runs):
         content = _without(content, {records[position].image_id for position in verify_images(records, decode=True)})
     truth = Truth.of(content)
-    if not entries or not len(truth.image) - truth.crowd.sum():
-        raise RunError("there is nothing to report: no run has finished, or the validation images have no object")
+    if truth.crowd.all():
+        raise DataError("split 'val' has no object in an image that can be read, so there is nothing to measure")
     weights = image_weights(len(truth.image_ids), RESAMPLINGS if len(entries) > 1 else 1)
     analyses = [[analyse(run, content, truth, weights) for run in entry.runs] for entry in entries]
     scores = [[analysis.numbers["metrics"]["AP"] for analysis in group] for group in analyses]
@@ -71,7 +74,7 @@ def summarise(entries: Sequence[Entry], index: DataIndex, *, images: int = 12) -
         "boxwright": boxwright.__version__,
         "data": {
             "describe": index.describe(),
-            "path": _shown(entries[0].runs[0].data["path"]),
+            "path": shown_path(entries[0].runs[0].data["path"]),
             "images": len(truth.image_ids),
             "objects": int((~truth.crowd).sum()),
             "sizes": _sizes(content["annotations"]),
@@ -85,6 +88,7 @@ def summarise(entries: Sequence[Entry], index: DataIndex, *, images: int = 12) -
         "metrics": list(METRICS),
         "kinds": list(KINDS),
         "recipes": [_recipe(entry, group) for entry, group in zip(entries, analyses, strict=True)],
+        "absent": list(absent),
         "pairs": [asdict(pair) for pair in verdict.pairs],
         "winner": verdict.winner,
         "leaders": list(verdict.leaders),
@@ -135,8 +139,8 @@ def _recipe(entry: Entry, analyses: Sequence[Analysis]) -> dict[str, Any]:
 def _run(run: Run, numbers: Mapping[str, Any]) -> dict[str, Any]:
     environment = run.environments[-1]
     return {
-        "path": _shown(run.path),
-        "command": _command(run),
+        "path": shown_path(run.path),
+        "command": train_command(run),
         "seed": run.recipe.train.seed,
         "metrics": numbers["metrics"],
         "curve": numbers["curve"],
@@ -146,18 +150,6 @@ def _run(run: Run, numbers: Mapping[str, Any]) -> dict[str, Any]:
         "commit": environment["commit"],
         **(measured(run) or {"seconds_per_step": None, "peak_memory": None, "memory": None}),
     }
-
-
-def _command(run: Run) -> str:
-    """How to train the same again; the resolved recipe holds the seed."""
-    path = _shown(run.path)
-    return f"boxwright train --recipe {path}/recipe.yaml --data {_shown(run.data['path'])} --output repeated"
-
-
-def _shown(path: str | Path) -> str:
-    """A path as it reads from the working directory."""
-    path = Path(path).absolute()
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def _spread(values: Sequence[float | None]) -> dict[str, Any]:

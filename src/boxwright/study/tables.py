@@ -31,7 +31,8 @@ def table(
         rows: see `row`.
         attributes: more attributes of the table.
     """
-    heads = "".join(f'<th scope="col">{escape(title)}</th>' for title in (head, *(c.title for c in columns)))
+    columns = [Column("", "", head), *columns]
+    heads = "".join(f'<th scope="col"{_words(column)}>{escape(column.title)}</th>' for column in columns)
     return (
         f'<div class="scroll" tabindex="0" role="group" aria-label="{escape(kind.split()[0])}">'
         f'<table class="{kind}" {attributes}>'
@@ -45,6 +46,10 @@ def row(
     """Write a row; `label` is markup, `order` what it is sorted by instead of its text."""
     head = f'<th scope="row"{"" if order is None else f" data-v={order!r}"}>{label}</th>'
     return f"<tr {attributes}>{head}{''.join(_cell(column, numbers[column.key]) for column in columns)}</tr>"
+
+
+def _words(column: Column) -> str:
+    return ' class="words"' if column.style == "words" else ""
 
 
 def _cell(column: Column, value: Any) -> str:

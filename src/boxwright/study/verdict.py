@@ -8,12 +8,26 @@ __all__ = ["pair_words", "verdict_words"]
 
 def verdict_words(report: Mapping[str, Any]) -> dict[str, Any]:
     """Return `headline`, `text`, and `settle`: for every undecided pair with a leader, what would decide it."""
+    words, absent = _among_the_finished(report), report["absent"]
+    if not absent:
+        return words
+    told = f"{_list(absent)} {'has' if len(absent) == 1 else 'have'} no finished run and {_is(absent)} left out."
+    if len(report["recipes"]) == 1:  # its AP is no verdict
+        return {"headline": "No winner can be named", "text": f"{told} {words['headline']}.", "settle": []}
+    return {**words, "text": f"{words['text']} {told}"}
+
+
+def _among_the_finished(report: Mapping[str, Any]) -> dict[str, Any]:
     recipes, pairs = report["recipes"], report["pairs"]
     names = [recipe["name"] for recipe in recipes]
     means = [recipe["metrics"]["AP"]["mean"] for recipe in recipes]
     best = max(range(len(names)), key=lambda index: means[index])
     if len(names) == 1:
         return {"headline": f"{names[0]}: AP {means[0]:.3f}", "text": "", "settle": []}
+    if means[best] == 0:
+        text = "No recipe has found anything: every AP is 0. Give more epochs, --set schedule.epochs=N, or see what "
+        text += "boxwright inspect says about the data."
+        return {"headline": "No winner can be named", "text": text, "settle": []}
     seeds = min(len(recipe["runs"]) for recipe in recipes)
     if report["winner"] is not None:
         second = max(mean for index, mean in enumerate(means) if index != best)

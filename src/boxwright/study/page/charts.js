@@ -65,15 +65,15 @@ const charts = (report, state) => {
     },
     loss() {
       const term = state.term;
-      const value = (point) => (term === "all" ? Object.values(point.losses).length ? point.losses.loss : null : point.losses[term]);
-      draw("loss", shown().flatMap((recipe) => band(recipe, value)), { xaxis: { title: { text: "epoch" }, rangemode: "tozero" }, yaxis: { title: { text: term === "all" ? "loss" : term } } });
+      const value = (point) => (term === "learning rate" ? point.lr : point.losses[term]);
+      draw("loss", shown().flatMap((recipe) => band(recipe, value)), { xaxis: { title: { text: "epoch" }, rangemode: "tozero" }, yaxis: { title: { text: term } } });
     },
     sizes() {
       const sizes = Object.keys(report.sizes).filter((size) => report.sizes[size]);
       draw("sizes", shown().map((recipe) => {
         const values = sizes.map((size) => recipe.metrics["AP_" + size]);
         return { type: "bar", x: sizes.map((size) => `${size}<br>${report.sizes[size].toLocaleString("en-US")} objects`), y: values.map((value) => value.mean), name: recipe.name,
-          marker: { color: report.colours[recipe.index] }, error_y: { array: values.map((value) => value.deviation || 0), thickness: 1.2, width: 3, color: colour("--soft") } };
+          marker: { color: report.colours[recipe.index] }, error_y: { visible: recipe.curves.length > 1, array: values.map((value) => value.deviation || 0), thickness: 1.2, width: 3, color: colour("--soft") } };
       }), { barmode: "group", bargap: 0.3, xaxis: { gridcolor: "rgba(0,0,0,0)" }, yaxis: { title: { text: "AP" }, rangemode: "tozero" } });
     },
     classes() {
@@ -82,7 +82,7 @@ const charts = (report, state) => {
       draw("classes", shown().map((recipe) => {
         const known = report.classes.filter((kind) => recipe.classes[kind.name].mean != null && kind.train > 0);
         return { x: known.map((kind) => kind.train), y: known.map((kind) => recipe.classes[kind.name].mean), text: known.map((kind) => kind.name), name: recipe.name, mode: "markers",
-          error_y: { array: known.map((kind) => recipe.classes[kind.name].deviation || 0), thickness: 1.2, width: 0, color: report.colours[recipe.index] },
+          error_y: { visible: recipe.curves.length > 1, array: known.map((kind) => recipe.classes[kind.name].deviation || 0), thickness: 1.2, width: 0, color: report.colours[recipe.index] },
           marker: { color: report.colours[recipe.index], size: 10 }, hovertemplate: "%{text}: %{y:.3f}, %{x} objects<extra>%{fullData.name}</extra>" };
       }), { xaxis: { title: { text: "training objects" }, type: "log", tickvals: ticks, ticktext: ticks.map((tick) => tick.toLocaleString("en-US")) }, yaxis: { title: { text: "AP" }, rangemode: "tozero" } });
     },
@@ -102,7 +102,7 @@ const charts = (report, state) => {
     errors() {
       const kinds = [...report.kinds].reverse();
       draw("errors", shown().reverse().map((recipe) => ({ type: "bar", orientation: "h", y: kinds, x: kinds.map((kind) => recipe.errors.cost[kind].mean), name: recipe.name,
-        marker: { color: report.colours[recipe.index] }, error_x: { array: kinds.map((kind) => recipe.errors.cost[kind].deviation || 0), thickness: 1.2, width: 3, color: colour("--soft") } })),
+        marker: { color: report.colours[recipe.index] }, error_x: { visible: recipe.curves.length > 1, array: kinds.map((kind) => recipe.errors.cost[kind].deviation || 0), thickness: 1.2, width: 3, color: colour("--soft") } })),
         { barmode: "group", bargap: 0.25, xaxis: { title: { text: "AP50 lost" } }, yaxis: { gridcolor: "rgba(0,0,0,0)", ticksuffix: "  " } });
     },
   };

@@ -20,7 +20,7 @@
   function nameTerms() {
     const select = one("#loss-term"), terms = new Set(["loss"]);
     for (const recipe of report.recipes) for (const curve of recipe.curves) for (const point of curve) Object.keys(point.losses).forEach((term) => terms.add(term));
-    for (const term of terms) select.add(new Option(term));
+    for (const term of [...terms, "learning rate"]) select.add(new Option(term));
   }
 
   function walkImages() {
