@@ -1,4 +1,6 @@
 import logging
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -209,3 +211,21 @@ def test_an_image_decoded_smaller_keeps_its_boxes_in_place(tmp_path):
     assert torch.equal(whole.boxes, reduced.boxes)
     assert whole.image.shape == reduced.image.shape
     assert reduced.original_size == (300, 400)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR2"), reason="this system has no SIGUSR2")
+def test_workers_leave_the_signals_of_a_job_to_the_main_process(scenes, tmp_path):
+    """SLURM tells all processes of a job that its time is over; only one may queue it again."""
+    before = signal.signal(signal.SIGUSR2, lambda number, frame: (tmp_path / str(os.getpid())).touch())
+    try:
+        loader = build_loader(scenes, 2, workers=1)
+        batches = loader.epoch(0)
+        next(batches)
+        [worker] = loader._batches._iterator._workers
+        for process in (worker.pid, os.getpid()):
+            os.kill(process, signal.SIGUSR2)
+        assert len(list(batches)) == 4
+        assert worker.is_alive()
+        assert [file.name for file in tmp_path.iterdir()] == [str(os.getpid())]
+    finally:
+        signal.signal(signal.SIGUSR2, before)

@@ -71,6 +71,7 @@ def open_file(browser):
     def open_at(file, width=1400, scheme="light", **options):
         contexts.append(browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, **options))
         page = contexts[-1].new_page()
+        page.set_default_timeout(300_000)  # a busy machine is no reason to fail
         page.on("console", lambda message: troubles.append(message.text))
         page.on("pageerror", lambda error: troubles.append(str(error)))
         page.on("request", lambda asked: asked.url.startswith(("file:", "data:")) or troubles.append(asked.url))

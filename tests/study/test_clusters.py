@@ -99,6 +99,12 @@ def alone(scenes, tmp_path_factory):
     return [results(spec) for spec in wanted]
 
 
+def shared(path):
+    """A folder for runs, which a comparison makes before it starts one."""
+    path.mkdir()
+    return path
+
+
 def results(spec):
     run = Run(spec.path)
     numbers = [{key: value for key, value in record.items() if key != "images_per_s"} for record in run.metrics()]
@@ -121,7 +127,7 @@ def disturbed(wanted, submit, disturb, share):
             return self.job.done()
 
     outcomes = {spec.name: outcome for spec, outcome in execute(wanted, Observed, jobs=2)}
-    assert done, "the runs were over before they could be disturbed"
+    assert done, f"the runs were over before they could be disturbed: {outcomes}"
     return outcomes
 
 
@@ -131,7 +137,7 @@ def test_slurm_gives_the_same_results_and_a_cancelled_job_goes_on(scenes, tmp_pa
     pytest.importorskip("submitit", reason='needs submitit: pip install "boxwright[slurm]"')
     monkeypatch.setattr(clusters, "_LOOK", 2.0)
     monkeypatch.setattr(clusters, "_GRACE", 10.0)
-    wanted = specs(scenes, tmp_path / "runs", epochs=EPOCHS, changes=["data.workers=1"])
+    wanted = specs(scenes, shared(tmp_path / "runs"), epochs=EPOCHS, changes=["data.workers=1"])
     submit = on_slurm(tmp_path / "slurm", {"timeout_min": 30, "cpus_per_task": 1})
 
     def cancel(jobs):
@@ -167,7 +173,7 @@ def test_ray_uses_all_nodes_and_does_the_run_of_one_that_dies_again(scenes, tmp_
     second = cluster.add_node(num_cpus=1)
     try:
         ray.init(cluster.address, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": paths}})
-        wanted = specs(scenes, tmp_path / "runs", epochs=EPOCHS, changes=["data.workers=1"])
+        wanted = specs(scenes, shared(tmp_path / "runs"), epochs=EPOCHS, changes=["data.workers=1"])
 
         def kill(jobs):
             cluster.remove_node(second, allow_graceful=False)

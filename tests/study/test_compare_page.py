@@ -205,3 +205,41 @@ def test_a_single_run_has_a_report_of_its_own(scenes, tmp_path, open_file):
     assert numbers["recipes"][0]["runs"][0]["peak_memory"] > 1e8
     (run.path / "predictions.json").unlink()
     assert write_report(run) is None
+
+
+def test_the_learning_rate_is_drawn_with_the_losses(open_file, file):
+    page = open_file(file)
+    page.select_option("#loss-term", "learning rate")
+    assert {tuple(y) for name, _, y in traces(page, "loss") if name} == {(0.001,) * EPOCHS}
+
+
+def test_the_first_column_stays_where_a_narrow_page_is_scrolled(open_file, file):
+    page = open_file(file, 420)
+    box = page.locator(".scroll:has(table.recipes)")
+    head = box.locator("tbody th").first
+    before = head.bounding_box()["x"]
+    box.evaluate("element => element.scrollBy(300, 0)")
+    assert box.evaluate("element => element.scrollLeft") > 100
+    assert head.bounding_box()["x"] == pytest.approx(before, abs=1)
+
+
+def test_a_recipe_without_runs_is_no_reason_to_name_the_other(scenes, tmp_path):
+    data, index, truth = scenes
+    entry = Entry("gfl-tiny", [write_run(tmp_path / "run", data, truth, recipe="gfl-tiny")], FACTS)
+    report = summarise([entry], index, absent=["tood-tiny", "atss-tiny"])
+    assert report["verdict"]["headline"] == "No winner can be named"
+    assert report["verdict"]["text"].startswith("tood-tiny and atss-tiny have no finished run and are left out. gfl-ti")
+
+
+def test_nothing_found_is_no_tie(scenes, tmp_path):
+    data, index, truth = scenes
+    entries = []
+    for name in ("gfl-tiny", "tood-tiny"):
+        runs = [write_run(tmp_path / f"{name}-{seed}", data, truth, recipe=name, seed=seed) for seed in range(2)]
+        for run in runs:
+            (run.path / "predictions.json").write_text("[]")
+        entries.append(Entry(name, runs, FACTS))
+    verdict = summarise(entries, index)["verdict"]
+    assert verdict["headline"] == "No winner can be named"
+    assert "every AP is 0" in verdict["text"]
+    assert verdict["settle"] == []

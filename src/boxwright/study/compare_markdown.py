@@ -102,8 +102,5 @@ def _commands(report: Mapping[str, Any]) -> str:
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-        for cells in (heads, ["---", *["---:"] * (len(heads) - 1)], *rows)
-    ]
-    return "\n".join(lines)
+    ruled = (heads, ["---", *["---:"] * (len(heads) - 1)], *rows)
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in ruled)

@@ -23,7 +23,7 @@ def recipes(report: Mapping[str, Any]) -> str:
         "calibration error",
         "ms per step",
         "peak MB",
-        "million parameters",
+        "parameters, million",
     ]
     rows = []
     for index, recipe in enumerate(found):
@@ -34,7 +34,7 @@ def recipes(report: Mapping[str, Any]) -> str:
         cells.append(_spread(recipe["calibration_error"], "calibration", deviation=False))
         cells.append(_spread(recipe["seconds_per_step"], "step", 1e3, ",.0f", deviation=False))
         cells.append(_spread(recipe["peak_memory"], "memory", 1e-6, ",.0f", deviation=False))
-        cells.append(_number(recipe.get("parameters"), "parameters", ".3f", 1e-6))
+        cells.append(_number(recipe.get("parameters"), "parameters", ".2f", 1e-6))
         rows.append(_row(_name(index, recipe["name"]), cells, f'data-recipe="{index}"'))
     caption = f"<b>COCO’s numbers</b> on {report['data']['images']:,} images"
     return _table("recipes sortable", caption, "recipe", columns, rows)
