@@ -132,7 +132,8 @@ def _print(report: dict[str, Any]) -> None:
             entry["name"], f"{found['unmatched']:,} of {found['objects']:,}", f"{positives:.2f}", f"{lost:.1%}"
         )
     Console(highlight=False).print(table)
+    objects = report["data"]["objects"] + report["data"]["vanished"]
     for advice in report["fit"]["advice"]:
-        typer.echo(f"{advice['objects']:,} objects {advice['what']}. {advice['help']}")
+        typer.echo(f"{advice['objects']:,} of {objects:,} objects {advice['what']}. {advice['help']}")
     if anchors := report["fit"]["anchors"]:
         typer.echo(anchors["advice"])
