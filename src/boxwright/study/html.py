@@ -41,7 +41,8 @@ def inspect_page(report: dict[str, Any]) -> str:
     first = assigners[0]["summary"]
     facts = (
         f"{data['describe'].removeprefix('found: ')}. "
-        f"Split {data['split']}: {data['images']:,} images, {data['objects']:,} objects, seen at {_size(recipe['size'])} px as {recipe['name']} sees them, on strides "
+        f"Split {data['split']}: {data['images']:,} images, {data['objects']:,} objects, "
+        f"seen at {_size(recipe['size'])} px as {recipe['name']} sees them, on strides "
         f"{', '.join(f'{stride:g}' for stride in recipe['strides'])}."
     )
     script = "".join((_FOLDER / name).read_text(encoding="utf-8") for name in _SCRIPTS)
@@ -177,7 +178,8 @@ def _advice(entries: Sequence[dict[str, Any]], objects: int) -> str:
         return '<li class="fine">Nothing found that does not fit.</li>'
     return "".join(
         f"<li><strong>{entry['objects']:,} of {objects:,} objects</strong> "
-        f"({written('share', entry['objects'] / max(objects, 1))}) {escape(entry['what'])}. <span class='soft'>{escape(entry['help'])}</span></li>"
+        f"({written('share', entry['objects'] / max(objects, 1))}) {escape(entry['what'])}. "
+        f"<span class='soft'>{escape(entry['help'])}</span></li>"
         for entry in entries
     )
 
