@@ -219,6 +219,15 @@ def test_coders_never_wait(coder):
     check_never_waits(coder.decode, priors, torch.zeros(2, 4, 4 * (getattr(coder, "reg_max", 0) + 1)))
 
 
+@pytest.mark.parametrize("coder", [*CODERS, IntegralCoder(), FineGrainedCoder()], ids=lambda c: type(c).__name__)
+def test_autocast_changes_nothing(coder):
+    priors = AnchorGenerator.square((8.0,), scale=4, offset=0.5)([(2, 2)])
+    params = torch.randn(2, 4, 4 * (getattr(coder, "reg_max", 0) + 1))
+    plain = coder.decode(priors, params)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(coder.decode(priors, params), plain, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("coder", CODERS, ids=lambda coder: type(coder).__name__)
 def test_coders_compile_without_breaks(coder):
     priors = AnchorGenerator.square((8.0,), scale=4, offset=0.5)([(2, 2)])

@@ -143,3 +143,12 @@ def test_bins_that_do_not_fit_are_refused() -> None:
         FineGrainedLocalizationLoss(bins=32)(torch.zeros(2, 4, 9), torch.zeros(2, 4))
     with pytest.raises(ValueError, match=r"two bins or more, got shape \(3, 1\)"):
         distribution_focal_loss(torch.zeros(3, 1), torch.zeros(3))
+
+
+def test_half_precision_targets_and_autocast_lose_no_digits() -> None:
+    logits, targets = torch.randn(50, 4, 9), (torch.rand(50, 4) * 8 - 4).bfloat16()
+    loss = FineGrainedLocalizationLoss(bins=8)
+    torch.testing.assert_close(loss(logits, targets), loss(logits, targets.float()))
+    mean = integral(logits)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(integral(logits), mean, rtol=0, atol=0)

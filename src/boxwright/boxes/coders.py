@@ -132,7 +132,8 @@ class IntegralCoder:
         """Return the expected distances (…, 4) in strides of the logits (…, 4·(reg_max + 1))."""
         probability = params.float().unflatten(-1, (4, self.reg_max + 1)).softmax(dim=-1)
         bins = torch.arange(self.reg_max + 1, dtype=torch.float32, device=params.device)
-        return torch.matmul(probability, bins)
+        # no product of matrices: autocast, and TF32 on a GPU, would round it
+        return torch.sum(probability * bins, dim=-1)
 
 
 @dataclass(frozen=True, slots=True)

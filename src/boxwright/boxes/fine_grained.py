@@ -46,7 +46,8 @@ class FineGrainedCoder:
         """Return the expected offsets (…, 4) of the logits (…, 4·(reg_max + 1))."""
         probability = params.float().unflatten(-1, (4, self.reg_max + 1)).softmax(dim=-1)
         values = weighting_function(self.reg_max, self.up, self.scale, dtype=torch.float32, device=params.device)
-        return torch.matmul(probability, values)
+        # no product of matrices, see `IntegralCoder`
+        return torch.sum(probability * values, dim=-1)
 
     def move(self, boxes: Tensor, offsets: Tensor) -> Tensor:
         """Return the boxes (…, 4) with every side moved by its offset (…, 4)."""

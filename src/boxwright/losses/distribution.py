@@ -122,7 +122,8 @@ def integral(inputs: Tensor, values: Tensor | None = None) -> Tensor:
     logits = upcast(inputs)
     if values is None:
         values = torch.arange(inputs.shape[-1], device=inputs.device)
-    return logits.softmax(-1) @ values.to(logits.dtype)
+    # no product of matrices: autocast, and TF32 on a GPU, would round it
+    return (logits.softmax(-1) * values.to(logits.dtype)).sum(-1)
 
 
 def bin_targets(targets: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:

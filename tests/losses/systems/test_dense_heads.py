@@ -1,5 +1,6 @@
 """GFL, GFLv2, TOOD and the set losses, composed of the small parts, against golden cases."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor
 
 from boxwright.losses import SigmoidFocalLoss, SoftmaxCrossEntropyLoss, VarifocalLoss
-from boxwright.losses.systems import gfl_loss, set_prediction_loss, tood_loss, tood_warmup_loss
+from boxwright.losses.systems import gfl_loss, multibox_loss, set_prediction_loss, tood_loss, tood_warmup_loss
 from goldens import Case, golden_cases, load_case
 
 
@@ -158,3 +159,39 @@ def test_detr_weighs_unmatched_queries_down() -> None:
         logits.flatten(0, 1), columns.flatten(), weight=torch.tensor([1.0, 1.0, 1.0, 0.1])
     )
     close(losses["classification"], expected, 1e-5)
+
+
+PRIORS = 600  # more than bfloat16 can count
+LABELS = torch.randint(-1, 3, (2, PRIORS))
+GOAL = torch.rand(2, PRIORS, 4).cumsum(-1) * 50
+SHARE = torch.rand(2, PRIORS)
+STRIDES = torch.full((PRIORS,), 8.0)
+SYSTEMS: dict[str, tuple[Callable[..., dict[str, Tensor]], Tensor]] = {
+    "gfl": (lambda x, d: gfl_loss(x, d, LABELS, GOAL, torch.zeros(PRIORS, 2), STRIDES), torch.randn(2, PRIORS, 4, 9)),
+    "tood": (lambda x, b: tood_loss(x, b, LABELS, GOAL, SHARE * (LABELS >= 0), from_logits=True), GOAL * 0.9),
+    "tood's warm-up": (
+        lambda x, b: tood_warmup_loss(x, b, LABELS, GOAL, GOAL[..., :2] + 20, from_logits=True),
+        GOAL * 0.9,
+    ),
+    "rt-detr": (
+        lambda x, b: set_prediction_loss(x, b, LABELS, GOAL / 400, VarifocalLoss(detach=True)),
+        GOAL / 450,
+    ),
+    "detr": (
+        lambda x, b: set_prediction_loss(x, b, LABELS, GOAL / 400, SoftmaxCrossEntropyLoss(), background_weight=0.1),
+        GOAL / 450,
+    ),
+    "ssd": (lambda x, d: multibox_loss(d, x, GOAL, LABELS + 1), torch.randn(2, PRIORS, 4)),
+}
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_computed_in_float32(system: str, dtype: torch.dtype) -> None:
+    loss, boxes = SYSTEMS[system]
+    rounded = torch.randn(2, PRIORS, 4).to(dtype), boxes.to(dtype)
+    wide = [tensor.float() for tensor in rounded]
+    expected = loss(*wide)
+    torch.testing.assert_close(loss(*rounded), expected, rtol=1e-5, atol=1e-6)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(loss(*wide), expected, rtol=0, atol=0)

@@ -8,6 +8,7 @@ from boxwright.distributed import mean_over_processes
 from boxwright.losses.distribution import distribution_focal_loss, integral
 from boxwright.losses.iou import giou_loss
 from boxwright.losses.quality_focal import quality_focal_loss
+from boxwright.losses.reduction import upcast
 
 __all__ = ["gfl_loss"]
 
@@ -60,7 +61,7 @@ def gfl_loss(
     distance = integral(distributions)
     predicted = torch.cat([points - distance[..., :2], points + distance[..., 2:]], dim=-1)
     quality = aligned_iou(predicted.detach(), goal, eps=EPS) * positive
-    best = scores.detach().amax(-1)
+    best = upcast(scores.detach()).amax(-1)
     weight = (best.sigmoid() if from_logits else best) * positive
     share = mean_over_processes(weight.sum())
     if normalizer is None:

@@ -9,6 +9,7 @@ from boxwright.distributed import mean_over_processes
 from boxwright.losses.iou import giou_loss
 from boxwright.losses.l1 import l1_loss
 from boxwright.losses.pointwise import ClassificationLoss
+from boxwright.losses.reduction import upcast
 
 __all__ = ["set_prediction_loss"]
 
@@ -41,7 +42,7 @@ def set_prediction_loss(
     Returns:
         Scalars `classification`, `l1`, `giou`.
     """
-    matched = labels >= 0
+    predicted, matched = upcast(predicted), labels >= 0
     boxes = torch.where(matched.unsqueeze(-1), boxes, predicted.detach())
     weight = matched.to(predicted.dtype)
     if normalizer is None:
