@@ -88,6 +88,10 @@ def distributions(count: int, bins: int) -> tuple[Tensor, dict[str, Run]]:
     values = losses.weighting_function(bins - 1, 0.5, 4.0)
     runs = {"cross-entropy": lambda: F.cross_entropy(logits.view(-1, bins), targets.long().view(-1), reduction="sum")}
     runs["distribution focal"] = lambda: losses.distribution_focal_loss(logits, targets, reduction="sum")
+    teacher, matched, weight = torch.randn_like(logits), torch.rand(1, count) < 0.5, torch.rand(1, count)
+    runs["localisation distillation"] = lambda: losses.localization_distillation_loss(
+        logits.unsqueeze(0), teacher.unsqueeze(0), matched, weight=weight
+    )
     runs["fine-grained localisation"] = lambda: losses.fine_grained_localization_loss(
         logits, targets - 4, values=values, reduction="sum"
     )

@@ -6,7 +6,14 @@ import torch
 from torch import Tensor
 
 from boxwright.kernels import SMALLEST_BASE, DistanceModulator, dense_targets, modulated_cross_entropy
-from boxwright.losses.pointwise import ClassificationLoss, ClassWeight, check_targets, finish, modulated_loss
+from boxwright.losses.pointwise import (
+    ClassificationLoss,
+    ClassWeight,
+    check_exponent,
+    check_targets,
+    finish,
+    modulated_loss,
+)
 from boxwright.losses.reduction import BACKGROUND, IGNORED, Reduction, check_choice, upcast
 
 __all__ = [
@@ -117,6 +124,7 @@ def softmax_loss(
 ) -> Tensor:
     """Cross-entropy and focal loss over a softmax: `-alpha t (1 - p)**gamma log p`, summed over the targets."""
     check_choice("background", background, get_args(Background))
+    check_exponent(gamma)
     check_targets(inputs, targets, scores, class_weight, background_columns=int(background != "none"))
     log_p = upcast(inputs).log_softmax(-1)
     terms = -log_p

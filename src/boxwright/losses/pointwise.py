@@ -10,7 +10,16 @@ from boxwright.kernels import Modulator, dense_targets, modulated_cross_entropy,
 from boxwright.losses.class_weights import class_weights
 from boxwright.losses.reduction import IGNORED, Reduction, check_same_shape, divisor, reduce, upcast, weighted
 
-__all__ = ["ClassWeight", "ClassificationLoss", "Common", "check_targets", "finish", "modulated_loss", "row_weight_of"]
+__all__ = [
+    "ClassWeight",
+    "ClassificationLoss",
+    "Common",
+    "check_exponent",
+    "check_targets",
+    "finish",
+    "modulated_loss",
+    "row_weight_of",
+]
 
 
 ClassWeight = tuple[float, ...] | str | None
@@ -117,6 +126,7 @@ def modulated_loss(
 
     Sums over classes are taken without building an elementwise loss or a (…, C) target wherever no argument needs one.
     """
+    check_exponent(modulator.gamma)
     check_targets(inputs, targets, scores, class_weight)
     terms = inputs.shape[-1]
     plain = reduction == "none" or not from_logits or inputs.ndim == 1
@@ -153,6 +163,12 @@ def _counted(targets: Tensor, terms: int) -> Tensor | int:
     if targets.is_floating_point():
         return targets.numel() // targets.shape[-1] * terms if targets.numel() else 0
     return (targets != IGNORED).sum() * terms
+
+
+def check_exponent(gamma: float) -> None:
+    """Raise ValueError for an exponent that would turn up what is easy, without bound."""
+    if gamma < 0:
+        raise ValueError(f"the exponent of the modulating factor must not be negative, got {gamma}")
 
 
 def check_targets(
