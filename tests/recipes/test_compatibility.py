@@ -3,6 +3,8 @@ import pytest
 from boxwright.errors import RecipeError
 from boxwright.recipes import build_criterion, build_detector, load_recipe
 
+GUIDE = "detector.guide={head: {type: retina, convs: 1, channels: 64}}"
+
 
 @pytest.mark.parametrize(
     ("recipe", "overrides", "words"),
@@ -52,6 +54,23 @@ from boxwright.recipes import build_criterion, build_detector, load_recipe
             "quality: softmax-cross-entropy compares classes, but a quality is one number per prior",
         ),
         ("retinanet-tiny", ["criterion.assigner.type=dual"], "assigner: dual does not fit"),
+        (
+            "retinanet-tiny",
+            ["criterion.classification.type=alrp", "criterion.balance=value"],
+            "alrp balances .* itself",
+        ),
+        (
+            "nanodet-plus-tiny",
+            ["criterion.classification.type=alrp", "criterion.distribution=null"],
+            "alrp ranks the scores of one head, and the guide is a second one",
+        ),
+        ("nanodet-plus-tiny", ["criterion.classification.type=softmax-focal"], "which the guide has not"),
+        ("atss-tiny", [GUIDE], "quality: the guide has no quality branch"),
+        (
+            "retinanet-tiny",
+            [GUIDE, "detector.head.variance=true", "criterion.box.type=gaussian"],
+            "gaussian needs variances, which the guide does not predict",
+        ),
         (
             "retinanet-tiny",
             ["criterion.classification.class_weight=equal"],

@@ -123,7 +123,7 @@ class DenseCriterion(nn.Module):
         predictions = self._decoded(predictions, priors)
         if "guide_logits" not in predictions.extras:
             return self._losses(predictions, priors, targets, self._assigned(predictions, priors, targets))
-        guide = Predictions(predictions.extras["guide_logits"], predictions.extras["guide_params"], predictions.extras)
+        guide = Predictions(predictions.extras["guide_logits"], predictions.extras["guide_params"])
         guide = self._decoded(guide, priors)
         assignment = self._assigned(guide, priors, targets)
         guided = self._losses(guide, priors, targets, assignment)

@@ -65,8 +65,10 @@ def _of_criterion(criterion: CriterionConfig, network: DetectorConfig) -> Iterat
     head, coder = parts
     if reason := _MISPLACED.get(criterion.assigner.type):
         yield f"assigner: {criterion.assigner.type} does not fit, because {reason}"
-    if is_softmax(criterion) and network.guide is not None:
-        yield f"classification: {criterion.classification.type} needs a column for background, which the guide has not"
+    if network.guide is not None:
+        yield from _of_guide(criterion)
+    if criterion.classification.type == "alrp" and criterion.balance == "value":
+        yield "balance: alrp balances boxes and scores itself; it needs balance=none"
     yield from of_losses(criterion, head, coder)
     if criterion.distribution is not None:
         yield from _of_distribution(criterion.distribution, coder)
@@ -77,6 +79,19 @@ def _of_criterion(criterion: CriterionConfig, network: DetectorConfig) -> Iterat
         yield f"quality: the {head.type} head has no quality branch"
     if criterion.quality is None and rated:
         yield f"quality: the {head.type} head has a quality branch, which needs a loss (such as sigmoid-cross-entropy)"
+
+
+def _of_guide(criterion: CriterionConfig) -> Iterator[str]:
+    """Say what of a criterion charges more than the logits and parameters that a guide has."""
+    name = criterion.classification.type
+    if is_softmax(criterion):
+        yield f"classification: {name} needs a column for background, which the guide has not"
+    if name == "alrp":
+        yield f"classification: {name} ranks the scores of one head, and the guide is a second one"
+    if criterion.quality is not None:
+        yield "quality: the guide has no quality branch"
+    if _class_of(criterion.box).space == "gaussian":
+        yield f"box: {criterion.box.type} needs variances, which the guide does not predict"
 
 
 def of_losses(criterion: Any, head: Any, coder: Any) -> Iterator[str]:

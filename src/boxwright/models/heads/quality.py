@@ -33,10 +33,18 @@ class DistributionQuality(nn.Module):
         topk: how many of the largest probabilities.
         mean: whether their mean is seen as well.
         hidden: channels between the convolutions.
+
+    Raises:
+        ValueError: a distribution has fewer bins than `topk`.
     """
 
     def __init__(self, reg_max: int = 16, topk: int = 4, mean: bool = True, hidden: int = 64) -> None:
         super().__init__()
+        if reg_max + 1 < topk:
+            raise ValueError(
+                f"topk={topk} probabilities are read, but there are only {reg_max + 1} bins: reg_max must be at least "
+                f"{topk - 1}"
+            )
         self.reg_max = reg_max
         self.topk = topk
         self.mean = mean
