@@ -8,6 +8,7 @@ from torch import Tensor
 
 from boxwright.assigners.blocks import clean_boxes, no_matches
 from boxwright.assigners.grid import box_centers, inside_margin, nearest_priors
+from boxwright.assigners.options import check_options
 from boxwright.assigners.overlaps import EPS, best_objects, best_priors, overlapping_priors
 from boxwright.assigners.regions import covered_by_crowd
 from boxwright.assigners.select import claim, match, take
@@ -48,7 +49,7 @@ class ATSSAssigner:
         ignore_threshold: share of a prior's area inside a crowd region above which it is ignored; None: never.
 
     Raises:
-        ValueError: `topk_per_prior` where not `adaptive`.
+        ValueError: an option is none of its choices or out of range, or `topk_per_prior` where not `adaptive`.
     """
 
     topk: int = 9
@@ -63,6 +64,7 @@ class ATSSAssigner:
     ignore_threshold: float | None = 0.5
 
     def __post_init__(self) -> None:
+        check_options(self)
         if self.topk_per_prior and not self.adaptive:
             raise ValueError(
                 "topk_per_prior=True counts cells of a level, but adaptive=False knows no levels: unset it"

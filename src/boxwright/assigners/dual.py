@@ -33,6 +33,9 @@ class DualAssigner:
         beta: exponent of the overlap.
         overlap: as in `TaskAlignedAssigner`.
         ignore_threshold: share of a prior's area inside a crowd region above which it is ignored; None: never.
+
+    Raises:
+        ValueError: an option is none of its choices or out of range.
     """
 
     topk: int = 10
@@ -42,6 +45,9 @@ class DualAssigner:
     ignore_threshold: float | None = 0.5
 
     needs_predictions: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        self.branch(self.topk)  # which checks the options
 
     @torch.no_grad()
     def __call__(

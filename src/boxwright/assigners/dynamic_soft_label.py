@@ -11,6 +11,7 @@ from torch import Tensor
 from boxwright.assigners.blocks import of_images
 from boxwright.assigners.dynamic_k import Cost, dynamic_k, sum_over_classes
 from boxwright.assigners.grid import center_offsets, inside_margin
+from boxwright.assigners.options import check_options
 from boxwright.assigners.scene import Scene
 from boxwright.structures import Assignment, Predictions, Priors, Targets
 
@@ -33,6 +34,9 @@ class DynamicSoftLabelAssigner:
         iou_weight: factor of the overlap cost.
         center_radius: distance of centres, in strides, that costs 1; None: distance costs nothing.
         ignore_threshold: share of a prior's area inside a crowd region above which it is ignored; None: never.
+
+    Raises:
+        ValueError: an option is none of its choices or out of range.
     """
 
     topk: int = 13
@@ -41,6 +45,9 @@ class DynamicSoftLabelAssigner:
     ignore_threshold: float | None = 0.5
 
     needs_predictions: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
     @torch.no_grad()
     def __call__(self, priors: Priors, targets: Targets, predictions: Predictions | None = None) -> Assignment:

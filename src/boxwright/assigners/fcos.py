@@ -8,6 +8,7 @@ from torch import Tensor
 
 from boxwright.assigners.blocks import blocks, clean_boxes, no_matches, of_images
 from boxwright.assigners.grid import inside_margin
+from boxwright.assigners.options import check_options
 from boxwright.assigners.regions import covered_by_crowd
 from boxwright.assigners.select import Favourites
 from boxwright.structures import BACKGROUND, IGNORED, Assignment, Predictions, Priors, Targets
@@ -36,6 +37,9 @@ class FCOSAssigner:
         margin: pixels by which a centre must lie inside.
         plus_one: boxes are inclusive pixel ranges, so that an area is that of sides x2 - x1 + 1.
         ignore_threshold: share of a prior's area inside a crowd region above which it is ignored; None: never.
+
+    Raises:
+        ValueError: an option is none of its choices or out of range.
     """
 
     bounds: tuple[float, ...] = (64.0, 128.0, 256.0, 512.0)
@@ -44,6 +48,11 @@ class FCOSAssigner:
     ignore_threshold: float | None = 0.5
 
     needs_predictions: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        if list(self.bounds) != sorted(self.bounds):
+            raise ValueError(f"bounds must rise from the finest level to the coarsest, got {self.bounds}")
 
     @torch.no_grad()
     def __call__(self, priors: Priors, targets: Targets, predictions: Predictions | None = None) -> Assignment:

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from boxwright.assigners.linear_sum import linear_sum_assignment
+from boxwright.assigners.options import check_options
 from boxwright.assigners.regions import covered_by_crowd
 from boxwright.boxes import box_iou, xyxy_to_cxcywh
 from boxwright.structures import BACKGROUND, IGNORED, Assignment, Predictions, Priors, Targets
@@ -38,6 +39,9 @@ class HungarianAssigner:
             difference of the focal losses with and without the object, over sigmoids (Zhu et al. 2021, 2010.04159).
         solver: "scipy" solves image by image on the CPU; "batched" solves all images together on their device.
         ignore_threshold: share of a prior's area inside a crowd region above which it is ignored; None: never.
+
+    Raises:
+        ValueError: an option is none of its choices or out of range.
     """
 
     class_cost: float = 1.0
@@ -48,6 +52,9 @@ class HungarianAssigner:
     ignore_threshold: float | None = 0.5
 
     needs_predictions: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
     @torch.no_grad()
     def __call__(self, priors: Priors, targets: Targets, predictions: Predictions | None = None) -> Assignment:

@@ -7,6 +7,7 @@ import torch
 
 from boxwright.assigners.blocks import clean_boxes, no_matches
 from boxwright.assigners.grid import inside_margin
+from boxwright.assigners.options import check_options
 from boxwright.assigners.overlaps import best_objects, best_priors
 from boxwright.assigners.regions import covered_by_crowd
 from boxwright.assigners.select import claim
@@ -47,6 +48,9 @@ class MaxIoUAssigner:
         plus_one: boxes are inclusive pixel ranges, sides are x2 - x1 + 1.
         ignore_threshold: share of a prior's area inside a crowd region above which it is ignored; None: never.
         ignore_of: the area of which that share is taken.
+
+    Raises:
+        ValueError: an option is none of its choices or out of range.
     """
 
     positive_iou: float = 0.5
@@ -61,6 +65,9 @@ class MaxIoUAssigner:
     ignore_of: Literal["prior", "crowd"] = "prior"
 
     needs_predictions: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
     @torch.no_grad()
     def __call__(self, priors: Priors, targets: Targets, predictions: Predictions | None = None) -> Assignment:

@@ -30,6 +30,9 @@ class RPNAssigner:
         count: anchors per image in the sample.
         positive_fraction: largest share of positives in the sample.
         border: pixels by which an anchor may cross the border of the (padded) image before it is left out; None: any.
+
+    Raises:
+        ValueError: an option is none of its choices or out of range.
     """
 
     positive_iou: float = 0.7
@@ -39,6 +42,9 @@ class RPNAssigner:
     border: float | None = 0.0
 
     needs_predictions: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        RandomSampler(self.count, self.positive_fraction)  # which checks them
 
     @torch.no_grad()
     def __call__(self, priors: Priors, targets: Targets, predictions: Predictions | None = None) -> Assignment:
@@ -66,6 +72,9 @@ class ProposalAssigner:
         negative_floor: IoU below which a proposal is ignored instead (0.1 in Fast R-CNN: near misses teach more).
         count: proposals per image in the sample.
         positive_fraction: largest share of positives in the sample.
+
+    Raises:
+        ValueError: an option is none of its choices or out of range.
     """
 
     positive_iou: float = 0.5
@@ -74,6 +83,9 @@ class ProposalAssigner:
     positive_fraction: float = 0.25
 
     needs_predictions: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        RandomSampler(self.count, self.positive_fraction)  # which checks them
 
     @torch.no_grad()
     def __call__(self, priors: Priors, targets: Targets, predictions: Predictions | None = None) -> Assignment:

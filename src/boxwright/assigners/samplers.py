@@ -26,11 +26,19 @@ class RandomSampler:
         count: priors per image, positive and background together.
         positive_fraction: largest share of positives; background fills what positives leave free.
         negative_ratio: at most this many background priors per positive (of at least one); None for no bound.
+
+    Raises:
+        ValueError: `count` is below 1, or `positive_fraction` is no share.
     """
 
     count: int = 256
     positive_fraction: float = 0.5
     negative_ratio: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.count < 1 or not 0 <= self.positive_fraction <= 1:
+            found = f"got {self.count} and {self.positive_fraction}"
+            raise ValueError(f"count must be at least 1 and positive_fraction from 0 to 1, {found}")
 
     def __call__(self, assignment: Assignment, generator: torch.Generator | None = None) -> Assignment:
         """Sample every image of the batch; reproducible by the seed of `generator` (default: torch's global one)."""

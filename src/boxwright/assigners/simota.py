@@ -10,6 +10,7 @@ from torch import Tensor
 from boxwright.assigners.blocks import of_images
 from boxwright.assigners.dynamic_k import Cost, dynamic_k, probability, sum_over_classes
 from boxwright.assigners.grid import center_offsets, inside_margin
+from boxwright.assigners.options import check_options
 from boxwright.assigners.scene import Scene
 from boxwright.structures import Assignment, Predictions, Priors, Targets
 
@@ -38,6 +39,9 @@ class SimOTAAssigner:
         penalty: cost of a prior that is not near.
         eps: added to u.
         ignore_threshold: share of a prior's area inside a crowd region above which it is ignored; None: never.
+
+    Raises:
+        ValueError: an option is none of its choices or out of range.
     """
 
     topk: int = 10
@@ -51,6 +55,9 @@ class SimOTAAssigner:
     ignore_threshold: float | None = 0.5
 
     needs_predictions: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
     @classmethod
     def mmdet(

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from boxwright.assigners.blocks import blocks, clean_boxes, no_matches, of_images
+from boxwright.assigners.options import check_options
 from boxwright.assigners.regions import covered_by_crowd
 from boxwright.assigners.select import Favourites, match, top_k
 from boxwright.boxes import box_iou
@@ -28,12 +29,18 @@ class SSDAssigner:
     Attributes:
         positive_iou: IoU from which a prior is positive.
         ignore_threshold: share of a prior's area inside a crowd region above which it is ignored; None: never.
+
+    Raises:
+        ValueError: an option is none of its choices or out of range.
     """
 
     positive_iou: float = 0.5
     ignore_threshold: float | None = 0.5
 
     needs_predictions: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
     @torch.no_grad()
     def __call__(self, priors: Priors, targets: Targets, predictions: Predictions | None = None) -> Assignment:

@@ -11,6 +11,7 @@ from boxwright.assigners.blocks import blocks, no_matches, of_images
 from boxwright.assigners.dynamic_k import probability
 from boxwright.assigners.grid import inside_margin
 from boxwright.assigners.nearby import SHARE, Groups
+from boxwright.assigners.options import check_options
 from boxwright.assigners.overlaps import EPS
 from boxwright.assigners.scene import Scene
 from boxwright.assigners.select import Favourites, keep_best, match, take, top_k
@@ -44,6 +45,9 @@ class TaskAlignedAssigner:
             there are fewer; None: as they are.
         final_topk: keep at most so many positives per object after conflicts, by t; None: all.
         ignore_threshold: share of a prior's area inside a crowd region above which it is ignored; None: never.
+
+    Raises:
+        ValueError: an option is none of its choices or out of range.
     """
 
     topk: int = 13
@@ -59,6 +63,11 @@ class TaskAlignedAssigner:
     ignore_threshold: float | None = 0.5
 
     needs_predictions: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        if self.alpha < 0 or self.beta <= 0:
+            raise ValueError(f"alpha must be at least 0 and beta above 0, got {self.alpha} and {self.beta}")
 
     @classmethod
     def paddle(cls, topk: int = 13, alpha: float = 1.0, beta: float = 6.0) -> Self:
@@ -218,7 +227,9 @@ class TaskAlignedAssigner:
 
 
 def power(base: Tensor, exponent: float) -> Tensor:
-    """Raise a base >= 0 to a power; halves of whole numbers by products, which round alike anywhere in a tensor."""
+    """Raise a base >= 0 to a power >= 0, to halves of whole numbers by products, which round alike in any place."""
+    if exponent == 0:
+        return torch.ones_like(base)
     whole = int(exponent)
     rest = exponent - whole
     if rest not in (0.0, 0.5) or not 0 < exponent <= 16:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from boxwright.assigners.blocks import clean_boxes, no_matches
+from boxwright.assigners.options import check_options
 from boxwright.assigners.overlaps import best_objects
 from boxwright.assigners.regions import covered_by_crowd
 from boxwright.assigners.select import match
@@ -29,6 +30,9 @@ class YOLOAssigner:
         ignore_by: "prediction" compares the decoded box with every object, as darknet does; "shape" the other anchors
             in an object's cell with its shape, as the first PyTorch ports of v3 do, and needs no predictions.
         ignore_threshold: share of a prior's area inside a crowd region above which it is ignored; None: never.
+
+    Raises:
+        ValueError: an option is none of its choices or out of range.
     """
 
     ignore_iou: float = 0.5
@@ -36,6 +40,9 @@ class YOLOAssigner:
     ignore_threshold: float | None = 0.5
 
     needs_predictions: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
     @torch.no_grad()
     def __call__(self, priors: Priors, targets: Targets, predictions: Predictions | None = None) -> Assignment:
@@ -75,12 +82,20 @@ class RatioGridAssigner:
     Attributes:
         max_ratio: factor between a side of the object and the anchor's, exclusive.
         ignore_threshold: share of a prior's area inside a crowd region above which it is ignored; None: never.
+
+    Raises:
+        ValueError: an option is none of its choices or out of range.
     """
 
     max_ratio: float = 4.0
     ignore_threshold: float | None = 0.5
 
     needs_predictions: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        if not self.max_ratio > 1:
+            raise ValueError(f"max_ratio must be above 1, the factor of an anchor that fits, got {self.max_ratio}")
 
     @torch.no_grad()
     def __call__(self, priors: Priors, targets: Targets, predictions: Predictions | None = None) -> Assignment:
