@@ -77,6 +77,7 @@ def bounded_iou_loss(
     """Upper bound of the IoU per coordinate, through smooth L1 (Tychsen-Smith and Petersson 2018, arXiv:1711.00164).
 
     With all but one of x, y, w, h right, the IoU is at most `(w_t - 2|dx|) / (w_t + 2|dx|)` or `min(w_t / w, w / w_t)`.
+    An inverted prediction (w < 0) is charged by `w / w_t` alone: the published minimum has a pole at `w = -eps`.
 
     Args:
         inputs: (…, 4) xyxy predictions.
