@@ -1,11 +1,14 @@
 """`boxwright eval`."""
 
 import json
+import shutil
 
 import pytest
 from typer.testing import CliRunner
 
 from boxwright.cli.app import app
+from boxwright.engine.export import check_images
+from boxwright.errors import RunError
 
 
 def run(*arguments):
@@ -78,3 +81,13 @@ def test_weights_alone_need_a_data_set(run_folder):
     result = run(run_folder / "checkpoints" / "last.safetensors")
     assert result.exit_code == 2
     assert "--data PATH" in result.stderr
+
+
+def test_a_run_without_its_data_says_how_to_name_it(run_folder, tmp_path):
+    shutil.copytree(run_folder, tmp_path / "run")
+    (tmp_path / "run" / "data.json").unlink()
+    result = run(tmp_path / "run")
+    assert result.exit_code == 2
+    assert "--data PATH" in result.stderr
+    with pytest.raises(RunError, match="--images FOLDER"):
+        check_images(tmp_path / "run", None)

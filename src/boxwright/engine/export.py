@@ -156,7 +156,7 @@ def check_images(source: str | Path, images: Iterable[str | Path] | None) -> lis
     """
     if images:
         return [file for file, _ in find_images(images)][:_IMAGES]
-    if not Path(source).is_dir():
+    if not (Path(source) / "data.json").is_file():
         raise RunError(f"say which images to check the export of {source} on: --images FOLDER")
     return [record.path for record in open_data(source, None).split("val")[:_IMAGES]]
 

@@ -69,7 +69,7 @@ def open_data(source: str | Path, data: str | Path | None, **options: Any) -> Da
     """
     if data is not None:
         return open_dataset(data, **options)
-    if not Path(source).is_dir():
+    if not (Path(source) / "data.json").is_file():
         raise RunError(f"say which data set to evaluate {source} on: --data PATH")
     arguments = Run.open(source).data
     known = {

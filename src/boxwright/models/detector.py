@@ -138,7 +138,9 @@ class DenseDetector(nn.Module):
             fold_batch_norms(self, lambda: self.predict(example))
             after = self.predict(example)[0].logits
         if not torch.allclose(before, after, rtol=1e-2, atol=1e-2):
-            raise RuntimeError("folding batch norms changed what the network predicts; use the detector without fuse()")
+            raise RuntimeError(
+                "folding batch norms changed what the network predicts; build or load it again, and leave fuse() out"
+            )
         return self
 
     def _features(self, pixels: Tensor) -> list[Tensor]:
