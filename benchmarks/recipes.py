@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from boxwright.data import open_dataset
 from boxwright.recipes import load_recipe
 
 RESULTS = Path(__file__).parent / "results"
@@ -103,7 +104,7 @@ def data_options(arguments: argparse.Namespace) -> list[str]:
 
 def device(threads: int) -> str:
     """Say what computes."""
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()}, {threads} threads"
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()}, {threads} thread{'s' * (threads > 1)}"
 
 
 def table(results: dict[str, Any]) -> str:
@@ -141,6 +142,8 @@ def main() -> None:
     file = RESULTS / f"recipes_{arguments.name}.json"
     results: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {"trainings": {}}
     results["versions"] = {"torch": torch.__version__, "python": platform.python_version()}
+    index = open_dataset(arguments.data, format=arguments.format)
+    results["objects"] = dict(zip(index.class_names, index.class_counts("train").tolist(), strict=True))
 
     def note(section: str, recipe: str, outcome: dict[str, Any]) -> None:
         results.setdefault(section, {}).setdefault(recipe, {}).update(outcome)
