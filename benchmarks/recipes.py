@@ -104,7 +104,11 @@ def data_options(arguments: argparse.Namespace) -> list[str]:
 
 def device(threads: int) -> str:
     """Say what computes."""
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()}, {threads} thread{'s' * (threads > 1)}"
+    return (
+        torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else f"{platform.machine()}, {threads} thread{'s' * (threads > 1)}"
+    )
 
 
 def table(results: dict[str, Any]) -> str:

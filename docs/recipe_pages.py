@@ -17,17 +17,17 @@ RESULTS = DOCS.parent / "benchmarks" / "results"
 
 # what `benchmarks/recipes.py --name …` measured
 DATA = {
-    "bccd": "BCCD blood cells (205 training images) from scratch, AP on validation images, per class beside its objects:",
-    "aquarium": "Aquarium (448 training images) from scratch, AP on validation images, per class beside its objects:",
+    "bccd": "BCCD blood cells (205 training images) from scratch, AP on validation images; beside a class its objects:",
+    "aquarium": "Aquarium (448 training images) from scratch, AP on validation images; beside a class its objects:",
 }
 HOW = """\
 All share augmentation, optimiser and schedule, all but the two YOLO the backbone, and all but `yolov2-tiny` (416 px, 60
 epochs) image size and epochs. AP is that of the last epoch, with no choice among epochs: the mean of several seeds with
-their deviation where there were several. Seed 0 of every recipe was trained on one thread of a CPU, in 3 to 10 minutes of
-its time, and so were all seeds of `retinanet-cb-tiny` and all but one of `retinanet-tiny`; the other seeds on an H100,
-whose results are those of a CPU to the spread of the seeds. The results file says which is which. Step, minutes of a
-whole training and the largest process's memory are those of 2 cores of a quiet machine, as are the images per second
-(one at a time, fused).
+their deviation where there were several. Seed 0 of every recipe was trained on one thread of a CPU, in 3 to 10 minutes
+of its time, and so were all seeds of `retinanet-cb-tiny` and all but one of `retinanet-tiny`; the other seeds on an
+H100, whose results are those of a CPU to the spread of the seeds. The results file says which is which. Step, minutes
+of a whole training and the largest process's memory are those of 2 cores of a quiet machine, as are the images per
+second (one at a time, fused).
 
 ```bash
 python benchmarks/recipes.py --data ../shared/data/bccd --format coco --name bccd
@@ -42,16 +42,17 @@ score · IoU⁶ finds little to rank on platelets either. NanoDet-Plus's guide t
 lasts. Faster R-CNN gains most where it looks at a finer grid: on platelets.
 """
 AQUARIUM = """\
-One seed each, one thread of a CPU (two recipes at once; a core minute is one of processor time). The first two were given
-half an hour, the other four the same 45 epochs: the focal loss, the same with weights by effective numbers, and two
-ranking losses. 320 pixels are few for this data set: 44 % of its boxes are smaller than 32² pixels at 480.
+One seed each, on one thread of a CPU (two recipes at once; a core minute is one of processor time). The first two were
+given half an hour, the other four the same 45 epochs: the focal loss, the same with weights by effective numbers, and
+two ranking losses. 320 pixels are few for this data set: 44 % of its boxes are smaller than 32² pixels at 480.
 
 ![AP of each class against how many objects of it there are to learn from](../pictures/classes-aquarium.svg)
 
 How many objects a class has decides little: starfish, the rarest, are among the best found, as they are large and lie
-alone, and fish, of which there are 25 times as many, come in schools of small ones. Weights by effective numbers do what
-they are for: the two rarest classes gain .03 and .02, sharks and penguins some, and the most frequent two pay .02 and .01.
-Rank & Sort gains most on sharks, penguins and fish, and loses on the rarest. One seed decides no difference of .01.
+alone, and fish, of which there are 25 times as many, come in schools of small ones. Weights by effective numbers do
+what they are for: the two rarest classes gain .03 and .02, penguins .02, and the two most frequent ones pay .02 and
+.01. Rank & Sort gains most on sharks, penguins and fish, and loses on the rarest. One seed decides no difference
+of .01.
 
 ```bash
 python benchmarks/recipes.py --data ../shared/data/aquarium --format coco --name aquarium --threads 1 --jobs 2 \\
@@ -330,7 +331,9 @@ def measured(recipe: str, results: dict[str, Any]) -> dict[str, str] | None:
     row = {"recipe": f"`{recipe}`", "AP": f"{statistics.mean(aps):.3f}{spread}"}
     row["AP50"] = f"{statistics.mean(run['AP50'] for run in runs):.3f}"
     for name in runs[0]["classes"]:
-        row[f"AP {name} ({results['objects'][name]:,})"] = f"{statistics.mean(run['classes'][name] for run in runs):.3f}"
+        row[f"AP {name} ({results['objects'][name]:,})"] = (
+            f"{statistics.mean(run['classes'][name] for run in runs):.3f}"
+        )
     if "speed" not in results:
         minutes = statistics.mean(run["cpu_seconds"] for run in runs) / 60
         return row | {"epochs": f"{runs[0]['epochs']}", "core minutes": f"{minutes:.0f}"}
