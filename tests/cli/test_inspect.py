@@ -24,6 +24,16 @@ def test_page_and_numbers_are_written(tmp_path):
     assert [len(assigner["steps"]) for assigner in report["assigners"]] == [1, 1]
 
 
+def test_a_page_without_the_suffix_of_one_is_a_folder(tmp_path):
+    root = write_dataset(tmp_path / "set")
+    result = run("a.png", "--data", root, "--assigner", "atss", "--no-sweep", "--output", tmp_path / "v1.0")
+    assert result.exit_code == 0, result.output
+    assert sorted(file.name for file in (tmp_path / "v1.0").iterdir()) == ["inspect.html", "inspect.json"]
+    result = run("a.png", "--data", root, "--output", tmp_path / "v1.0" / "inspect.json")
+    assert result.exit_code == 2
+    assert "inspect.json is a file, no folder" in result.stderr
+
+
 def test_an_image_of_a_split_is_looked_at_alone(tmp_path):
     root, page = write_dataset(tmp_path / "set"), tmp_path / "page.html"
     result = run("a.png", "--data", root, "--split", "val", "--no-sweep", "--assigner", "ssd", "--output", page)

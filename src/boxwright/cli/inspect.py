@@ -48,9 +48,10 @@ def inspect(
     ] = None,
     show: Annotated[int, typer.Option(min=0, help="How many images to draw.")] = 12,
     sweep: Annotated[bool, typer.Option(help="Also try other thresholds and k.")] = True,
-    output: Annotated[Path, typer.Option(help="The page; its numbers are written beside it as JSON.")] = Path(
-        "inspect.html"
-    ),
+    output: Annotated[
+        Path,
+        typer.Option(help="The page, NAME.html, or a folder for it; its numbers are written beside it as JSON."),
+    ] = Path("inspect.html"),
     format: DataFormat = None,
     classes: Classes = None,
     images: Images = None,
@@ -74,6 +75,10 @@ def inspect(
         raise BoxwrightError("a run brings its own recipe: leave out --recipe and --set, or --run")
     if run is None and data is None:
         raise BoxwrightError("say what to look at: --data PATH, or --run RUN for a run and its data set")
+    page = output if output.suffix.lower() in (".html", ".htm") else output / "inspect.html"
+    file = next((folder for folder in page.parents if folder.exists() and not folder.is_dir()), None)
+    if file is not None:
+        raise BoxwrightError(f"--output {output}: {file} is a file, no folder; name another folder, or NAME.html")
     name, _, path = (split or "").partition("=")
     index = open_data(
         run or "",
@@ -103,11 +108,11 @@ def inspect(
             network=network,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    written = {"page": output, "numbers": output.with_suffix(".json")}
-    write_text(output, inspect_page(report))
+    written = {"page": page, "numbers": page.with_suffix(".json")}
+    write_text(page, inspect_page(report))
     write_text(written["numbers"], json.dumps(report))
     if report["relabel"] is not None:
-        written["boxes to look at again"] = output.with_name(f"{output.stem}-relabel.csv")
+        written["boxes to look at again"] = page.with_name(f"{page.stem}-relabel.csv")
         write_text(written["boxes to look at again"], relabel_csv(report["relabel"]))
     _print(report)
     typer.echo(", ".join(f"{what}: {where}" for what, where in written.items()))
