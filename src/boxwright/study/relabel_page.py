@@ -44,7 +44,7 @@ def relabel_section(report: dict[str, Any]) -> str:
         return ""
     rows = list(_rows(lists))
     markup = [
-        row(f'<span class="rank">{rank}</span> {escape(numbers["image"])}', _COLUMNS, numbers, f'data-object="{i}"', i)
+        row(f'<span class="rank">{rank}</span> {_file(numbers["image"])}', _COLUMNS, numbers, f'data-object="{i}"', i)
         for i, (rank, numbers) in enumerate(rows)
     ]
     caption = (
@@ -60,6 +60,11 @@ def relabel_section(report: dict[str, Any]) -> str:
         wide=f"{WIDE:.0%}".replace("%", " %"),
         table=table("relabel sortable", caption, "object", _COLUMNS, markup),
     )
+
+
+def _file(name: str) -> str:
+    """A file's name, which may be long, with the whole of it in a tip."""
+    return f'<span class="file" title="{escape(name)}">{escape(name)}</span>'
 
 
 def _rows(lists: Mapping[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
