@@ -1,5 +1,7 @@
 """Reads the golden cases: what the original implementations compute, as data (`../shared/goldens`)."""
 
+import itertools
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,20 @@ def golden_cases(folder: str) -> list[Any]:
         absent = pytest.mark.skip(reason="../shared/goldens is not beside this checkout")
         return [pytest.param(None, id=folder, marks=absent)]
     return [pytest.param(file, id=f"{folder}/{file.relative_to(ROOT / folder).with_suffix('')}") for file in files]
+
+
+def golden_forms(cases: list[Any], forms: Iterable[str], array: str) -> list[Any]:
+    """Pair cases with the forms whose `array`, such as "out_{}_labels", they hold; no form may be without a case."""
+    held = {form: [] for form in forms}
+    for case in cases:
+        if case.values[0] is None:  # absent
+            return [pytest.param(None, form, id=f"{case.id}-{form}", marks=case.marks) for form in held]
+        with np.load(case.values[0], allow_pickle=False) as arrays:
+            for form in held:
+                if array.format(form) in arrays.files:
+                    held[form].append(pytest.param(case.values[0], form, id=f"{case.id}-{form}"))
+    assert all(held.values()), f"no case holds {[array.format(form) for form in held if not held[form]]}"
+    return list(itertools.chain(*held.values()))
 
 
 def load_case(file: Path) -> Case:
