@@ -5,6 +5,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from boxwright.errors import RunError
 from boxwright.models import Backbone
+from boxwright.recipes import build_detector, load_recipe
 
 
 @pytest.mark.parametrize("name", ["resnet10t", "lcnet_050", "convnext_atto"])
@@ -70,3 +71,23 @@ def test_swin_takes_images_of_any_size():
 def test_a_level_has_the_cells_that_its_stride_rounds_up_to(name):
     levels = Backbone(name, levels=(3, 4)).eval()(torch.zeros(1, 3, 75, 90))
     assert [level.shape[-2:] for level in levels] == [(10, 12), (5, 6)]
+
+
+@pytest.mark.parametrize("name", ["hrnet_w18_small", "convnext_atto"])
+def test_an_image_of_any_sides_is_padded_to_what_the_model_needs(name):
+    backbone, images = Backbone(name).eval(), torch.rand(1, 3, 97, 132)
+    padded = torch.zeros(1, 3, 128, 160)
+    padded[..., :97, :132] = images
+    for level, whole in zip(backbone(images), backbone(padded), strict=True):
+        torch.testing.assert_close(level, whole[..., : level.shape[-2], : level.shape[-1]])
+    assert [level.shape[-2:] for level in backbone(images)] == [(13, 17), (7, 9), (4, 5)]
+
+
+@pytest.mark.parametrize("neck", ["pan", "ghost-pan"])
+def test_a_neck_takes_the_levels_of_any_model_at_any_size(neck):
+    overrides = ["backbone.name=convnext_atto", f"neck.type={neck}", "neck.channels=32", "neck.extra_levels=2"]
+    recipe = load_recipe("retinanet-tiny", ["data.size=200", *(f"detector.{change}" for change in overrides)])
+    detector = build_detector(recipe, ["a"]).train()
+    target = {"boxes": torch.tensor([[8.0, 8.0, 60.0, 70.0]]), "labels": torch.tensor([0])}
+    losses = detector([torch.rand(3, 90, 100)] * 2, [target] * 2)
+    assert all(loss.isfinite() for loss in losses.values())

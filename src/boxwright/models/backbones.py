@@ -12,6 +12,7 @@ import torch
 from huggingface_hub import constants
 from timm.layers import Format
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torchvision.ops import FrozenBatchNorm2d
 
 from boxwright.errors import RunError
@@ -22,6 +23,9 @@ __all__ = ["Backbone"]
 
 class Backbone(nn.Module):
     """A timm model that returns one feature map per level, level n having stride 2**n.
+
+    Models that need sides that their coarsest stride divides, or leave out what is beyond it, get images padded with
+    zeros at the right and at the bottom; cells that see nothing but padding are cut off again.
 
     Args:
         name: a timm model that offers `features_only`.
@@ -65,7 +69,9 @@ class Backbone(nn.Module):
         self.channels: list[int] = [*body.feature_info.channels()]
         self._channels_last = getattr(body, "output_fmt", Format.NCHW) == Format.NHWC
         self.body: nn.Module = body
-        self._try_out(name, levels)
+        self._stride = 1  # what the sides of an image must be multiples of
+        self._levels = tuple(levels)
+        self._try_out(name, max(reductions))
         if norm != "bn":
             _replace_batch_norm(self.body, _frozen if norm == "frozen-bn" else lambda bn: group_norm(bn.num_features))
         self._frozen = _until(self.body, stages.module_name()[frozen_stages]) if frozen_stages else []
@@ -73,29 +79,53 @@ class Backbone(nn.Module):
             module.requires_grad_(False)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Map normalised images (B, 3, H, W) to features, one (B, C_n, H / 2**n, W / 2**n) per level."""
-        features = self.body(images)
-        return [feature.permute(0, 3, 1, 2) for feature in features] if self._channels_last else list(features)
+        """Map normalised images (B, 3, H, W) to features, one (B, C_n, ⌈H / 2**n⌉, ⌈W / 2**n⌉) per level."""
+        height, width = images.shape[-2:]
+        down, right = -height % self._stride, -width % self._stride
+        features = self.body(F.pad(images, (0, right, 0, down)) if down or right else images)
+        if self._channels_last:
+            features = [feature.permute(0, 3, 1, 2) for feature in features]
+        if not (down or right):
+            return list(features)
+        return [
+            feature[..., : -(-height >> level), : -(-width >> level)]
+            for feature, level in zip(features, self._levels, strict=True)
+        ]
 
     @torch.no_grad()
-    def _try_out(self, name: str, levels: Sequence[int]) -> None:
-        """Refuse a model that sees images of its own size only, or whose cells are not where its strides say."""
+    def _try_out(self, name: str, coarsest: int) -> None:
+        """Refuse a model that sees images of its own size only, or whose cells are not where its strides say.
+
+        Which of the others need sides that their `coarsest` stride divides is seen by an image of odd sides.
+        """
         height, width = 128, 160
         self.body.eval()
         try:
-            shapes = [tuple(feature.shape[1:]) for feature in self(torch.zeros(1, 3, height, width))]
+            shapes = self._shapes(height, width)
         except Exception as error:  # models check their input in many ways
             raise RunError(
                 f"backbone {name} does not take images of any size ({type(error).__name__}: {error}); choose one "
                 "without a fixed size, such as a ResNet, ConvNeXt, PVT or Swin"
             ) from error
-        expected = [(c, height >> level, width >> level) for c, level in zip(self.channels, levels, strict=True)]
-        if shapes != expected:
+        if shapes != (expected := self._grids(height, width)):
             raise RunError(
                 f"backbone {name} gives features of {shapes} (channels, height, width) for an image of "
                 f"{height}×{width} pixels, not {expected}: its cells are not a grid of its strides; choose another"
             )
+        try:
+            any_side = self._shapes(height - 31, width - 29) == self._grids(height - 31, width - 29)
+        except Exception:  # as above
+            any_side = False
+        self._stride = 1 if any_side else coarsest
         self.body.train()
+
+    def _shapes(self, height: int, width: int) -> list[tuple[int, ...]]:
+        return [tuple(feature.shape[1:]) for feature in self(torch.zeros(1, 3, height, width))]
+
+    def _grids(self, height: int, width: int) -> list[tuple[int, ...]]:
+        """(C_n, H_n, W_n) of the features that cover an image."""
+        levels = zip(self.channels, self._levels, strict=True)
+        return [(channels, -(-height >> level), -(-width >> level)) for channels, level in levels]
 
     def train(self, mode: bool = True) -> "Backbone":
         """Switch to training, except for the frozen stages."""
