@@ -261,3 +261,9 @@ def test_a_bad_image_in_the_middle_says_how_to_go_on(scenes, tmp_path):
     with pytest.raises(DataError, match=r"scene-000003.*boxwright train --resume"):
         train("retinanet-tiny", folder, overrides=SMALL, output=tmp_path / "run", quiet=True)
     assert train(resume=tmp_path / "run", skip_bad=True, quiet=True).finished
+
+
+def test_what_a_recipe_takes_no_notice_of_is_said(scenes, tmp_path, capsys):
+    overrides = [*SMALL, "schedule.epochs=1", "criterion.classification.type=ap", "criterion.soft_target=iou"]
+    train("retinanet-tiny", scenes, overrides=overrides, output=tmp_path / "run")
+    assert "criterion.soft_target=iou does not reach the classes" in capsys.readouterr().out

@@ -1,7 +1,10 @@
+import re
+
 import pytest
 
 from boxwright.errors import RecipeError
 from boxwright.recipes import build_criterion, build_detector, load_recipe
+from boxwright.recipes.compatibility import remarks
 
 GUIDE = "detector.guide={head: {type: retina, convs: 1, channels: 64}}"
 
@@ -95,3 +98,21 @@ def test_the_network_refuses_too():
     priors = "detector.priors.type=octave-anchors"
     with pytest.raises(RecipeError, match=r"detector\.head: .*priors_per_cell=9"):
         build_detector(load_recipe("gfl-tiny", [priors]), ["a"])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "overrides", "words"),
+    [
+        ("gfl-tiny", ["classification.type=ap"], "criterion.soft_target=iou does not reach the classes, as ap ranks"),
+        ("tood-tiny", ["classification.type=alrp"], "criterion.soft_target=assignment does not reach .* as alrp"),
+        ("ap-loss-tiny", [], None),
+        ("rank-sort-tiny", [], None),
+        ("gfl-tiny", ["classification.type=ap", "soft_target=hard"], None),
+        ("faster-rcnn-tiny", [], None),
+        ("yolov3-tiny", [], None),
+    ],
+)
+def test_a_soft_target_that_a_loss_cannot_use_is_remarked_on(recipe, overrides, words):
+    found = [*remarks(load_recipe(recipe, [f"criterion.{change}" for change in overrides]))]
+    assert len(found) == (words is not None)
+    assert all(re.search(words, remark) for remark in found)

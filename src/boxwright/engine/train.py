@@ -25,6 +25,7 @@ from boxwright.engine.loop import seed_everything
 from boxwright.engine.run import Run
 from boxwright.errors import RecipeError, RunError
 from boxwright.recipes import Recipe, build_detector, load_recipe
+from boxwright.recipes.compatibility import remarks
 
 __all__ = ["RUNS", "build_loaders", "train"]
 
@@ -88,27 +89,20 @@ def train(
         "skip_bad": skip_bad or None,
     }
     run = _run_to_resume(output, resume, recipe, data)
-    if run is not None:
-        _same_recipe(run, recipe)
-        recipe = load_recipe(run.path / "recipe.yaml", tuple(overrides))
-        source = run.data | {key: value for key, value in given.items() if value is not None}
-    else:
-        if recipe is None or data is None:
-            raise RunError("a new run needs a recipe and a data set: boxwright train --recipe NAME --data PATH")
-        recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, tuple(overrides))
-        source = given
+    recipe, source = _asked(run, recipe, overrides, given)
     # looked for before the processes meet, so that none finds what another has made
     path = run.path if run is not None else _new_folder(output, recipe)
     fabric = build_fabric(devices, nodes, recipe.train.precision)
     fabric.launch()
     console = Console() if fabric.is_global_zero and not quiet else None
-    options = {key: value for key, value in source.items() if key not in ("path", "skip_bad")}
-    with fabric.rank_zero_first():  # the first parses, the others find its cache
-        index = open_dataset(source["path"], **options)
-    if run is not None and list(index.class_names) != run.classes:
-        raise RunError(f"{run.path} was trained on the classes {run.classes}, the data now has {[*index.class_names]}")
+    index = _opened(fabric, source, run)
     path = fabric.broadcast(path)
-    for line in (index.describe(), *index.notes, f"run: {path}, {fabric.strategy.precision.precision}"):
+    for line in (
+        index.describe(),
+        *index.notes,
+        *remarks(recipe),
+        f"run: {path}, {fabric.strategy.precision.precision}",
+    ):
         _print(console, line)
     recipe = settle_anchors(recipe, index.split("train"))
     training, validation = build_loaders(fabric, recipe, index, bool(source["skip_bad"]), console)
@@ -138,6 +132,29 @@ def train(
     if fabric.is_global_zero:
         _print(console, _summary(run))
     return run
+
+
+def _asked(
+    run: Run | None, recipe: Recipe | str | Path | None, overrides: Sequence[str], given: Mapping[str, Any]
+) -> tuple[Recipe, dict[str, Any]]:
+    """Return the recipe, and what to open: the run's own where it goes on, changed by what is given."""
+    if run is not None:
+        _same_recipe(run, recipe)
+        changed = {key: value for key, value in given.items() if value is not None}
+        return load_recipe(run.path / "recipe.yaml", tuple(overrides)), run.data | changed
+    if recipe is None or given["path"] is None:
+        raise RunError("a new run needs a recipe and a data set: boxwright train --recipe NAME --data PATH")
+    return recipe if isinstance(recipe, Recipe) else load_recipe(recipe, tuple(overrides)), dict(given)
+
+
+def _opened(fabric: Fabric, source: Mapping[str, Any], run: Run | None) -> DataIndex:
+    """Open the data, which must have the classes of the run that goes on."""
+    options = {key: value for key, value in source.items() if key not in ("path", "skip_bad")}
+    with fabric.rank_zero_first():  # the first parses, the others find its cache
+        index = open_dataset(source["path"], **options)
+    if run is not None and list(index.class_names) != run.classes:
+        raise RunError(f"{run.path} was trained on the classes {run.classes}, the data now has {[*index.class_names]}")
+    return index
 
 
 def _run_to_resume(

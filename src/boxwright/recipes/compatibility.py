@@ -5,9 +5,9 @@ from typing import Any
 
 from boxwright.errors import RecipeError
 from boxwright.recipes.parts import Part
-from boxwright.recipes.schema import CriterionConfig, DetectorConfig, Recipe
+from boxwright.recipes.schema import CriterionConfig, DetectorConfig, PhasedCriterionConfig, Recipe
 
-__all__ = ["check_parts", "is_softmax", "of_head", "of_losses"]
+__all__ = ["check_parts", "is_softmax", "of_head", "of_losses", "remarks"]
 
 _MISPLACED = {
     "dual": "it matches twice, for a head with two branches",
@@ -21,10 +21,7 @@ def check_parts(recipe: Recipe) -> None:
     Raises:
         RecipeError: names the part and says why.
     """
-    criteria: list[tuple[str, CriterionConfig]] = [("criterion", recipe.criterion)]
-    if recipe.criterion.first is not None:
-        criteria.append(("criterion.first", recipe.criterion.first))
-    network = recipe.detector
+    criteria, network = _criteria(recipe), recipe.detector
     reasons = [*of_head("detector.head", network.head, network)]
     if network.guide is not None:
         reasons += of_head("detector.guide.head", network.guide.head, network)
@@ -35,6 +32,17 @@ def check_parts(recipe: Recipe) -> None:
     if len({is_softmax(criterion) for _, criterion in criteria}) == 2:
         pair = " and ".join(criterion.classification.type for _, criterion in criteria)
         raise RecipeError(f"recipe {recipe.name}: {pair} cannot follow each other: one is a softmax, the other is not")
+
+
+def remarks(recipe: Recipe) -> Iterator[str]:
+    """Say what a recipe asks for that one of its parts takes no notice of; it works all the same."""
+    for name, criterion in _criteria(recipe):
+        loss, target = criterion.classification.type, criterion.soft_target
+        if loss in ("ap", "alrp") and target != "hard":
+            yield (
+                f"{name}.soft_target={target} does not reach the classes, as {loss} ranks all positives alike: set it "
+                "to hard, or take rank-sort, which sorts by it"
+            )
 
 
 def is_softmax(criterion: Any) -> bool:
@@ -58,6 +66,14 @@ def of_head(name: str, head: Any, network: Any) -> Iterator[str]:
         offset = getattr(priors, "offset", 0.5)
         if head.offset != offset:
             yield f"{name}.offset is {head.offset} but detector.priors.offset is {offset}"
+
+
+def _criteria(recipe: Recipe) -> list[tuple[str, CriterionConfig]]:
+    """Criteria of a dense system, with their names; others have stages, or none."""
+    if not isinstance(recipe.criterion, PhasedCriterionConfig):
+        return []
+    first = recipe.criterion.first
+    return [("criterion", recipe.criterion), *([("criterion.first", first)] if first is not None else [])]
 
 
 def _of_criterion(criterion: CriterionConfig, network: DetectorConfig) -> Iterator[str]:
