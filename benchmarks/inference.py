@@ -1,8 +1,10 @@
 """Images per second of the tiny recipes on a CPU, as they are and after `detector.fuse()`.
 
 `OMP_NUM_THREADS=2 python benchmarks/inference.py` measures all and writes benchmarks/results/inference.json; names as
-arguments measure those and keep the rest of the file. One image of 320 px at a time, with decoding and suppression;
-rounds of both forms alternate, the median counts.
+arguments measure those and keep the rest of the file. One square image of the recipe's size at a time (320 px, 416 for
+YOLOv2), with decoding and suppression; rounds of both forms alternate, the median counts. The networks are untrained
+and the score threshold is 0, so that each has as many boxes to suppress as its recipe ever lets through: a trained one
+has less to do.
 """
 
 import json
@@ -17,13 +19,17 @@ from boxwright.models import DenseDetector
 from boxwright.recipes import build_detector, load_recipe
 
 RESULTS = Path(__file__).parent / "results" / "inference.json"
-SYSTEMS = "retinanet retinanet-ghm retinanet-cb ap-loss alrp rank-sort atss gfl gflv2 nanodet nanodet-plus tood"
-ROUNDS, IMAGES = 7, 3
+SYSTEMS = (
+    "retinanet retinanet-ghm retinanet-cb ap-loss alrp rank-sort atss gfl gflv2 nanodet nanodet-plus tood ssd "
+    "faster-rcnn yolov2 yolov3"
+)
+ROUNDS, IMAGES = 15, 3
 
 
 def build(name: str) -> DenseDetector:
     torch.manual_seed(0)
-    detector = build_detector(load_recipe(f"{name}-tiny"), ["a", "b", "c"], pretrained=False)
+    recipe = load_recipe(f"{name}-tiny", ["detector.inference.score_threshold=0"])
+    detector = build_detector(recipe, ["a", "b", "c"], pretrained=False)
     return detector.eval().to(memory_format=torch.channels_last)
 
 
@@ -38,7 +44,8 @@ def seconds(detector: DenseDetector, images: torch.Tensor) -> float:
 
 def measure(name: str) -> dict[str, float]:
     plain, fused = build(name), build(name).fuse()
-    images = torch.rand(IMAGES, 3, 320, 320).contiguous(memory_format=torch.channels_last)
+    assert isinstance(plain.size, int)  # the tiny recipes see squares
+    images = torch.rand(IMAGES, 3, plain.size, plain.size).contiguous(memory_format=torch.channels_last)
     for detector in (plain, fused):
         seconds(detector, images[:1])
     times = [(seconds(plain, images), seconds(fused, images)) for _ in range(ROUNDS)]
@@ -47,7 +54,8 @@ def measure(name: str) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    # all are measured at one time, or some beside what stands there
+    results = json.loads(RESULTS.read_text(encoding="utf-8")) if sys.argv[1:] else {}
     for system in sys.argv[1:] or SYSTEMS.split():
         results[f"{system}-tiny"] = measure(system)
         print(system, results[f"{system}-tiny"], flush=True)
