@@ -30,7 +30,7 @@ def effective_number(counts: Tensor | Sequence[int], beta: float = 0.999) -> Ten
         ValueError: beta is outside 0..1.
 
     >>> effective_number([5000, 50], beta=0.9999)
-    tensor([0.0251, 1.9749], dtype=torch.float64)
+    tensor([0.0250, 1.9750], dtype=torch.float64)
     """
     if not 0 <= beta <= 1:
         raise ValueError(f"beta must lie in 0..1, got {beta}")

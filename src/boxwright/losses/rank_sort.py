@@ -41,7 +41,7 @@ def rank_sort_loss(
 
     >>> ranking, sorting = rank_sort_loss(torch.tensor([3.0, 5.0, -2.0]), torch.tensor([0.9, 0.6, 0.0]))
     >>> ranking, sorting
-    (tensor(0.), tensor(0.0833))
+    (tensor(0.), tensor(0.1000))
     """
     check_ranked(inputs, targets, delta, scope)
     if scores is not None and (scores.shape != targets.shape or targets.shape == inputs.shape):
