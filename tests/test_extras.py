@@ -1,12 +1,24 @@
 """A base installation: what it offers, and what it says about the rest."""
 
+import ast
+import re
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
+from boxwright.assigners import HungarianAssigner
 from boxwright.errors import BoxwrightError
 from boxwright.extras import needs_extra
+from boxwright.testing import check_assigner
+
+ROOT = Path(__file__).resolve().parents[1]
+EXTRAS = ("train", "export", "ray", "slurm")
+PACKAGES = {"PIL": "pillow", "yaml": "pyyaml"}
+# torch brings triton, torchvision pillow, pydantic its core, timm the hub
+BROUGHT = {"triton", "pillow", "pydantic_core", "huggingface_hub"}
 
 
 def test_missing_package_is_named_with_its_extra():
@@ -29,6 +41,33 @@ def test_load_says_what_to_install():
     assert result.stderr.splitlines()[-1].endswith(
         "this needs the package 'safetensors', which is not installed: pip install \"boxwright[train]\""
     )
+
+
+def test_the_hungarian_assigner_says_what_its_solver_needs_and_does_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "scipy.optimize", None)
+    with pytest.raises(BoxwrightError, match=r"needs the package 'scipy.optimize'.*boxwright\[train\]"):
+        check_assigner(HungarianAssigner(), waits=True, compile=False)
+    check_assigner(HungarianAssigner(solver="batched"), scenes=1, waits=True, compile=False)
+
+
+def test_every_package_that_is_imported_is_asked_for() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lists = [project["dependencies"], *(project["optional-dependencies"][name] for name in EXTRAS)]
+    asked = {re.split(r"[^\w-]", line)[0].lower().replace("-", "_") for lines in lists for line in lines}
+    modules = {
+        name.split(".")[0]
+        for path in (ROOT / "src").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        for name in _imported(node)
+    }
+    modules -= set(sys.stdlib_module_names) | {"boxwright"}
+    assert {PACKAGES.get(name, name) for name in modules} <= asked | BROUGHT
+
+
+def _imported(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    return [node.module or ""] if isinstance(node, ast.ImportFrom) else []
 
 
 def test_importing_boxwright_imports_nothing_else():

@@ -1,5 +1,10 @@
 """boxwright trains object detectors and treats the criterion (label assignment and losses) as the product."""
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from boxwright.engine.load import load
+
 __version__ = "0.1.0"
 
 __all__ = ["__version__", "load"]

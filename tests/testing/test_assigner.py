@@ -1,6 +1,7 @@
 """`check_assigner` lets a good assigner pass and says what is wrong with a bad one."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -45,7 +46,9 @@ def changing(priors: Priors, targets: Targets, predictions: Predictions) -> Assi
     return overlapping(priors, targets)
 
 
-FAULTS: dict[str, Callable[[Priors, Targets, Predictions], Assignment]] = {
+FAULTS: dict[str, Callable[[Priors, Targets, Predictions], Any]] = {
+    "returns Tensor instead of an Assignment": lambda p, t, _: overlapping(p, t).gt_index,
+    "returns NoneType instead of an Assignment": lambda p, t, _: None,
     "shape": lambda p, t, _: of(overlapping(p, t).gt_index[:, 1:]),
     "float32": lambda p, t, _: Assignment(overlapping(p, t).gt_index, overlapping(p, t).score.double()),
     "out of range": lambda p, t, _: of(overlapping(p, t).gt_index - 2),

@@ -80,6 +80,17 @@ def test_faults_of_published_losses_are_found() -> None:
         check_criterion(complete_box_iou_loss, kind="boxes", gradcheck=False)
 
 
+def test_a_loss_that_other_processes_cannot_import_is_told_from_a_wrong_one() -> None:
+    class Local(Example):  # whose wrong example is not inherited
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("calls", torch.zeros(()))
+
+    with pytest.raises(RuntimeError, match=r"Local: 2 processes could not be started .* processes=False"):
+        check_criterion(Local(), compile=False)
+    check_criterion(Local(), compile=False, processes=False)
+
+
 def test_a_kind_that_cannot_be_told_is_asked_for() -> None:
     with pytest.raises(ValueError, match="pass kind="):
         check_criterion(torchvision_focal)

@@ -37,7 +37,8 @@ class HungarianAssigner:
         giou_cost: weight of the generalised IoU.
         class_form: "softmax" takes -p of the object's class, the last logit being no object (DETR); "focal" the
             difference of the focal losses with and without the object, over sigmoids (Zhu et al. 2021, 2010.04159).
-        solver: "scipy" solves image by image on the CPU; "batched" solves all images together on their device.
+        solver: "scipy" solves image by image on the CPU, by SciPy of `boxwright[train]`; "batched" solves all images
+            together on their device, by torch alone.
         ignore_threshold: share of a prior's area inside a crowd region above which it is ignored; None: never.
 
     Raises:
@@ -62,6 +63,7 @@ class HungarianAssigner:
 
         Raises:
             ValueError: there are no predictions with decoded boxes.
+            BoxwrightError: `solver="scipy"` where SciPy is not installed.
         """
         if predictions is None or predictions.boxes is None:
             raise ValueError("HungarianAssigner matches predictions: pass `predictions` with decoded `boxes`")

@@ -5,6 +5,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from boxwright.extras import needs_extra
+
 __all__ = ["linear_sum_assignment"]
 
 
@@ -21,6 +23,9 @@ def linear_sum_assignment(cost: Tensor, valid: Tensor, solver: Literal["scipy", 
     Returns:
         (B, R) int64: the column of each row, -1 where it has none.
 
+    Raises:
+        BoxwrightError: SciPy is not installed, which "scipy" needs.
+
     >>> linear_sum_assignment(torch.tensor([[[4.0, 1.0], [2.0, 0.0]]]), torch.tensor([[True, True]]), "batched")
     tensor([[1, 0]])
     """
@@ -30,7 +35,8 @@ def linear_sum_assignment(cost: Tensor, valid: Tensor, solver: Literal["scipy", 
 
 
 def _scipy(cost: Tensor, valid: Tensor) -> Tensor:
-    from scipy.optimize import linear_sum_assignment as solve
+    with needs_extra("train"):
+        from scipy.optimize import linear_sum_assignment as solve
 
     columns = torch.full(valid.shape, -1, dtype=torch.int64)
     for image, (image_cost, rows) in enumerate(zip(cost.double().cpu(), valid.cpu(), strict=True)):

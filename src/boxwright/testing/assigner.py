@@ -87,6 +87,9 @@ class _Trial:
         self.name = f"{getattr(assigner, '__name__', type(assigner).__name__)} ({note})"
         self.before = pickle.dumps(_tensors(scene))
         self.answers = _answers(assigner(*scene))
+        for answer in self.answers:
+            kind = type(answer)
+            self._claim(kind is Assignment, f"returns {kind.__name__} instead of an Assignment, or a tuple of them")
 
     def is_sound(self) -> None:
         priors, targets, _ = self.scene
@@ -197,7 +200,7 @@ class _Trial:
 
 
 def _answers(result: Assignment | tuple[Assignment, ...]) -> list[Assignment]:
-    return [result] if isinstance(result, Assignment) else list(result)
+    return list(result) if isinstance(result, tuple) else [result]
 
 
 def _tensors(scene: Scene) -> list[Tensor]:

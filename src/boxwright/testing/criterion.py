@@ -47,12 +47,14 @@ def check_criterion(
         gradcheck: whether the gradient is the derivative of the loss (not so for error-driven or detached losses).
         pointwise: whether priors do not influence each other (not so for ranking losses and running statistics).
         compile: whether to compile it, which takes seconds.
-        processes: whether to start two processes for a loss with buffers, which takes seconds.
+        processes: whether to start two processes for a loss with buffers, which takes seconds. They import the loss,
+            so that its file must hold no calls but below `if __name__ == "__main__":`.
         seed: of the random problems.
 
     Raises:
         AssertionError: with the name of the loss, the problem and what is wrong.
         ValueError: `kind` is needed and not given.
+        RuntimeError: the two processes cannot import the loss, such as one of a notebook.
 
     >>> from boxwright.losses import SigmoidFocalLoss
     >>> check_criterion(SigmoidFocalLoss(), compile=False)
@@ -204,7 +206,7 @@ def _check_saved(subject: Subject, problem: Problem) -> None:
 
 def _check_examples(subject: Subject) -> None:
     described = subject.loss if inspect.isfunction(subject.loss) else type(subject.loss)
-    text = inspect.getdoc(described) or ""
+    text = inspect.cleandoc(described.__doc__ or "")  # its own, not that of a base class
     namespace: dict[str, Any] = dict(vars(inspect.getmodule(described) or object))
     test = doctest.DocTestParser().get_doctest(text, namespace, subject.name, None, 0)
     said: list[str] = []

@@ -1,5 +1,6 @@
 """Two processes that train together must do what one process with the whole batch does."""
 
+import pickle
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.multiprocessing.spawn import spawn
+from torch.multiprocessing.spawn import ProcessExitedException, spawn
 
 from boxwright.testing.problems import Problem
 from boxwright.testing.subject import Subject
@@ -22,10 +23,17 @@ def check_two_processes(subject: Subject, problem: Problem) -> None:
 
     Raises:
         AssertionError: a buffer or the gradient differs.
+        RuntimeError: the processes cannot import the loss.
     """
     gradient, state = _train(subject, problem)
     with tempfile.TemporaryDirectory() as folder:
-        spawn(_worker, (subject, problem, folder), PROCESSES)
+        try:
+            spawn(_worker, (subject, problem, folder), PROCESSES)
+        except (ProcessExitedException, pickle.PicklingError, AttributeError, TypeError) as error:
+            raise RuntimeError(
+                f"{subject.name}: {PROCESSES} processes could not be started with it. Define it in a file that can be "
+                "imported, in which calls stand below `if __name__ == '__main__':`, or pass processes=False"
+            ) from error
         halves = [torch.load(Path(folder) / f"{rank}.pt") for rank in range(PROCESSES)]
     for rank, (_, other) in enumerate(halves):
         for name, value in state.items():
