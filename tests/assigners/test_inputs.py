@@ -9,6 +9,7 @@ from assigner_forms import ASSIGNERS
 from assignment_scenes import make_predictions, make_priors, make_targets
 from boxwright.boxes import AnchorGenerator
 from boxwright.structures import Assignment, Predictions, Priors, Targets
+from other_defaults import other_defaults
 
 EVERY = pytest.mark.parametrize("name", ASSIGNERS)
 ON_GRIDS = ("fcos", "yolo", "ratio", "rpn", "tood ultralytics", "hungarian")  # by level, by cell, or for the extent
@@ -92,6 +93,19 @@ def test_any_type_is_as_its_values_in_float32(name, dtype):
     else:
         low = replace(targets, labels=cast(targets.labels))
         assert_same(name, (priors, low, predictions), (priors, targets, predictions))
+
+
+@EVERY
+def test_torch_s_defaults_change_nothing(name):
+    scene = scene_of(make_priors(3), objects=7, hostile=True)
+    torch.manual_seed(0)
+    expected = answers(name, scene)
+    with other_defaults():
+        torch.manual_seed(0)
+        found = answers(name, scene)
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one.gt_index, other.gt_index)
+        torch.testing.assert_close(one.score, other.score, atol=0, rtol=0)
 
 
 @EVERY

@@ -9,6 +9,7 @@ from boxwright.boxes import AnchorGenerator, PointGenerator, xyxy_to_cxcywh
 from boxwright.structures import Priors
 from boxwright.testing import check_never_waits
 from goldens import Case, golden_cases, load_case
+from other_defaults import other_defaults
 
 LAST_PIXEL = torch.tensor([0.0, 0.0, 1.0, 1.0])  # older code ends a box at its last pixel, not after it
 
@@ -195,6 +196,15 @@ def test_tables_made_in_inference_serve_training():
     weight = torch.ones((), requires_grad=True)
     (generator([(3, 5)]).centers * weight).sum().backward()
     assert weight.grad is not None
+
+
+@pytest.mark.parametrize("clip", [None, (24, 41)])
+def test_tables_do_not_depend_on_torch_s_defaults(clip):
+    generator = AnchorGenerator((8.0, 16.0), (((4.0, 4.0),), ((9.0, 7.0), (7.0, 9.0))), clip=clip)
+    with other_defaults():
+        priors = generator([(3, 5), (2, 3)])
+    assert {tensor.dtype for tensor in (priors.boxes, priors.centers, priors.strides)} == {torch.float32}
+    assert priors.boxes.isfinite().all()
 
 
 @pytest.mark.parametrize("clip", [None, (24, 40)])

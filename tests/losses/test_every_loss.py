@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import boxwright.losses
-from boxwright.testing.problems import EXTREME_DELTAS, EXTREME_LOGITS, EXTREME_SCORES, HOSTILE_BOXES, Problem
+from boxwright.testing import Problem, random_problem
+from boxwright.testing.problems import EXTREME_DELTAS, EXTREME_LOGITS, EXTREME_SCORES, HOSTILE_BOXES
 from boxwright.testing.subject import Subject
+from other_defaults import other_defaults
 
 # compares two predictions, not a prediction with a target: its tests are in test_distribution.py
 APART = {"localization_distillation_loss"}
@@ -132,3 +134,16 @@ def test_no_finite_input_gives_anything_else(loss: nn.Module, data: st.DataObjec
     value, gradient = subject.value_and_gradient(problem)
     assert value.isfinite()
     assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("loss", through_the_tester()[1], ids=repr)
+def test_torch_s_defaults_change_nothing(loss: nn.Module) -> None:
+    subject = Subject.of(loss)
+    problem = random_problem(subject.kind, probabilities=subject.probabilities).to(torch.float32)
+    torch.manual_seed(0)
+    expected, expected_gradient = subject.value_and_gradient(problem)
+    with other_defaults():
+        torch.manual_seed(0)
+        value, gradient = subject.value_and_gradient(problem)
+    torch.testing.assert_close(value, expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(gradient, expected_gradient, rtol=1e-6, atol=1e-6)

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from boxwright.structures import Assignment, Detections, Priors, Targets
+from other_defaults import other_defaults
 
 
 def _target(boxes, labels, **extra):
@@ -24,6 +25,11 @@ def test_targets_pad_and_unpad():
     assert second["boxes"].shape == (0, 4)
     assert len(targets[1]) == 1
     assert targets[-1].valid.sum() == 0
+
+
+def test_targets_are_float32_whatever_torch_s_default():
+    with other_defaults("cpu"):
+        assert Targets.from_list([_target([[0.0, 0, 2, 2]], [1])]).boxes.dtype == torch.float32
 
 
 def test_a_batch_without_objects_has_no_columns():

@@ -40,7 +40,7 @@ def _counts(boxes: Tensor) -> list[int]:
     images, objects = boxes.shape[:2]
     if boxes.device.type != "cpu" or torch.compiler.is_compiling():
         return [objects] * images
-    number = torch.arange(1, objects + 1) * (boxes[..., 0] >= -_FAR)
+    number = torch.arange(1, objects + 1, device=boxes.device) * (boxes[..., 0] >= -_FAR)
     return [max(row, default=0) for row in number.tolist()]
 
 

@@ -81,7 +81,7 @@ def _axes(levels: tuple[Level, ...], device: torch.device) -> Tensor:
     columns = [(level.width, level.stride, level.offset) for level in levels]
     rows = [(level.height, level.stride, level.offset) for level in levels]
     with torch.inference_mode(False):  # a later training step uses the same tensor
-        table = torch.tensor([columns, rows]).permute(2, 0, 1)[..., None, None, None]
+        table = torch.tensor([columns, rows], dtype=torch.float32, device="cpu").permute(2, 0, 1)[..., None, None, None]
         return table.to(device, non_blocking=True)  # the host need not wait
 
 

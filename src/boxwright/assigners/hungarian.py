@@ -80,7 +80,7 @@ class HungarianAssigner:
         """Return the cost (B, L, G) of every pair; entries of padding and crowd are meaningless but finite."""
         assert predictions.boxes is not None
         boxes, objects = predictions.boxes.float(), targets.boxes.float()
-        scale = _extent(priors).to(boxes.device)
+        scale = boxes.new_tensor(_extent(priors))
         distance = torch.cdist(xyxy_to_cxcywh(boxes / scale), xyxy_to_cxcywh(objects / scale), p=1)
         cost = self.box_cost * distance - self.giou_cost * box_iou(boxes, objects, "giou")
         cost = cost + self.class_cost * self._class_cost(predictions.logits.float(), targets.labels)
@@ -97,10 +97,10 @@ class HungarianAssigner:
         return cost.gather(2, labels.unsqueeze(1).expand(-1, logits.shape[1], -1))
 
 
-def _extent(priors: Priors) -> Tensor:
+def _extent(priors: Priors) -> tuple[float, float, float, float]:
     """Return (W, H, W, H) of the image in pixels, as far as the grids tell; ones for priors that are no grid."""
     if not priors.levels:
-        return torch.ones(4)
+        return 1.0, 1.0, 1.0, 1.0
     width = max(level.width * level.stride for level in priors.levels)
     height = max(level.height * level.stride for level in priors.levels)
-    return torch.tensor([width, height, width, height])
+    return width, height, width, height

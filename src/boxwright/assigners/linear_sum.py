@@ -38,7 +38,7 @@ def _scipy(cost: Tensor, valid: Tensor) -> Tensor:
     with needs_extra("train"):
         from scipy.optimize import linear_sum_assignment as solve
 
-    columns = torch.full(valid.shape, -1, dtype=torch.int64)
+    columns = torch.full(valid.shape, -1, dtype=torch.int64, device="cpu")
     for image, (image_cost, rows) in enumerate(zip(cost.double().cpu(), valid.cpu(), strict=True)):
         where = rows.nonzero().squeeze(1)
         row, column = solve(image_cost[where].numpy())

@@ -87,8 +87,10 @@ class Pairs:
         images, objects, groups = self.shape
         where = self.owner * groups + self.group
         best = value.new_zeros(images * objects * groups).scatter_(0, where, value.amax(-1)).view(-1, groups)
-        chosen = best_by_index(best, torch.arange(groups), min(k, groups))[1]  # (b · g, k)
-        row = where.new_full((best.numel(),), len(value)).scatter_(0, where, torch.arange(len(value)))
+        chosen = best_by_index(best, torch.arange(groups, device=best.device), min(k, groups))[1]  # (b · g, k)
+        row = where.new_full((best.numel(),), len(value)).scatter_(
+            0, where, torch.arange(len(value), device=where.device)
+        )
         row = row.view(-1, groups).gather(1, chosen)
         members = functional.pad(value, (0, 0, 0, 1)).index_select(0, row.flatten())  # the last row: no pair
         best, index = best_by_index(members.view(len(chosen), -1), _members(chosen).flatten(1), min(k, self.count))
@@ -97,4 +99,4 @@ class Pairs:
 
 def _members(group: Tensor) -> Tensor:
     """Indices of the priors of groups (…): (…, _GROUP)."""
-    return group.unsqueeze(-1) * _GROUP + torch.arange(_GROUP)
+    return group.unsqueeze(-1) * _GROUP + torch.arange(_GROUP, device=group.device)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Self
+from typing import Any, Final, Self
 
 import torch
 from torch import Tensor
@@ -14,6 +14,8 @@ from boxwright.structures import Level, Priors
 __all__ = ["AnchorGenerator"]
 
 Shape = tuple[float, float]
+
+_HOST: Final[Any] = {"dtype": torch.float32, "device": "cpu"}  # whatever torch's defaults are
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,8 @@ class AnchorGenerator:
             )
 
     def __call__(self, sizes: Sequence[tuple[int, int]], device: torch.device | str = "cpu") -> Priors:
-        """Return the priors of feature maps of the given (height, width), float32.
+        """Return the priors of feature maps of the given (height, width), float32; kept for later calls, so not to be
+        changed in place.
 
         Raises:
             ValueError: the number of sizes is not the number of levels.
@@ -180,19 +183,19 @@ def _priors(
     with torch.inference_mode(False):  # a later training step uses the same tensors
         center, size = torch.cat([_level(*pair) for pair in zip(levels, shapes, strict=True)]).split(2, dim=-1)
         if clip is not None:
-            limit = torch.tensor(clip[::-1], dtype=torch.float32)
+            limit = torch.tensor(clip[::-1], **_HOST)
             center, size = center.minimum(limit), size.minimum(limit)
         boxes = torch.cat([center - size / 2, center + size / 2], dim=-1)
-        strides = torch.cat([torch.full((level.size,), level.stride) for level in levels])
+        strides = torch.cat([torch.full((level.size,), level.stride, **_HOST) for level in levels])
         return Priors(boxes, center.contiguous(), strides, levels).to(device, non_blocking=True)
 
 
 def _level(level: Level, shapes: Sequence[Shape]) -> Tensor:
     """Return centre and size (height · width · per_cell, 4) of one level's anchors."""
-    y = (torch.arange(level.height) + level.offset) * level.stride
-    x = (torch.arange(level.width) + level.offset) * level.stride
+    y = (torch.arange(level.height, **_HOST) + level.offset) * level.stride
+    x = (torch.arange(level.width, **_HOST) + level.offset) * level.stride
     center = torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], dim=-1)  # (H, W, 2)
     grid = (level.height, level.width, len(shapes), 2)
-    sizes = torch.tensor(shapes, dtype=torch.float32).reshape(-1, 2)
+    sizes = torch.tensor(shapes, **_HOST).reshape(-1, 2)
     anchors = torch.cat([center.unsqueeze(2).expand(grid), sizes.expand(grid)], dim=-1)
     return anchors.reshape(-1, 4)

@@ -87,8 +87,8 @@ class ALRPLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.delta, self.tau, self.scope, self.period = delta, tau, scope, period
-        self.register_buffer("balance", torch.tensor(float(balance)))
-        self.register_buffer("history", torch.zeros(3))  # classification, localisation, steps
+        self.register_buffer("balance", torch.tensor(float(balance), dtype=torch.float32))
+        self.register_buffer("history", torch.zeros(3, dtype=torch.float32))  # classification, localisation, steps
 
     def forward(self, inputs: Tensor, targets: Tensor, box_losses: Tensor) -> tuple[Tensor, Tensor]:
         """Compute the two losses; in training this counts as a step."""

@@ -128,7 +128,7 @@ def harmonized(
     loss: Tensor, length: Tensor, valid: Tensor, density: GradientDensity, total: Tensor, reduction: Reduction
 ) -> Tensor:
     """Weigh an elementwise loss by the inverse density of its gradient lengths; "mean" divides by `total`."""
-    total = all_reduce_sum(total.detach()).clamp(min=1)
+    total = all_reduce_sum(total.detach()).clamp(min=1).to(loss.dtype)
     loss = loss * (density(length, valid) * total)
     # data-parallel training averages gradients, so each process divides by its share of the total
     return reduce(loss, reduction, counted=total / world_size())

@@ -80,7 +80,7 @@ class WiseIoULoss(BoxLoss):
     ) -> None:
         super().__init__(reduction, alpha=alpha, delta=delta, eps=eps)
         self.momentum = momentum
-        self.register_buffer("mean", torch.ones(()))
+        self.register_buffer("mean", torch.ones((), dtype=torch.float32))
 
     def forward(
         self, inputs: Tensor, targets: Tensor, *, weight: Tensor | None = None, normalizer: Tensor | float | None = None

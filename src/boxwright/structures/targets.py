@@ -47,7 +47,7 @@ class Targets(TensorStruct):
         padded = -(-most // pad_to_multiple) * pad_to_multiple
         shape = (len(targets), padded)
         device = targets[0]["boxes"].device if targets else torch.device("cpu")
-        boxes = torch.zeros(*shape, 4, device=device)
+        boxes = torch.zeros(*shape, 4, dtype=torch.float32, device=device)
         labels = torch.zeros(shape, dtype=torch.int64, device=device)
         valid = torch.zeros(shape, dtype=torch.bool, device=device)
         crowd = torch.zeros(shape, dtype=torch.bool, device=device)
