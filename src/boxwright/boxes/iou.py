@@ -14,7 +14,7 @@ __all__ = ["IoUMode", "aligned_iou", "box_iou"]
 IoUMode = Literal["iou", "iof", "giou", "diou"]
 
 # pairs at a time: as many as the threads have use for, fewer where there are more temporaries; a GPU takes more at once
-BLOCK = {"iou": 2**20, "iof": 2**20, "giou": 2**18, "diou": 2**18}
+BLOCK = {"iou": 2**19, "iof": 2**19, "giou": 2**18, "diou": 2**18}
 ON_GPU = 64
 
 
@@ -22,7 +22,7 @@ ON_GPU = 64
 def box_iou(a: Tensor, b: Tensor, mode: IoUMode = "iou", *, eps: float = 1e-7, offset: float = 0.0) -> Tensor:
     """Overlap of every box of `a` with every box of `b`, without gradient.
 
-    At most three tensors of the result's size are alive at a time; of a large result, blocks of rows.
+    A large result is filled in blocks of rows, so that temporaries take as much memory as one block.
 
     Args:
         a: (…, N, 4) xyxy.
@@ -77,9 +77,9 @@ def aligned_iou(a: Tensor, b: Tensor, mode: IoUMode = "iou", *, eps: float = 1e-
 def _overlap(
     a: tuple[Tensor, ...], b: tuple[Tensor, ...], mode: IoUMode, eps: float, offset: float, out: Tensor | None = None
 ) -> Tensor:
-    """Overlap of four planes with four planes that broadcast; temporaries are reused and freed as early as possible."""
+    """Overlap of four planes with four planes that broadcast; `out` and temporaries are reused wherever that works."""
     area_a, area_b = _area(a, offset), _area(b, offset)
-    overlap = _extent(a, b, 0, offset).mul_(_extent(a, b, 1, offset))
+    overlap = _extent(a, b, 0, offset, out).mul_(_extent(a, b, 1, offset))
     if mode == "iof":
         return torch.div(overlap, area_a.clamp(min=eps), out=out)
     union = (area_a + area_b).sub_(overlap)
@@ -99,9 +99,11 @@ def _area(box: tuple[Tensor, ...], offset: float) -> Tensor:
     return (box[2] - box[0] + offset).clamp_(min=0) * (box[3] - box[1] + offset).clamp_(min=0)
 
 
-def _extent(a: tuple[Tensor, ...], b: tuple[Tensor, ...], axis: int, offset: float) -> Tensor:
+def _extent(
+    a: tuple[Tensor, ...], b: tuple[Tensor, ...], axis: int, offset: float, out: Tensor | None = None
+) -> Tensor:
     """Width (axis 0) or height (axis 1) of the intersection, at least 0."""
-    extent = torch.minimum(a[axis + 2], b[axis + 2]).sub_(torch.maximum(a[axis], b[axis]))
+    extent = torch.minimum(a[axis + 2], b[axis + 2], out=out).sub_(torch.maximum(a[axis], b[axis]))
     return (extent.add_(offset) if offset else extent).clamp_(min=0)
 
 
