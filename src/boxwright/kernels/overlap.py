@@ -114,23 +114,36 @@ def _fill_chunk(
     upstream: Tensor | None,
 ) -> None:
     planes = _planes(inputs[part]), _planes(targets[part])
+    slopes = _extent_slopes(part, formula, planes, leaves, loss, upstream)
+    if gradients[0] is not None:
+        _store(gradients[0][part], _corner_slopes(*planes, slopes, 1))
+    if gradients[1] is not None:
+        swapped = {name.removeprefix("target_"): slope for name, slope in slopes.items() if name != "size"}
+        _store(gradients[1][part], _corner_slopes(planes[1], planes[0], swapped, -1))
+
+
+def _extent_slopes(
+    part: slice,
+    formula: PairFormula,
+    planes: tuple[Tensor, Tensor],
+    leaves: frozenset[str],
+    loss: Tensor | None,
+    upstream: Tensor | None,
+) -> dict[str, Tensor]:
+    """Write the loss where one is given; return its gradients by the extents, after which nothing of it is kept."""
     pair = PairGeometry(*planes, leaves=leaves)
     with torch.set_grad_enabled(bool(leaves)):
         value = formula(pair)
     if loss is not None:
         loss[part] = value.detach()
     if not leaves:
-        return
+        return {}
     asked = {name: leaf for name, leaf in pair.known.items() if leaf.requires_grad}
     above = torch.ones_like(value) if upstream is None else upstream[part]
     found = torch.autograd.grad(value, list(asked.values()), above, allow_unused=True)
     slopes = {name: slope for name, slope in zip(asked, found, strict=True) if slope is not None}
     _to_extents(slopes, pair)
-    if gradients[0] is not None:
-        _store(gradients[0][part], _corner_slopes(*planes, slopes, 1))
-    if gradients[1] is not None:
-        swapped = {name.removeprefix("target_"): slope for name, slope in slopes.items() if name != "size"}
-        _store(gradients[1][part], _corner_slopes(planes[1], planes[0], swapped, -1))
+    return slopes
 
 
 def _leaves(inputs: bool, targets: bool) -> frozenset[str]:
