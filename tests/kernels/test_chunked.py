@@ -50,6 +50,22 @@ def test_chunks_equal_the_plain_form(modulator: Modulator, targets: str, monkeyp
     torch.testing.assert_close(actual, expected)
 
 
+@pytest.mark.parametrize(("modulator", "targets"), list(itertools.product(MODULATORS, ["scores", "dense"])))
+def test_second_derivatives_are_those_of_the_plain_form(modulator: Modulator, targets: str) -> None:
+    logits, goal, scores = problem(targets)
+    t, positive = dense_targets(logits, goal, scores)
+    factor = torch.rand(2, 50, dtype=torch.float64)
+    found = []
+    for sums in (
+        modulated_row_sums(logits, goal, scores, modulator, factor),
+        modulated_cross_entropy(logits, t, positive, modulator).sum(-1) * factor,
+    ):
+        (slope,) = torch.autograd.grad(sums.square().sum(), logits, create_graph=True)
+        # beside a term of its own, a gradient without a graph would go unnoticed
+        found.append((slope, *torch.autograd.grad(slope.square().sum() + logits.sum(), logits)))
+    torch.testing.assert_close(found[0], found[1])
+
+
 def test_logits_need_not_be_contiguous() -> None:
     whole = torch.randn(4, 6, 10, requires_grad=True)
     labels = torch.randint(-1, 3, (6, 4))

@@ -11,6 +11,8 @@ from torch.profiler import ProfilerActivity, profile
 from boxwright import losses
 from boxwright.kernels import overlap
 from boxwright.kernels.overlap import PairGeometry, pair_loss, pair_loss_reference
+from boxwright.losses.iou import aspect_gap
+from boxwright.losses.siou import _siou
 
 
 def everything(pair: PairGeometry) -> Tensor:
@@ -67,6 +69,25 @@ def test_a_retained_graph_gives_the_same_gradient_twice() -> None:
     loss = pair_loss(everything, inputs, targets).square().sum()
     first = torch.autograd.grad(loss, [inputs, targets], retain_graph=True)
     torch.testing.assert_close(torch.autograd.grad(loss, [inputs, targets]), first)
+
+
+def aspect(pair: PairGeometry) -> Tensor:
+    """Of the costs with a gradient in closed form."""
+    return aspect_gap(pair, 1e-3) + _siou(pair, theta=4.0, eps=1e-7)
+
+
+@pytest.mark.parametrize("formula", [everything, numbers, aspect], ids=lambda formula: formula.__name__)
+def test_second_derivatives_are_those_of_the_reference(formula: overlap.PairFormula) -> None:
+    inputs, targets = random_pairs(12)
+    found = []
+    for function in (pair_loss, pair_loss_reference):
+        loss = function(formula, inputs, targets).square().sum()
+        slopes = torch.autograd.grad(loss, [inputs, targets], create_graph=True)
+        # beside a term of its own, a gradient without a graph would go unnoticed
+        penalty = sum(slope.square().sum() for slope in slopes) + inputs.sum() + targets.sum()
+        found.append((*slopes, *torch.autograd.grad(penalty, [inputs, targets])))
+    torch.testing.assert_close(found[0], found[1])
+    assert all(slope.isfinite().all() for slope in found[0])
 
 
 def test_leading_dimensions_are_kept() -> None:

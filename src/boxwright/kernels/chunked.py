@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from boxwright.kernels.modulated import (
     Modulator,
@@ -30,8 +29,8 @@ def modulated_row_sums(
 
     Needs, beside the logits, memory for their gradient and nothing else of that size: the gradient is computed in
     closed form together with the loss. The backward pass only scales it, and where what comes from above is 1 (the sum
-    of rows whose weights are in `factor`) not even that. Not differentiable twice, nor by targets or factor.
-    Compiled code takes the plain form, which the compiler fuses by itself.
+    of rows whose weights are in `factor`) not even that. Not differentiable by targets or factor. Compiled code takes
+    the plain form, which the compiler fuses by itself, and so does a gradient that is to be differentiated again.
 
     Args:
         logits: (…, C) floating point; half precision is upcast chunk by chunk.
@@ -41,12 +40,18 @@ def modulated_row_sums(
         factor: (…) of each row, 1 where None.
     """
     if torch.compiler.is_compiling():
-        inputs = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        t, positive = dense_targets(inputs, targets, scores)
-        rows = modulated_cross_entropy(inputs, t, positive, modulator).sum(-1)
-        return rows if factor is None else rows * factor.detach()
+        return _plain_row_sums(logits, targets, scores, modulator, factor)
     sums: Tensor = _RowSums.apply(logits, targets, scores, modulator, factor)
     return sums
+
+
+def _plain_row_sums(
+    logits: Tensor, targets: Tensor, scores: Tensor | None, modulator: Modulator, factor: Tensor | None
+) -> Tensor:
+    inputs = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    t, positive = dense_targets(inputs, targets, scores)
+    rows = modulated_cross_entropy(inputs, t, positive, modulator).sum(-1)
+    return rows if factor is None else rows * factor.detach()
 
 
 def dense_targets(inputs: Tensor, targets: Tensor, scores: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -74,12 +79,14 @@ class _RowSums(torch.autograd.Function):
         return sums
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None, None]:
+        logits, targets, scores, factor = ctx.saved_tensors
+        if torch.is_grad_enabled():  # to be differentiated again
+            sums = _plain_row_sums(logits, targets, scores, ctx.modulator, factor)
+            return *torch.autograd.grad(sums, logits, upstream, create_graph=True), None, None, None, None
         gradient, ctx.gradient = ctx.gradient, None
         if gradient is None:
             # float16, or a second pass through a retained graph
-            logits, targets, scores, factor = ctx.saved_tensors
             gradient = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
             above = upstream if factor is None else upstream * factor
             _fill(logits, targets, scores, ctx.modulator, None, gradient, above)

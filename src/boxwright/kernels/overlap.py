@@ -6,7 +6,8 @@ corners turn into extents and extents into areas, and gradients all the way back
 chunks that stay in the processor's cache avoids both the memory and the page faults of a dozen temporaries of the
 size of the input; the gradient is computed together with the loss and only scaled in the backward pass.
 
-`pair_loss_reference` is the same without chunks and closed forms, and what a compiler gets to see.
+`pair_loss_reference` is the same without chunks and closed forms: what a compiler gets to see, and what is
+differentiated again where a gradient is asked for with `create_graph`.
 """
 
 from collections.abc import Callable
@@ -14,7 +15,6 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from boxwright.kernels.pair_geometry import QUANTITIES, PairGeometry
 
@@ -38,7 +38,7 @@ def pair_loss(formula: PairFormula, inputs: Tensor, targets: Tensor) -> Tensor:
         targets: (…, 4) xyxy of the same shape and dtype.
 
     Returns:
-        (…), differentiable (once) in both.
+        (…), differentiable in both.
     """
     if torch.compiler.is_compiling():
         return pair_loss_reference(formula, inputs, targets)
@@ -67,12 +67,17 @@ class _ChunkedPairLoss(torch.autograd.Function):
         return loss
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        inputs, targets = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            loss = pair_loss_reference(ctx.formula, inputs, targets)
+            asked = [boxes for boxes, need in zip((inputs, targets), ctx.needs_input_grad[:2], strict=True) if need]
+            found = iter(torch.autograd.grad(loss, asked, upstream, create_graph=True))
+            slopes = [next(found) if need else None for need in ctx.needs_input_grad[:2]]
+            return slopes[0], slopes[1], None
         gradients, ctx.gradients = ctx.gradients, None
         if gradients is None:
             # a second pass through a retained graph: the first has scaled its gradients in place
-            inputs, targets = ctx.saved_tensors
             again = _fill(ctx.formula, inputs, targets, ctx.needs_input_grad[:2], None, upstream)
             return again[0], again[1], None
         # a sum or mean hands the same number to every pair, and a sum mostly 1

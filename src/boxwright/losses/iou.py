@@ -225,7 +225,7 @@ def iou_added(pair: PairGeometry, eps: float) -> Tensor:
 
 def aspect_gap(pair: PairGeometry, eps: float) -> Tensor:
     """Squared difference of the angles of the diagonals over (π / 2)²."""
-    turn = aspect_angle if torch.compiler.is_compiling() else _AspectAngle.apply
+    turn = _AspectAngle.apply if pair.leaves else aspect_angle
     return (2 / torch.pi * turn(pair.size, pair.target_size, eps)).square()
 
 

@@ -50,7 +50,7 @@ def siou_loss(
 
 def _siou(pair: PairGeometry, theta: float, eps: float) -> Tensor:
     extents = (pair.offset, pair.hull, pair.size, pair.target_size)
-    costs = siou_costs if torch.compiler.is_compiling() else _Costs.apply
+    costs = _Costs.apply if pair.leaves else siou_costs
     return one_minus_iou(pair, eps) + costs(*extents, theta, eps)
 
 
