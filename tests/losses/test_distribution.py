@@ -152,3 +152,15 @@ def test_half_precision_targets_and_autocast_lose_no_digits() -> None:
     mean = integral(logits)
     with torch.autocast("cpu", torch.bfloat16):
         torch.testing.assert_close(integral(logits), mean, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("shapes", "named"), [
+    ({"teacher": (2, 5, 4, 9)}, r"\(2, 6, 4, 9\) and \(2, 5, 4, 9\)"),
+    ({"matched": (2, 5)}, r"matched must have shape \(2, 6\), got \(2, 5\)"),
+    ({"weight": (6,)}, r"weight must have shape \(2, 6\), got \(6,\)"),
+])  # fmt: skip
+def test_a_distillation_that_does_not_fit_is_refused(shapes: dict[str, tuple[int, ...]], named: str) -> None:
+    shape = {"inputs": (2, 6, 4, 9), "teacher": (2, 6, 4, 9), "matched": (2, 6), "weight": (2, 6)} | shapes
+    inputs, teacher, matched, weight = (torch.rand(shape) for shape in shape.values())
+    with pytest.raises(ValueError, match=named):
+        localization_distillation_loss(inputs, teacher, matched > 0.5, weight=weight)

@@ -29,6 +29,24 @@ def test_nothing_over_nothing_is_zero_and_connected(normalizer: float | None) ->
     assert reduce(loss, "image").shape == (0,)
 
 
+def test_a_normalizer_is_one_number_or_one_per_image() -> None:
+    assert reduce(LOSS, "image", normalizer=torch.tensor([3.0, 0.0])).tolist() == [1, 9]
+    for normalizer in (torch.ones(1), torch.ones(2)):
+        with pytest.raises(ValueError, match=r"normalizer must be a single number, got one of shape \(.,\)"):
+            reduce(LOSS, "mean", normalizer=normalizer)
+    with pytest.raises(ValueError, match=r"a single number, got one of shape \(3,\)"):
+        reduce(LOSS, "image", normalizer=torch.ones(3))
+    with pytest.raises(ValueError, match="must not be negative, got -2"):
+        reduce(LOSS, "mean", normalizer=-2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.int64])
+def test_a_normalizer_changes_neither_dtype_nor_graph(dtype: torch.dtype) -> None:
+    assert reduce(LOSS, "mean", normalizer=torch.tensor(3, dtype=dtype)).dtype == torch.float32
+    normalizer = torch.tensor(3.0, requires_grad=True)
+    assert not reduce(LOSS, "mean", normalizer=normalizer).requires_grad
+
+
 def test_weights_broadcast_per_row_or_per_element() -> None:
     assert weighted(LOSS, torch.tensor([1.0, 0.0])).tolist() == [[1, 2], [0, 0]]
     assert weighted(LOSS, torch.tensor([[1.0, 0.0]])).tolist() == [[1, 0], [3, 0]]

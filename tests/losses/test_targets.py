@@ -61,3 +61,18 @@ def test_one_class_weight_per_class(loss: ClassificationLoss) -> None:
             loss(torch.randn(4, columns), torch.tensor([0, -1, 2, -2]))
     finally:
         loss.class_weight = None
+
+
+@pytest.mark.parametrize("loss", SIGMOIDS + SOFTMAXES, ids=lambda loss: type(loss).__name__)
+def test_scores_are_targets_and_get_no_gradient(loss: ClassificationLoss) -> None:
+    inputs = torch.randn(4, CLASSES + (loss in SOFTMAXES), requires_grad=True)
+    scores = torch.rand(4, requires_grad=True)
+    loss(inputs, torch.tensor([0, -1, 2, -2]), scores=scores).backward()
+    assert inputs.grad is not None
+    assert scores.grad is None
+
+
+@pytest.mark.parametrize("loss", SIGMOIDS[:2], ids=lambda loss: type(loss).__name__)
+def test_a_normalizer_of_several_numbers_is_refused(loss: ClassificationLoss) -> None:
+    with pytest.raises(ValueError, match=r"normalizer must be a single number, got one of shape \(4,\)"):
+        loss(torch.randn(4, CLASSES), torch.tensor([0, -1, 2, -2]), normalizer=torch.ones(4))

@@ -4,15 +4,16 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from boxwright.kernels.overlap import PairFormula, PairGeometry, pair_loss
 from boxwright.losses.reduction import Reduction, reduce, upcast_pair, weighted
+from boxwright.losses.state import WideState
 
 __all__ = ["BoxLoss", "coordinate_loss", "overlap_loss"]
 
 
-class BoxLoss(nn.Module):
+class BoxLoss(WideState):
     """A box loss as a module: keeps the hyper-parameters of its `function` and the reduction.
 
     A subclass names the function and lists its hyper-parameters in `__init__`. `space` says what the loss compares:

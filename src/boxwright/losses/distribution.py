@@ -7,7 +7,7 @@ from torch import Tensor
 
 from boxwright.boxes.bins import weighting_function
 from boxwright.losses.boxes import BoxLoss
-from boxwright.losses.reduction import Reduction, reduce, upcast, weighted
+from boxwright.losses.reduction import Reduction, check_same_shape, check_shape, reduce, upcast, weighted
 
 __all__ = [
     "DistributionFocalLoss",
@@ -100,7 +100,13 @@ def localization_distillation_loss(
 
     Returns:
         Scalar.
+
+    Raises:
+        ValueError: shapes that do not fit.
     """
+    check_same_shape(inputs, teacher)
+    check_shape("matched", matched, inputs.shape[:-2])
+    check_shape("weight", weight, inputs.shape[:-2])
     student, teacher = (upcast(logits) / temperature for logits in (inputs, teacher.detach()))
     log_teacher = teacher.log_softmax(-1)
     divergence = (log_teacher.exp() * (log_teacher - student.log_softmax(-1))).sum(-1).mean(-1)

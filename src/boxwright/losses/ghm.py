@@ -13,11 +13,12 @@ from boxwright.distributed import all_reduce_sum, world_size
 from boxwright.kernels import dense_targets
 from boxwright.losses.pointwise import ClassificationLoss, ClassWeight, Common, check_targets, row_weight_of
 from boxwright.losses.reduction import Reduction, reduce, upcast, upcast_pair, weighted
+from boxwright.losses.state import WideState
 
 __all__ = ["GHMCLoss", "GHMRLoss"]
 
 
-class GradientDensity(nn.Module):
+class GradientDensity(WideState):
     """How many entries fall into each bin of gradient length 0..1, over all processes, with a running mean.
 
     The buffer `running` (bins,) holds the running count of each bin; a bin without entries keeps its count. It starts

@@ -74,7 +74,7 @@ class SeesawLoss(ClassificationLoss):
         log_s = (self.p * mitigation + self.q * compensation) * is_class * labelled.unsqueeze(-1)
         loss = -(x + log_s).log_softmax(-1).gather(-1, index).squeeze(-1) * (column >= 0)
         if common["scores"] is not None:
-            loss = loss * torch.where(labelled, common["scores"].to(loss.dtype), 1)
+            loss = loss * torch.where(labelled, common["scores"].detach().to(loss.dtype), 1)
         return finish(loss, targets, **_without_scores(common))
 
 

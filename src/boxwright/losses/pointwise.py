@@ -4,11 +4,21 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, TypedDict, Unpack
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from boxwright.kernels import Modulator, dense_targets, modulated_cross_entropy, modulated_row_sums
 from boxwright.losses.class_weights import class_weights
-from boxwright.losses.reduction import IGNORED, Reduction, check_same_shape, divisor, reduce, upcast, weighted
+from boxwright.losses.reduction import (
+    IGNORED,
+    Reduction,
+    check_labels,
+    check_same_shape,
+    divisor,
+    reduce,
+    upcast,
+    weighted,
+)
+from boxwright.losses.state import WideState
 
 __all__ = [
     "ClassWeight",
@@ -35,7 +45,7 @@ class Common(TypedDict):
     normalizer: Tensor | float | None
 
 
-class ClassificationLoss(nn.Module):
+class ClassificationLoss(WideState):
     """Base of the classification modules: all are called alike, so that one can stand in for another.
 
     A subclass names its `function` and lists the hyper-parameters in `__init__`, or overrides `compute`.
@@ -135,12 +145,12 @@ def modulated_loss(
         t, positive = dense_targets(x, targets, scores)
         loss = modulated_cross_entropy(x, t, positive, modulator, from_logits)
         return finish(loss, targets, weight, class_weight, reduction, normalizer, terms)
-    one = inputs.new_ones((), dtype=torch.promote_types(inputs.dtype, torch.float32)).expand(inputs.shape[:-1])
-    factor = weighted(weighted(one, row_weight_of(targets, class_weight)), weight)
+    one = inputs.new_ones((), dtype=torch.promote_types(inputs.dtype, torch.float32))
+    factor = weighted(weighted(one.expand(inputs.shape[:-1]), row_weight_of(targets, class_weight)), weight)
     if reduction != "mean":
         return reduce(modulated_row_sums(inputs, targets, scores, modulator, factor), reduction, normalizer)
     # divided before they are added up, so that the backward pass has nothing left to multiply
-    factor = factor / divisor(_counted(targets, terms) if normalizer is None else normalizer)
+    factor = factor / divisor(_counted(targets, terms) if normalizer is None else normalizer, one)
     return modulated_row_sums(inputs, targets, scores, modulator, factor).sum()
 
 
@@ -211,19 +221,7 @@ def check_targets(
     classes = inputs.shape[-1] - background_columns
     if class_weight is not None and class_weight.shape != (classes,):
         raise ValueError(f"class_weight must hold one number per class ({classes},), got {tuple(class_weight.shape)}")
-    if targets.device.type == "cpu" and not torch.compiler.is_compiling():
-        _check_labels(targets, classes)
-
-
-def _check_labels(labels: Tensor, classes: int) -> None:
-    known = (labels >= IGNORED) & (labels < classes)
-    try:
-        torch._assert_async(known.all())  # unlike `if`, no synchronisation to those who count them
-    except RuntimeError:
-        raise ValueError(
-            f"labels must be -2 (ignored), -1 (background) or 0 to {classes - 1} for inputs of {classes} classes, "
-            f"got {labels[~known][0].item()}"
-        ) from None
+    check_labels(targets, IGNORED, classes, "-2 (ignored), -1 (background) or ")
 
 
 def row_weight_of(targets: Tensor, class_weight: Tensor | None) -> Tensor | None:

@@ -1,5 +1,6 @@
 """What every loss shares: how elements become one number, and the checks at the door."""
 
+from collections.abc import Sequence
 from typing import Any, Final, Literal, get_args
 
 import torch
@@ -10,7 +11,9 @@ __all__ = [
     "IGNORED",
     "Reduction",
     "check_choice",
+    "check_labels",
     "check_same_shape",
+    "check_shape",
     "divisor",
     "reduce",
     "upcast",
@@ -36,11 +39,13 @@ def reduce(
         loss: any shape; the first dimension is the image for "image".
         reduction: "none" leaves the loss as it is; "sum" adds everything; "mean" is the sum divided by `normalizer`;
             "image" adds everything but the first dimension and divides by `normalizer` only where one is given.
-        normalizer: the divisor of "mean" and "image"; 0 divides by 1, so that nothing over nothing is 0.
+        normalizer: the divisor of "mean" and "image" (there also one per image), without gradient; 0 divides by 1, so
+            that nothing over nothing is 0.
         counted: what "mean" divides by without a normalizer: how many elements are not ignored (default: all).
 
     Raises:
-        ValueError: unknown reduction, or a normalizer together with "none" or "sum", which would not use it.
+        ValueError: unknown reduction, a normalizer together with "none" or "sum", which would not use it, or one of
+            several numbers.
 
     >>> reduce(torch.tensor([1.0, 2.0]), "mean", normalizer=4)
     tensor(0.7500)
@@ -56,10 +61,11 @@ def reduce(
         return loss.sum()
     if reduction == "image":
         images = loss.sum(dim=tuple(range(1, loss.ndim))) if loss.ndim > 1 else loss
-        return images if normalizer is None else images / divisor(normalizer)
+        return images if normalizer is None else images / divisor(normalizer, images)
     if normalizer is None:
         normalizer = loss.numel() if counted is None else counted
-    return loss.sum() / divisor(normalizer)
+    total = loss.sum()
+    return total / divisor(normalizer, total)
 
 
 def weighted(loss: Tensor, weight: Tensor | None) -> Tensor:
@@ -131,8 +137,45 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
 
 
-def divisor(normalizer: Tensor | float) -> Tensor | float:
-    """Return what a normalizer divides by: itself, or 1 where it is 0."""
-    if isinstance(normalizer, Tensor):
-        return torch.where(normalizer > 0, normalizer, 1)
-    return normalizer if normalizer > 0 else 1.0
+def check_shape(name: str, tensor: Tensor, shape: Sequence[int], *, shared: bool = False) -> None:
+    """Raise ValueError unless the tensor has the shape, or where `shared` the end of it (the same for every image)."""
+    found = tuple(tensor.shape)
+    if found != tuple(shape)[len(shape) - len(found) :] or (len(found) < len(shape) and not shared):
+        raise ValueError(f"{name} must have shape {tuple(shape)}, got {found}")
+
+
+def check_labels(labels: Tensor, least: int, classes: int, meaning: str = "") -> None:
+    """Raise unless labels are integers in least … classes - 1; only on the CPU are values looked at, without waiting.
+
+    Raises:
+        TypeError: labels are not integers.
+        ValueError: one is no class.
+    """
+    if labels.is_floating_point():
+        raise TypeError(f"labels must be integers, got {labels.dtype} of shape {tuple(labels.shape)}")
+    if labels.device.type != "cpu" or torch.compiler.is_compiling():
+        return
+    known = (labels >= least) & (labels < classes)
+    try:
+        torch._assert_async(known.all())  # unlike `if`, no synchronisation to those who count them
+    except RuntimeError:
+        unknown = labels[~known][0].item()
+        raise ValueError(
+            f"labels must be {meaning}0 to {classes - 1} for inputs of {classes} classes, got {unknown}"
+        ) from None
+
+
+def divisor(normalizer: Tensor | float, loss: Tensor) -> Tensor | float:
+    """Return what a normalizer divides a loss of one number (or of one per image) by: itself, or 1 where it is 0.
+
+    Raises:
+        ValueError: the normalizer is a negative number, or a tensor that is neither a single number nor of the loss's
+            shape.
+    """
+    if not isinstance(normalizer, Tensor):
+        if normalizer < 0:
+            raise ValueError(f"normalizer must not be negative, got {normalizer}")
+        return normalizer or 1.0
+    if normalizer.shape not in ((), loss.shape):
+        raise ValueError(f"normalizer must be a single number, got one of shape {tuple(normalizer.shape)}")
+    return torch.where(normalizer > 0, normalizer, 1).detach().to(loss.dtype)

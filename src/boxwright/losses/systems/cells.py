@@ -12,6 +12,7 @@ from torch import Tensor
 
 from boxwright.boxes.formats import cxcywh_to_xyxy
 from boxwright.boxes.iou import box_iou
+from boxwright.losses.reduction import check_labels, check_shape
 
 __all__ = [
     "CellTargets",
@@ -19,6 +20,7 @@ __all__ = [
     "at_owner",
     "best_overlap",
     "centered_iou",
+    "check_objects",
     "decode_cells",
     "encode_objects",
     "last_owner",
@@ -87,6 +89,22 @@ def read_cells(output: Tensor, anchors: Tensor) -> tuple[Tensor, Grid]:
     images, channels, height, width = output.shape
     cells = output.view(images, count, channels // count, height, width).permute(0, 1, 3, 4, 2)
     return cells.reshape(images, -1, channels // count), Grid(count, height, width)
+
+
+def check_objects(cells: Tensor, boxes: Tensor, labels: Tensor, valid: Tensor) -> None:
+    """Raise unless boxes (B, G, 4), labels and valid (B, G) belong to slots (B, N, 5 + C).
+
+    Raises:
+        TypeError: valid is not bool.
+        ValueError: shapes that do not fit, or the label of an object that is no class (on the CPU).
+    """
+    if boxes.ndim != 3 or (len(boxes), boxes.shape[2]) != (len(cells), 4):
+        raise ValueError(f"boxes must have shape ({len(cells)}, G, 4), got {tuple(boxes.shape)}")
+    check_shape("labels", labels, boxes.shape[:-1])
+    check_shape("valid", valid, boxes.shape[:-1])
+    if valid.dtype != torch.bool:
+        raise TypeError(f"valid must be bool, got {valid.dtype} of shape {tuple(valid.shape)}")
+    check_labels(torch.where(valid, labels, 0), 0, cells.shape[-1] - 5)
 
 
 def own_cell(grid: Grid, device: torch.device) -> Tensor:

@@ -18,6 +18,7 @@ from boxwright.losses.systems.cells import (
     at_owner,
     best_overlap,
     centered_iou,
+    check_objects,
     decode_cells,
     encode_objects,
     last_owner,
@@ -81,8 +82,13 @@ def darknet_yolo_loss(
 
     Returns:
         Scalar sums `box`, `objectness` and `class`; values and gradients as `darknet_terms` says.
+
+    Raises:
+        TypeError: valid is not bool.
+        ValueError: shapes that do not fit, or a label that is no class.
     """
     cells, grid = read_cells(upcast(output), anchors[: len(mask)])
+    check_objects(cells, boxes, labels, valid)
     anchors = scale_boxes(anchors.to(cells), grid.width / net_size[1], grid.height / net_size[0])
     own = torch.stack([anchors[index] for index in mask])
     objects = scale_boxes(boxes.to(cells), grid.width, grid.height)
@@ -113,8 +119,15 @@ def darknet_yolo_loss(
 
 
 def network_cost(costs: Sequence[Tensor | None]) -> Tensor:
-    """Mean of the layers' costs; layers without one (None) do not count."""
-    return torch.stack([cost for cost in costs if cost is not None]).mean()
+    """Mean of the layers' costs; layers without one (None) do not count.
+
+    Raises:
+        ValueError: no layer has a cost.
+    """
+    counted = [cost for cost in costs if cost is not None]
+    if not counted:
+        raise ValueError(f"none of {len(costs)} layers has a cost")
+    return torch.stack(counted).mean()
 
 
 def _with_gradient(value: Tensor, inputs: Tensor, gradient: Tensor) -> Tensor:

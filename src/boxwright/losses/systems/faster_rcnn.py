@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from boxwright.losses.l1 import sigma_smooth_l1_loss
-from boxwright.losses.reduction import reduce, upcast
+from boxwright.losses.reduction import IGNORED, check_labels, check_shape, reduce, upcast
 
 __all__ = ["StageOutput", "faster_rcnn_loss", "stage_loss"]
 
@@ -17,7 +17,7 @@ class StageOutput(NamedTuple):
 
     Attributes:
         logits: (…, C) class logits; column 0 is background.
-        labels: (…) int64 column, -1 ignored.
+        labels: (…) int64 column, -1 or -2 ignored.
         deltas: (N, …) box parameters of N images (proposals) or N regions (second stage).
         delta_targets: the same shape.
         inside_weight: the same shape, 1 for the parameters that count.
@@ -39,6 +39,9 @@ def faster_rcnn_loss(
 
     Returns:
         Scalars `rpn_class`, `rpn_box`, `roi_class` and `roi_box`.
+
+    Raises:
+        ValueError: shapes that do not fit, or a label that is no column.
     """
     rpn_class, rpn_box = stage_loss(proposals, sigma=proposal_sigma)
     roi_class, roi_box = stage_loss(regions, sigma=region_sigma)
@@ -47,8 +50,10 @@ def faster_rcnn_loss(
 
 def stage_loss(stage: StageOutput, *, sigma: float) -> tuple[Tensor, Tensor]:
     """Cross-entropy, the mean over labels that are not ignored, and smooth L1, the sum over N."""
+    check_shape("labels", stage.labels, stage.logits.shape[:-1])
+    check_labels(stage.labels, IGNORED, stage.logits.shape[-1], "-2 or -1 (ignored) or ")
     counted = stage.labels >= 0
-    logits, labels = upcast(stage.logits).flatten(0, -2), stage.labels.clamp(min=0).flatten()
+    logits, labels = upcast(stage.logits).flatten(0, -2), stage.labels.long().clamp(min=0).flatten()
     entropy = F.cross_entropy(logits, labels, reduction="none").view(counted.shape)
     classification = reduce(torch.where(counted, entropy, 0), "mean", normalizer=counted.sum())
     box = sigma_smooth_l1_loss(

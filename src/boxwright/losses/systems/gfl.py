@@ -7,8 +7,9 @@ from boxwright.boxes.iou import aligned_iou
 from boxwright.distributed import mean_over_processes
 from boxwright.losses.distribution import distribution_focal_loss, integral
 from boxwright.losses.iou import giou_loss
+from boxwright.losses.pointwise import check_targets
 from boxwright.losses.quality_focal import quality_focal_loss
-from boxwright.losses.reduction import upcast
+from boxwright.losses.reduction import check_shape, upcast
 
 __all__ = ["gfl_loss"]
 
@@ -54,7 +55,15 @@ def gfl_loss(
 
     Returns:
         Scalars `classification`, `box`, `distribution`.
+
+    Raises:
+        ValueError: shapes that do not fit; `centers` and `strides` may lack dimensions that the priors share.
     """
+    check_targets(scores, labels)
+    check_shape("distributions", distributions, (*labels.shape, 4, distributions.shape[-1]))
+    check_shape("boxes", boxes, (*labels.shape, 4))
+    check_shape("centers", centers, (*labels.shape, 2), shared=True)
+    check_shape("strides", strides, labels.shape, shared=True)
     positive = labels >= 0
     points = centers / strides.unsqueeze(-1)
     goal = torch.where(positive.unsqueeze(-1), boxes / strides.unsqueeze(-1), points.repeat_interleave(2, -1))

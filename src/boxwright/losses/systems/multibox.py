@@ -6,7 +6,7 @@ from torch import Tensor
 
 from boxwright.distributed import mean_over_processes
 from boxwright.losses.l1 import smooth_l1_loss
-from boxwright.losses.reduction import reduce, upcast
+from boxwright.losses.reduction import IGNORED, check_labels, check_shape, reduce, upcast
 
 __all__ = ["hard_negatives", "multibox_loss"]
 
@@ -20,15 +20,22 @@ def multibox_loss(
         deltas: (B, P, 4) predicted box parameters.
         logits: (B, P, 1 + C) class logits; column 0 is background.
         delta_targets: (B, P, 4) encoded boxes of the matched objects; read where the label is above 0 only.
-        labels: (B, P) int64 column of the matched object's class, 0 background, negative ignored.
+        labels: (B, P) int64 column of the matched object's class, 0 background, -1 or -2 ignored.
         negative_ratio: how many background priors count per matched prior of the same image, the hardest first.
 
     Returns:
         Scalars `box` and `class`, sums over the number of matched priors of the whole batch over all processes. Without
         any both are 0 (background is mined per matched prior).
+
+    Raises:
+        ValueError: shapes that do not fit, or a label that is no column.
     """
+    check_shape("labels", labels, logits.shape[:-1])
+    check_labels(labels, IGNORED, logits.shape[-1], "-2 or -1 (ignored) or ")
+    check_shape("deltas", deltas, (*labels.shape, 4))
+    check_shape("delta_targets", delta_targets, deltas.shape)
     positive = labels > 0
-    loss = F.cross_entropy(upcast(logits).flatten(0, 1), labels.clamp(min=0).flatten(), reduction="none")
+    loss = F.cross_entropy(upcast(logits).flatten(0, 1), labels.long().clamp(min=0).flatten(), reduction="none")
     loss = loss.view(labels.shape)
     kept = positive | hard_negatives(loss.detach(), positive, labels == 0, ratio=negative_ratio)
     count = mean_over_processes(positive.sum())

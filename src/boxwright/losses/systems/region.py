@@ -16,6 +16,7 @@ from boxwright.losses.systems.cells import (
     at_owner,
     best_overlap,
     centered_iou,
+    check_objects,
     decode_cells,
     encode_objects,
     last_owner,
@@ -79,12 +80,14 @@ def region_loss(
         Scalar sums `box`, `objectness` and `class`.
 
     Raises:
-        ValueError: the output does not fit the anchors, the form is unknown, or it needs softmax classes.
+        TypeError: valid is not bool.
+        ValueError: shapes that do not fit, a label that is no class, or a form that is unknown or needs softmax.
     """
     check_choice("form", form, ("darknet", "pytorch-yolo2"))
     if form == "pytorch-yolo2" and not softmax:
         raise ValueError("form='pytorch-yolo2' has softmax classes only; pass softmax=True or form='darknet'")
     cells, grid = read_cells(upcast(output), anchors)
+    check_objects(cells, boxes, labels, valid)
     boxes, anchors = boxes.to(cells), anchors.to(cells)
     targets = region_targets(
         cells.detach(),

@@ -9,7 +9,7 @@ from boxwright.distributed import mean_over_processes
 from boxwright.losses.iou import giou_loss
 from boxwright.losses.l1 import l1_loss
 from boxwright.losses.pointwise import ClassificationLoss
-from boxwright.losses.reduction import upcast
+from boxwright.losses.reduction import check_shape, upcast
 
 __all__ = ["set_prediction_loss"]
 
@@ -41,7 +41,13 @@ def set_prediction_loss(
 
     Returns:
         Scalars `classification`, `l1`, `giou`.
+
+    Raises:
+        ValueError: shapes that do not fit.
     """
+    check_shape("labels", labels, logits.shape[:-1])
+    check_shape("predicted", predicted, (*labels.shape, 4))
+    check_shape("boxes", boxes, predicted.shape)
     predicted, matched = upcast(predicted), labels >= 0
     boxes = torch.where(matched.unsqueeze(-1), boxes, predicted.detach())
     weight = matched.to(predicted.dtype)

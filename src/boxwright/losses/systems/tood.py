@@ -7,6 +7,7 @@ from boxwright.distributed import mean_over_processes
 from boxwright.losses.focal import sigmoid_focal_loss
 from boxwright.losses.iou import giou_loss
 from boxwright.losses.quality_focal import task_aligned_focal_loss
+from boxwright.losses.reduction import check_shape
 
 __all__ = ["tood_loss", "tood_warmup_loss"]
 
@@ -38,7 +39,12 @@ def tood_loss(
 
     Returns:
         Scalars `classification` and `box`.
+
+    Raises:
+        ValueError: shapes that do not fit.
     """
+    check_shape("labels", labels, probabilities.shape[:-1])
+    check_shape("metrics", metrics, labels.shape)
     positive = labels >= 0
     metrics = metrics.detach()
     classification = task_aligned_focal_loss(
@@ -71,6 +77,9 @@ def tood_warmup_loss(
 
     Arguments as in `tood_loss`; `centers` (…, 2) of the priors and `label_weight` (…) of the classification loss.
     """
+    check_shape("labels", labels, probabilities.shape[:-1])
+    check_shape("boxes", boxes, (*labels.shape, 4))
+    check_shape("centers", centers, (*labels.shape, 2), shared=True)
     positive = labels >= 0
     classification = sigmoid_focal_loss(
         probabilities,
@@ -89,6 +98,8 @@ def tood_warmup_loss(
 
 
 def _box_loss(predicted: Tensor, boxes: Tensor, weight: Tensor) -> Tensor:
+    check_shape("predicted", predicted, (*weight.shape, 4))
+    check_shape("boxes", boxes, predicted.shape)
     goal = torch.where((weight > 0).unsqueeze(-1), boxes, predicted.detach())
     share = mean_over_processes(weight.sum())
     return giou_loss(predicted, goal, eps=EPS, weight=weight, reduction="mean", normalizer=share)

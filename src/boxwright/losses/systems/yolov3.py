@@ -17,6 +17,7 @@ from boxwright.losses.systems.cells import (
     LARGEST_LOG,
     at_owner,
     centered_iou,
+    check_objects,
     encode_objects,
     last_owner,
     one_hot,
@@ -59,8 +60,13 @@ def yolov3_layer_loss(
 
     Returns:
         Scalars `box`, `objectness` and `class`, means over the slots of all processes.
+
+    Raises:
+        TypeError: valid is not bool.
+        ValueError: shapes that do not fit, or a label that is no class.
     """
     cells, grid = read_cells(upcast(output), anchors)
+    check_objects(cells, boxes, labels, valid)
     anchors = anchors.to(cells)
     objects = scale_boxes(boxes.to(cells), grid.width, grid.height)
     similarity = centered_iou(objects[..., None, 2:], anchors, anchor_offset)
@@ -113,6 +119,9 @@ def yolov3_loss(
     Returns:
         Scalars `box`, `objectness` and `class`: sums over scales of means over the matches (objectness: over all slots)
         of all processes, with the gains.
+
+    Raises:
+        TypeError, ValueError: as `yolov3_layer_loss`.
     """
     scales = [
         _scale_terms(output, boxes, labels, valid, own, ratio_thresh)
@@ -126,6 +135,7 @@ def _scale_terms(
     output: Tensor, boxes: Tensor, labels: Tensor, valid: Tensor, anchors: Tensor, ratio_thresh: float
 ) -> dict[str, Tensor]:
     cells, grid = read_cells(upcast(output), anchors)
+    check_objects(cells, boxes, labels, valid)
     anchors = anchors.to(cells)
     objects = scale_boxes(boxes.to(cells), grid.width, grid.height)
     ratio = objects[..., None, 2:] / anchors

@@ -1,0 +1,118 @@
+"""Whole losses name what does not fit: the argument, its shape or dtype, and what it should have been."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from boxwright.losses import VarifocalLoss
+from boxwright.losses.systems import (
+    StageOutput,
+    darknet_yolo_loss,
+    faster_rcnn_loss,
+    gfl_loss,
+    multibox_loss,
+    network_cost,
+    region_loss,
+    set_prediction_loss,
+    tood_loss,
+    tood_warmup_loss,
+    yolov3_layer_loss,
+    yolov3_loss,
+)
+
+LOGITS, LABELS, BOXES = torch.rand(2, 6, 4), torch.randint(-1, 4, (2, 6)), torch.rand(2, 6, 4).cumsum(-1)
+ANCHORS = torch.tensor([[1.0, 1.5], [3.0, 2.0]])
+
+
+def stages(**arguments: Any) -> object:
+    usual = {"logits": LOGITS, "labels": LABELS, "deltas": BOXES, "delta_targets": BOXES}
+    stage = StageOutput(**{**usual, "inside_weight": BOXES, "outside_weight": BOXES, **arguments})
+    return faster_rcnn_loss(stage, stage)
+
+
+HEADS: dict[str, tuple[Callable[..., object], dict[str, Any]]] = {
+    "gfl": (
+        gfl_loss,
+        {"scores": LOGITS, "distributions": torch.rand(2, 6, 4, 9), "labels": LABELS, "boxes": BOXES}
+        | {"centers": torch.rand(6, 2), "strides": torch.ones(6)},
+    ),
+    "tood": (
+        tood_loss,
+        {"probabilities": LOGITS, "predicted": BOXES, "labels": LABELS, "boxes": BOXES, "metrics": torch.rand(2, 6)},
+    ),
+    "tood, warm-up": (
+        tood_warmup_loss,
+        {"probabilities": LOGITS, "predicted": BOXES, "labels": LABELS, "boxes": BOXES, "centers": torch.rand(6, 2)},
+    ),
+    "rt-detr": (
+        lambda **arguments: set_prediction_loss(**arguments, classification=VarifocalLoss()),
+        {"logits": LOGITS, "predicted": BOXES, "labels": LABELS, "boxes": BOXES},
+    ),
+    "ssd": (multibox_loss, {"deltas": BOXES, "logits": LOGITS, "delta_targets": BOXES, "labels": LABELS}),
+    "faster r-cnn": (stages, {"labels": LABELS, "delta_targets": BOXES, "inside_weight": BOXES}),
+}
+
+
+@pytest.mark.parametrize(
+    ("system", "argument"), [(system, argument) for system, (_, usual) in HEADS.items() for argument in usual]
+)
+def test_one_prior_too_few_is_named(system: str, argument: str) -> None:
+    loss, usual = HEADS[system]
+    assert loss(**usual)
+    cut = usual[argument].narrow(0 if argument in {"centers", "strides"} else 1, 0, 5)
+    with pytest.raises((ValueError, TypeError), match=r"\((2, )?5[,)]"):
+        loss(**usual | {argument: cut})
+
+
+OBJECTS = {
+    "output": torch.randn(2, 16, 5, 6),
+    "boxes": torch.rand(2, 4, 4) * 0.6 + 0.2,
+    "labels": torch.randint(3, (2, 4)),
+    "valid": torch.tensor([[True, True, True, False]] * 2),
+}
+GRIDS: dict[str, Callable[..., object]] = {
+    "region": lambda **arguments: region_loss(**arguments, anchors=ANCHORS, seen=0),
+    "yolo": lambda **arguments: darknet_yolo_loss(**arguments, anchors=ANCHORS * 32, mask=(0, 1), net_size=(160, 192)),
+    "yolov3, 2018": lambda **arguments: yolov3_layer_loss(**arguments, anchors=ANCHORS),
+    "yolov3": lambda output, **arguments: yolov3_loss([output], **arguments, anchors=[ANCHORS]),
+}
+WRONG = {
+    "an object less": ("boxes", OBJECTS["boxes"][:, :3], r"labels must have shape \(2, 3\), got \(2, 4\)"),
+    "an image more": ("boxes", torch.rand(3, 4, 4), r"boxes must have shape \(2, G, 4\), got \(3, 4, 4\)"),
+    "one image": ("boxes", torch.rand(4, 4), r"boxes must have shape \(2, G, 4\), got \(4, 4\)"),
+    "a label less": ("labels", OBJECTS["labels"][:, :3], r"labels must have shape \(2, 4\), got \(2, 3\)"),
+    "no class": ("labels", torch.full((2, 4), 3), r"labels must be 0 to 2 for inputs of 3 classes, got 3"),
+    "below classes": ("labels", torch.full((2, 4), -1), r"labels must be 0 to 2 for inputs of 3 classes, got -1"),
+    "labels of floats": ("labels", torch.zeros(2, 4), r"labels must be integers, got torch.float32 of shape \(2, 4\)"),
+    "a mask less": ("valid", OBJECTS["valid"][:, :3], r"valid must have shape \(2, 4\), got \(2, 3\)"),
+    "a mask of numbers": ("valid", torch.ones(2, 4), r"valid must be bool, got torch.float32 of shape \(2, 4\)"),
+}
+
+
+@pytest.mark.parametrize("loss", GRIDS)
+@pytest.mark.parametrize("fault", WRONG)
+def test_objects_that_do_not_fit_the_grid_are_named(loss: str, fault: str) -> None:
+    argument, value, named = WRONG[fault]
+    with pytest.raises((ValueError, TypeError), match=named):
+        GRIDS[loss](**OBJECTS | {argument: value})
+
+
+@pytest.mark.parametrize("loss", GRIDS)
+def test_padding_may_have_any_label(loss: str) -> None:
+    labels = torch.where(OBJECTS["valid"], OBJECTS["labels"], -1)
+    assert GRIDS[loss](**OBJECTS | {"labels": labels}) == GRIDS[loss](**OBJECTS)
+
+
+@pytest.mark.parametrize("system", ["ssd", "faster r-cnn"])
+def test_columns_that_are_not_there_are_named(system: str) -> None:
+    loss, usual = HEADS[system]
+    assert loss(**usual | {"labels": LABELS.int()}) == loss(**usual)
+    with pytest.raises(ValueError, match="0 to 3 for inputs of 4 classes, got 9"):
+        loss(**usual | {"labels": torch.full((2, 6), 9)})
+
+
+def test_a_network_without_any_cost_is_named() -> None:
+    with pytest.raises(ValueError, match="none of 2 layers has a cost"):
+        network_cost([None, None])
