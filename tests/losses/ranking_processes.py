@@ -6,11 +6,11 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from boxwright.losses import alrp_loss, ap_loss, rank_sort_loss
+from boxwright.losses import alrp_loss, ap_loss, average_lrp, average_precision, rank_sort_loss
 
 
 def update(logits: torch.Tensor, labels: torch.Tensor, quality: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Losses and gradients of all ranking losses in all scopes."""
+    """Losses and gradients of all ranking losses in all scopes, and the metrics."""
     results = {}
     for scope in ("batch", "class", "image"):
         losses = {
@@ -22,6 +22,8 @@ def update(logits: torch.Tensor, labels: torch.Tensor, quality: torch.Tensor) ->
         classification, localization = alrp_loss(logits, labels, boxes, scope=scope)
         results[f"{scope} boxes"] = torch.autograd.grad(localization, boxes)[0]
         losses |= {"alrp": classification}
+        results[f"{scope} AP metric"] = average_precision(logits, labels, scope=scope)
+        results[f"{scope} LRP metric"] = average_lrp(logits, labels, quality, scope=scope)
         for name, loss in losses.items():
             (results[f"{scope} {name}"],) = torch.autograd.grad(loss, logits)
             results[f"{scope} {name} loss"] = loss.detach()

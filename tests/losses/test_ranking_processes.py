@@ -33,6 +33,8 @@ def test_processes_agree_with_one(tmp_path: Path, bounds: tuple[int, ...], witho
     for name, expected in worker.update(logits.requires_grad_(), labels, quality).items():
         if name.endswith("loss"):
             joined = torch.stack([part[name] for part in parts]).mean()
+        elif name.endswith("metric"):
+            joined, expected = torch.stack([part[name] for part in parts]), expected.expand(world)
         else:
             joined = torch.cat([part[name] for part in parts]) / world
         torch.testing.assert_close(

@@ -116,11 +116,13 @@ def average_lrp(
 ) -> Tensor:
     """Average LRP error of a ranking with hard steps, as a metric; arguments as in `alrp_loss`.
 
+    Every process gets that of the global batch; 0 without positives.
+
     >>> average_lrp(torch.tensor([[3.0], [0.5], [1.0]]), torch.tensor([0, 0, -1]), torch.tensor([0.0, 0.6, 0.0]))
     tensor(0.3333)
     """
     classification, localization = alrp_loss(inputs, targets, box_losses, delta=0.0, tau=tau, scope=scope)
-    return classification + localization / (2 * (1 - tau))
+    return mean_over_processes(classification + localization / (2 * (1 - tau)))
 
 
 @error_driven(terms=1)

@@ -5,6 +5,7 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
+from boxwright.distributed import all_reduce_sum, mean_over_processes
 from boxwright.kernels.error_driven import Ranking, Scope, Update, error_driven
 from boxwright.losses.reduction import check_choice
 
@@ -25,7 +26,7 @@ def ap_loss(
 
     K. Chen et al., "Towards Accurate One-Stage Object Detection with AP-Loss", 2019, arXiv:1904.06373. Exact, at the
     price of a pointwise loss: see docs/ranking.md. In data-parallel training the positives of all processes are ranked
-    together against the background of all.
+    together against the background of all; averaged over the processes, loss and gradient are those of one process.
 
     Args:
         inputs: (…, C) logits.
@@ -103,11 +104,14 @@ class APLoss(RankingLoss):
 def average_precision(inputs: Tensor, targets: Tensor, *, scope: Scope = "batch") -> Tensor:
     """Interpolated average precision of a ranking with hard steps, as a metric; arguments as in `ap_loss`.
 
+    Every process gets that of the global batch; 0 without positives.
+
     >>> average_precision(torch.tensor([[3.0], [0.5], [1.0]]), torch.tensor([0, 0, -1]))
     tensor(0.8333)
     """
-    positives = (targets >= 0 if targets.ndim < inputs.ndim else targets > 0).any()
-    return torch.where(positives, 1 - ap_loss(inputs, targets, delta=0.0, scope=scope), 0)
+    error = mean_over_processes(ap_loss(inputs, targets, delta=0.0, scope=scope))
+    positives = all_reduce_sum((targets >= 0 if targets.ndim < inputs.ndim else targets > 0).sum())
+    return torch.where(positives > 0, 1 - error, 0)
 
 
 @error_driven(terms=1)
