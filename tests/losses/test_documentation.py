@@ -1,24 +1,11 @@
 """The code of the documentation runs, and the loss that it adds is sound."""
 
-import re
-from pathlib import Path
-from typing import Any
-
 import pytest
 
 import boxwright.losses
 from boxwright.losses import ClassificationLoss
 from boxwright.testing import check_criterion
-
-DOCS = Path(__file__).resolve().parents[2] / "docs"
-
-
-def run_page(name: str) -> dict[str, Any]:
-    namespace: dict[str, Any] = {"__name__": name}
-    for block in re.findall(r"```python\n(.*?)```", (DOCS / name).read_text(), re.DOTALL):
-        if " = function(" not in block:
-            exec(block, namespace)
-    return namespace
+from pages import DOCS, run_page
 
 
 def test_the_added_loss_is_short_and_sound(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,6 +15,10 @@ def test_the_added_loss_is_short_and_sound(monkeypatch: pytest.MonkeyPatch) -> N
     )
     loss = run_page("add-a-loss.md")["AsymmetricLoss"]
     assert issubclass(loss, ClassificationLoss)
+
+
+def test_the_example_of_a_ranking_runs() -> None:
+    assert run_page("ranking.md")["logits"].grad.any()
 
 
 def test_every_loss_has_a_row() -> None:

@@ -136,9 +136,9 @@ def take(per_prior: Tensor, index: Tensor) -> Tensor:
     """Look up what priors have, (L, D) for all images or (B, L, D), at (B, G, K) indices: (B, G, K, D)."""
     if per_prior.ndim == 2:  # coordinate by coordinate, as `clean_boxes` stores them
         planes = per_prior.t().index_select(1, index.flatten())
-        return planes.view(-1, *index.shape).movedim(0, -1)
+        return planes.view(len(planes), *index.shape).movedim(0, -1)
     flat = index.flatten(1).unsqueeze(-1).expand(-1, -1, per_prior.shape[-1])
-    return per_prior.gather(1, flat).reshape(*index.shape, -1)
+    return per_prior.gather(1, flat).reshape(*index.shape, per_prior.shape[-1])
 
 
 def claim(prior: Tensor, wanted: Tensor, priors: int) -> tuple[Tensor, Tensor]:
