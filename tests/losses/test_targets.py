@@ -42,16 +42,6 @@ def test_labels_of_another_dtype_are_taken_or_named(loss: ClassificationLoss, dt
             loss(inputs, labels.to(dtype))
 
 
-@pytest.mark.parametrize(
-    "loss",
-    [losses.SigmoidFocalLoss(gamma=-1), losses.SoftmaxFocalLoss(gamma=-1), losses.QualityFocalLoss(beta=-1)],
-    ids=lambda loss: type(loss).__name__,
-)
-def test_a_negative_exponent_is_refused(loss: ClassificationLoss) -> None:
-    with pytest.raises(ValueError, match="must not be negative, got -1"):
-        loss(torch.zeros(4, CLASSES), torch.tensor([0, -1, 1, -2]))
-
-
 @pytest.mark.parametrize("loss", SIGMOIDS + SOFTMAXES, ids=lambda loss: type(loss).__name__)
 def test_one_class_weight_per_class(loss: ClassificationLoss) -> None:
     columns = CLASSES + (loss in SOFTMAXES)

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from boxwright.distributed import mean_over_processes
 from boxwright.kernels.error_driven import Ranking, Scope, Update, error_driven
 from boxwright.kernels.soft_count import Ramps
-from boxwright.losses.ranking import check_ranked
+from boxwright.losses.ranking import check_ranked, check_rule
 
 __all__ = ["ALRPLoss", "alrp_loss", "average_lrp"]
 
@@ -53,8 +53,7 @@ def alrp_loss(
         raise ValueError(
             f"box_losses must have the targets' shape {tuple(targets.shape)}, got {tuple(box_losses.shape)}"
         )
-    if not tau < 1:
-        raise ValueError(f"tau must be below 1, got {tau}")
+    _check_tau(tau)
     loss, weights = _alrp(inputs, targets, box_losses / (2 * (1 - tau)), delta, scope)
     positive = targets >= 0 if targets.ndim < inputs.ndim else targets > 0
     return loss, (weights * torch.where(positive, box_losses, 0)).sum()
@@ -72,6 +71,9 @@ class ALRPLoss(nn.Module):
         scope: as in `alrp_loss`.
         balance: factor of the localisation loss in the first period.
         period: steps over which the ratio is averaged; published is one epoch, 7330 steps of 16 images of COCO.
+
+    Raises:
+        ValueError: a hyper-parameter out of its range, or an unknown scope.
     """
 
     balance: Tensor
@@ -86,6 +88,10 @@ class ALRPLoss(nn.Module):
         period: int = 7330,
     ) -> None:
         super().__init__()
+        check_rule(delta, scope)
+        _check_tau(tau)
+        if period < 1:
+            raise ValueError(f"period must be at least 1 step, got {period}")
         self.delta, self.tau, self.scope, self.period = delta, tau, scope, period
         self.register_buffer("balance", torch.tensor(float(balance), dtype=torch.float32))
         self.register_buffer("history", torch.zeros(3, dtype=torch.float32))  # classification, localisation, steps
@@ -108,6 +114,11 @@ class ALRPLoss(nn.Module):
         ratio = history[:2].sum() / history[1].clamp(min=torch.finfo(torch.float32).tiny)
         self.balance = torch.where(full & (history[1] > 0), ratio, self.balance)
         self.history = torch.where(full, 0, history)
+
+
+def _check_tau(tau: float) -> None:
+    if not tau < 1:
+        raise ValueError(f"tau must be below 1, got {tau}")
 
 
 @torch.no_grad()

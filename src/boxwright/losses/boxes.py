@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
+import torch
 from torch import Tensor
 
 from boxwright.kernels.overlap import PairFormula, PairGeometry, pair_loss
-from boxwright.losses.reduction import Reduction, reduce, upcast_pair, weighted
+from boxwright.losses.reduction import Reduction, check_choice, reduce, upcast_pair, weighted
 from boxwright.losses.state import WideState
 
 __all__ = ["BoxLoss", "coordinate_loss", "overlap_loss"]
@@ -19,6 +20,9 @@ class BoxLoss(WideState):
     A subclass names the function and lists its hyper-parameters in `__init__`. `space` says what the loss compares:
     "boxes" (decoded xyxy), "deltas" (parameters as a coder encodes them), "gaussian" (deltas
     and then the logarithms of their variances) or "distribution" (logits of bins).
+
+    Raises:
+        ValueError: the function refuses a hyper-parameter or the reduction.
     """
 
     space: ClassVar[str] = "boxes"
@@ -26,8 +30,13 @@ class BoxLoss(WideState):
 
     def __init__(self, reduction: Reduction = "mean", **hyper: Any) -> None:
         super().__init__()
+        check_choice("reduction", reduction, get_args(Reduction))
         self.reduction = reduction
         self.hyper = hyper
+        if hasattr(type(self), "function"):  # options that cannot be meant are refused here: by the loss of nothing
+            shape = {"gaussian": (0, 8), "distribution": (0, 4, 2)}.get(self.space, (0, 4))
+            nothing = (torch.zeros(*size, device="cpu") for size in (shape, (0, 4)))
+            type(self).function(*nothing, reduction=reduction, **hyper)
 
     def forward(
         self, inputs: Tensor, targets: Tensor, *, weight: Tensor | None = None, normalizer: Tensor | float | None = None

@@ -54,11 +54,12 @@ def sigmoid_cross_entropy(
         normalizer: divisor of "mean", by default the number of elements that are not ignored.
 
     Raises:
-        TypeError, ValueError: dtypes or shapes that do not fit, with the offending shape.
+        TypeError, ValueError: dtypes, shapes or hyper-parameters that do not fit.
 
     >>> sigmoid_cross_entropy(torch.zeros(1, 2), torch.tensor([1]))
     tensor([[0.6931, 0.6931]])
     """
+    _check_smoothing(label_smoothing)
     modulator = DistanceModulator(0.0)
     if not label_smoothing:
         return modulated_loss(
@@ -99,14 +100,20 @@ def softmax_cross_entropy(
         normalizer: divisor of "mean", by default the number of priors that are not ignored.
 
     Raises:
-        TypeError, ValueError: dtypes or shapes that do not fit, with the offending shape.
+        TypeError, ValueError: dtypes, shapes or hyper-parameters that do not fit.
 
     >>> softmax_cross_entropy(torch.zeros(2, 3), torch.tensor([0, -2]))
     tensor([1.0986, 0.0000])
     """
+    _check_smoothing(label_smoothing)
     return softmax_loss(
         inputs, targets, scores, weight, class_weight, reduction, normalizer, background, label_smoothing
     )
+
+
+def _check_smoothing(share: float) -> None:
+    if not 0 <= share <= 1:
+        raise ValueError(f"label_smoothing is a share from 0 to 1, got {share}")
 
 
 def softmax_loss(

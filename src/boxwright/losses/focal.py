@@ -69,7 +69,11 @@ def softmax_focal_loss(
 ) -> Tensor:
     """Focal loss of one distribution over classes: `-alpha t (1 - p)**gamma log p` of the target, p = softmax(input).
 
-    Arguments as in `softmax_cross_entropy`; `alpha` is a number for all columns or one number per column.
+    Lin et al. 2017, arXiv:1708.02002. Arguments as in `softmax_cross_entropy`; `alpha` is a number for all columns or
+    one number per column, `gamma` at least 0.
+
+    >>> softmax_focal_loss(torch.zeros(2, 3), torch.tensor([0, -2]))
+    tensor([0.4883, 0.0000])
     """
     alpha = per_class(alpha, inputs)
     return softmax_loss(

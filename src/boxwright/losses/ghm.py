@@ -1,9 +1,6 @@
-"""Gradient harmonizing: entries weigh inversely to how many have a gradient of about the same length.
+"""Gradient harmonizing: entries weigh inversely to how many have a gradient of about the same length."""
 
-Li, Liu, Wang 2019, arXiv:1811.05181.
-"""
-
-from typing import ClassVar, Unpack
+from typing import ClassVar, Unpack, get_args
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +9,7 @@ from torch import Tensor, nn
 from boxwright.distributed import all_reduce_sum, world_size
 from boxwright.kernels import dense_targets
 from boxwright.losses.pointwise import ClassificationLoss, ClassWeight, Common, check_targets, row_weight_of
-from boxwright.losses.reduction import Reduction, reduce, upcast, upcast_pair, weighted
+from boxwright.losses.reduction import Reduction, check_choice, reduce, upcast, upcast_pair, weighted
 from boxwright.losses.state import WideState
 
 __all__ = ["GHMCLoss", "GHMRLoss"]
@@ -53,11 +50,20 @@ class GradientDensity(WideState):
 
 
 class GHMCLoss(ClassificationLoss):
-    """Sigmoid cross-entropy, weighted by the inverse density of `|p - t|`.
+    """Sigmoid cross-entropy, weighted by the inverse density of `|p - t|` (Li et al. 2019, arXiv:1811.05181).
 
     Each entry is worth `total / count of its bin / number of non-empty bins`, and "mean" divides by `total`, the
     number of valid entries: the loss brings its own normaliser and a `normalizer` is not used. `weight` only selects
     (an entry is valid where it is above 0).
+
+    Args:
+        bins: number of bins of `|p - t|` in 0..1.
+        momentum: of the running counts, from 0 (each batch is counted by itself) to below 1.
+        class_weight: see `ClassificationLoss`.
+        reduction: "none" gives (…, C); "sum", "mean" or "image".
+
+    Raises:
+        ValueError: a hyper-parameter out of its range.
 
     >>> torch.manual_seed(0).initial_seed()
     0
@@ -90,19 +96,26 @@ class GHMCLoss(ClassificationLoss):
 class GHMRLoss(nn.Module):
     """`sqrt(e**2 + mu**2) - mu` of an encoded box's error e, weighted by the inverse density of its slope.
 
-    As `GHMCLoss` it brings its own normaliser, the sum of the weights, and `weight` only selects entries.
+    Li et al. 2019, arXiv:1811.05181. As `GHMCLoss` it brings its own normaliser, the sum of the weights, and `weight`
+    only selects entries.
 
     Args:
         mu: where the loss turns from squared to linear.
         bins: number of bins.
-        momentum: of the running counts; 0 counts each batch by itself.
+        momentum: of the running counts, from 0 (each batch is counted by itself) to below 1.
         reduction: "none" gives (…, 4); "sum", "mean" or "image".
+
+    Raises:
+        ValueError: a hyper-parameter out of its range.
     """
 
     space: ClassVar[str] = "deltas"
 
     def __init__(self, mu: float = 0.02, bins: int = 10, momentum: float = 0.7, reduction: Reduction = "mean") -> None:
         super().__init__()
+        check_choice("reduction", reduction, get_args(Reduction))
+        if not mu > 0:
+            raise ValueError(f"mu must be positive, got {mu}")
         self.mu, self.reduction = mu, reduction
         self.density = GradientDensity(bins, momentum)
 

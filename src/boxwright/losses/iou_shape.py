@@ -90,7 +90,12 @@ def bounded_iou_loss(
 
     Returns:
         (…, 4) costs of x, y, w, h for reduction "none".
+
+    Raises:
+        ValueError: shapes differ or are not (…, 4), or beta is negative.
     """
+    if beta < 0:
+        raise ValueError(f"beta must not be negative, got {beta}")
     formula = partial(_bounded, beta=beta, eps=eps)
     return coordinate_loss(formula, inputs, targets.detach(), weight, reduction, normalizer)
 

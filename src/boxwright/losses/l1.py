@@ -91,7 +91,12 @@ def sigma_smooth_l1_loss(
         weight: the same.
         reduction: "none", "sum", "mean" or "image".
         normalizer: divisor of "mean", by default the number of elements.
+
+    Raises:
+        ValueError: shapes that do not fit, or sigma is not positive.
     """
+    if not sigma > 0:
+        raise ValueError(f"sigma must be positive, got {sigma}")
     inputs, targets = upcast_pair(inputs, targets)
     difference = weighted(inputs - targets, inside_weight)
     return smooth_l1_loss(
@@ -129,7 +134,12 @@ def balanced_l1_loss(
         weight: the inputs' shape, or without the last dimension.
         reduction: "none", "sum", "mean" or "image".
         normalizer: divisor of "mean", by default the number of elements.
+
+    Raises:
+        ValueError: shapes that do not fit, or alpha, gamma or beta is not positive.
     """
+    if not min(alpha, gamma, beta) > 0:
+        raise ValueError(f"alpha, gamma and beta must be positive, got {alpha}, {gamma} and {beta}")
     curve = partial(_balanced, alpha=alpha, gamma=gamma, beta=beta)
     if inputs.ndim > 1 and inputs.shape[-1] == 4:
         return coordinate_loss(partial(_of_difference, curve), inputs, targets, weight, reduction, normalizer)

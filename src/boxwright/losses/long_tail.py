@@ -83,6 +83,14 @@ class EqualizedV2Loss(ClassificationLoss):
 
     With g the ratio of positive to negative gradient of a class so far and `f(g) = sigmoid(gamma (g - mu))`, negatives
     weigh f and positives `1 + alpha (1 - f)`. The sums are buffers (C,), over all processes, updated in training mode.
+
+    Args:
+        num_classes: C.
+        gamma: how sharply f rises.
+        mu: the ratio at which f is one half.
+        alpha: what positives of a class without any positive gradient weigh more.
+        class_weight: see `ClassificationLoss`.
+        reduction: "none" gives (…, C); "mean" counts elements that are not ignored.
     """
 
     positive_gradient: Tensor
@@ -141,6 +149,9 @@ class FederatedLoss(ClassificationLoss):
         frequency: how often each class occurs in the data; others are drawn by its square root (alike where None).
         class_weight: see `ClassificationLoss`.
         reduction: "none" gives (…, C); "mean" counts elements that are not ignored, drawn or not.
+
+    Raises:
+        ValueError: `classes` is below 1; when called, `frequency` is not one number per column of the inputs.
     """
 
     draw: Tensor | None
@@ -153,6 +164,8 @@ class FederatedLoss(ClassificationLoss):
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__(class_weight, reduction)
+        if classes < 1:
+            raise ValueError(f"classes must be at least 1, got {classes}")
         self.classes = classes
         draw = None if frequency is None else torch.tensor(frequency).sqrt()
         self.register_buffer("draw", draw, persistent=False)
@@ -164,6 +177,8 @@ class FederatedLoss(ClassificationLoss):
         t, positive = dense_targets(x, targets, common["scores"])
         occurs = positive.flatten(0, -2).any(0)
         odds = torch.ones(x.shape[-1], device=x.device) if self.draw is None else self.draw
+        if odds.shape != x.shape[-1:]:
+            raise ValueError(f"frequency must hold one number per class ({x.shape[-1]},), got {tuple(odds.shape)}")
         # the largest of odds-weighted exponential races are a draw without replacement, of static shape
         race = torch.where(occurs, torch.inf, odds / torch.empty_like(odds).exponential_())
         drawn = race >= race.topk(min(self.classes, len(race))).values[-1]

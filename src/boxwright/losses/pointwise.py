@@ -1,7 +1,7 @@
 """What the classification losses share: dense or sparse targets, weights, and the module that carries class weights."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, TypedDict, Unpack
+from typing import Any, ClassVar, TypedDict, Unpack, get_args
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from boxwright.losses.class_weights import class_weights
 from boxwright.losses.reduction import (
     IGNORED,
     Reduction,
+    check_choice,
     check_labels,
     check_same_shape,
     divisor,
@@ -54,6 +55,9 @@ class ClassificationLoss(WideState):
         class_weight: one weight per class, for the priors labelled with it (background has weight 1); or a rule,
             "balanced" or "effective_number(0.999)", which `count_classes` turns into weights.
         reduction: "none", "sum", "mean" or "image".
+
+    Raises:
+        ValueError: the function refuses a hyper-parameter or the reduction, or the rule cannot be read.
     """
 
     takes_quality: ClassVar[bool] = False
@@ -63,8 +67,13 @@ class ClassificationLoss(WideState):
 
     def __init__(self, class_weight: ClassWeight = None, reduction: Reduction = "mean", **hyper: Any) -> None:
         super().__init__()
+        check_choice("reduction", reduction, get_args(Reduction))
         self.reduction = reduction
         self.hyper = hyper
+        if hasattr(type(self), "function"):  # options that cannot be meant are refused here: by the loss of nothing
+            alpha = hyper.get("alpha")
+            nothing = torch.zeros(0, len(alpha) if isinstance(alpha, Sequence) else 1, device="cpu")
+            type(self).function(nothing, torch.zeros_like(nothing), reduction=reduction, **hyper)
         self.class_weight_rule: str | None = None
         if isinstance(class_weight, str):
             class_weights(class_weight, [1])  # a rule that cannot be read is refused before the counts are known

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from boxwright.distributed import all_reduce_sum, mean_over_processes
 from boxwright.kernels.error_driven import Ranking, Scope, Update, error_driven
-from boxwright.losses.reduction import check_choice
+from boxwright.losses.reduction import IGNORED, check_choice, check_labels
 
-__all__ = ["APLoss", "RankingLoss", "ap_loss", "average_precision", "check_ranked"]
+__all__ = ["APLoss", "RankingLoss", "ap_loss", "average_precision", "check_ranked", "check_rule"]
 
 # background above a positive that is none
 SMALLEST = 1e-30
@@ -55,10 +55,14 @@ class RankingLoss(nn.Module):
     Args:
         delta: as in the subclass's function.
         scope: as in the subclass's function.
+
+    Raises:
+        ValueError: a negative delta, or an unknown scope.
     """
 
     def __init__(self, delta: float, scope: Scope) -> None:
         super().__init__()
+        check_rule(delta, scope)
         self.delta, self.scope = delta, scope
 
     def forward(
@@ -143,7 +147,8 @@ def check_ranked(inputs: Tensor, targets: Tensor, delta: float, scope: Scope) ->
 
     Raises:
         TypeError: inputs are not floating point, or labels are not integers.
-        ValueError: shapes that do not fit, a negative delta, or an unknown scope.
+        ValueError: shapes that do not fit, labels of classes that there are not (looked at on the CPU only), a negative
+            delta, or an unknown scope.
     """
     if not inputs.is_floating_point() or inputs.ndim == 0:
         raise TypeError(f"inputs must be floating point (…, C), got {inputs.dtype} of shape {tuple(inputs.shape)}")
@@ -154,8 +159,15 @@ def check_ranked(inputs: Tensor, targets: Tensor, delta: float, scope: Scope) ->
         )
     if targets.shape != inputs.shape and (targets.is_floating_point() or targets.dtype == torch.bool):
         raise TypeError(f"labels {tuple(targets.shape)} must be integers, got {targets.dtype}")
+    if targets.shape != inputs.shape:
+        check_labels(targets, IGNORED, inputs.shape[-1], "-2 (ignored), -1 (background) or ")
+    check_rule(delta, scope)
+    if scope != "batch" and inputs.ndim < 2:
+        raise ValueError(f"scope={scope!r} needs inputs (…, C) with images, got shape {tuple(inputs.shape)}")
+
+
+def check_rule(delta: float, scope: str) -> None:
+    """Raise ValueError for a negative delta, or an unknown scope."""
     if not delta >= 0:
         raise ValueError(f"delta must be at least 0, got {delta}")
     check_choice("scope", scope, get_args(Scope))
-    if scope != "batch" and inputs.ndim < 2:
-        raise ValueError(f"scope={scope!r} needs inputs (…, C) with images, got shape {tuple(inputs.shape)}")

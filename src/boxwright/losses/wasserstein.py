@@ -34,7 +34,12 @@ def normalized_wasserstein_loss(
         weight: (…) per pair.
         reduction: "none", "sum", "mean" or "image".
         normalizer: divisor of "mean", by default the number of pairs.
+
+    Raises:
+        ValueError: shapes differ or are not (…, 4), or the constant is not positive.
     """
+    if not constant > 0:
+        raise ValueError(f"constant must be positive, got {constant}")
     formula = partial(_normalized_wasserstein, constant=constant, eps=eps)
     return overlap_loss(formula, inputs, targets, weight, reduction, normalizer)
 

@@ -60,8 +60,8 @@ def stage(classes: int) -> StageOutput:
     return StageOutput(real(7, classes), labels(7), real(7, 12), fixed(7, 12), fixed(7, 12), fixed(7, 12))
 
 
-def queries(loss: Any, **options: Any) -> Terms:
-    return set_prediction_loss(real(2, 7, 3), real(2, 7, 4), *MATCHED, loss, **options)
+def queries(loss: Any, **options: Any) -> Callable[[], Terms]:
+    return lambda: set_prediction_loss(real(2, 7, 3), real(2, 7, 4), *MATCHED, loss, **options)
 
 
 SYSTEMS: dict[str, Callable[[], Terms]] = {
@@ -77,9 +77,9 @@ SYSTEMS: dict[str, Callable[[], Terms]] = {
     "gfl": lambda: gfl_loss(real(2, 7, 3), real(2, 7, 4, 9), *MATCHED, fixed(7, 2), fixed(7)),
     "tood": lambda: tood_loss(real(2, 7, 3), real(2, 7, 4), *MATCHED, fixed(2, 7), from_logits=True),
     "tood, warm-up": lambda: tood_warmup_loss(real(2, 7, 3), real(2, 7, 4), *MATCHED, fixed(7, 2), from_logits=True),
-    "detr": lambda: queries(SoftmaxCrossEntropyLoss(), background_weight=0.1),
-    "rt-detr": lambda: queries(VarifocalLoss(detach=True)),
-    "deformable detr": lambda: queries(SigmoidFocalLoss()),
+    "detr": queries(SoftmaxCrossEntropyLoss(), background_weight=0.1),
+    "rt-detr": queries(VarifocalLoss(detach=True)),
+    "deformable detr": queries(SigmoidFocalLoss()),
 }
 
 
