@@ -134,24 +134,27 @@ def softmax_loss(
     check_exponent(gamma)
     check_targets(inputs, targets, scores, class_weight, background_columns=int(background != "none"))
     log_p = upcast(inputs).log_softmax(-1)
-    terms = -log_p
-    if gamma:
-        easy = (-torch.expm1(log_p)).clamp(min=SMALLEST_BASE if gamma < 1 else 0)
-        terms = terms * easy**gamma
-    if alpha is not None:
-        terms = terms * alpha
     if targets.is_floating_point():
-        t = targets.detach().to(terms.dtype)
-        share, loss = t.sum(-1), (t * terms).sum(-1)
+        t = targets.detach().to(log_p.dtype)
+        share, loss = t.sum(-1), (t * _focal(log_p, gamma, alpha)).sum(-1)
     else:
         column = column_of(targets, background, inputs.shape[-1])
-        share = (column >= 0).to(terms.dtype)
+        share, column = (column >= 0).to(log_p.dtype), column.clamp(min=0)
         if scores is not None:
-            share = torch.where(targets >= 0, scores.detach().to(terms.dtype), share)
-        loss = share * terms.gather(-1, column.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+            share = torch.where(targets >= 0, scores.detach().to(log_p.dtype), share)
+        own = log_p.gather(-1, column.unsqueeze(-1)).squeeze(-1)
+        loss = share * _focal(own, gamma, alpha[column] if isinstance(alpha, Tensor) else alpha)
     if label_smoothing:
-        loss = (1 - label_smoothing) * loss + label_smoothing * share * terms.mean(-1)
+        loss = (1 - label_smoothing) * loss - label_smoothing * share * log_p.mean(-1)
     return finish(loss, targets, weight, class_weight, reduction, normalizer)
+
+
+def _focal(log_p: Tensor, gamma: float, alpha: Tensor | float | None) -> Tensor:
+    """`-alpha (1 - p)**gamma log p`, elementwise."""
+    loss = -log_p
+    if gamma:
+        loss = loss * (-torch.expm1(log_p)).clamp(min=SMALLEST_BASE if gamma < 1 else 0) ** gamma
+    return loss if alpha is None else loss * alpha
 
 
 def column_of(labels: Tensor, background: Background, columns: int) -> Tensor:

@@ -89,7 +89,7 @@ class _BalancedLoss(ClassificationLoss):
     def __init__(self, alpha: float | tuple[float, ...] | None, *args: Any, **hyper: Any) -> None:
         super().__init__(*args, alpha=alpha, **hyper)
         single = alpha is None or isinstance(alpha, float | int)
-        self.register_buffer("alpha", None if single else torch.tensor(alpha, dtype=torch.float32), persistent=False)
+        self.register_buffer("alpha", None if single else torch.as_tensor(alpha, dtype=torch.float32), persistent=False)
 
     def compute(self, inputs: Tensor, targets: Tensor, **common: Unpack[Common]) -> Tensor:
         """Call the loss function with the hyper-parameters of the module."""

@@ -167,7 +167,7 @@ class FederatedLoss(ClassificationLoss):
         if classes < 1:
             raise ValueError(f"classes must be at least 1, got {classes}")
         self.classes = classes
-        draw = None if frequency is None else torch.tensor(frequency).sqrt()
+        draw = None if frequency is None else torch.as_tensor(frequency).sqrt()
         self.register_buffer("draw", draw, persistent=False)
 
     def compute(self, inputs: Tensor, targets: Tensor, **common: Unpack[Common]) -> Tensor:
