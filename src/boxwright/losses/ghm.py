@@ -34,9 +34,11 @@ class GradientDensity(WideState):
     def forward(self, length: Tensor, valid: Tensor) -> Tensor:
         """Return 1 / (count of the entry's bin * number of non-empty bins) for each entry, 0 where not valid."""
         edges = torch.arange(self.bins + 1, device=length.device, dtype=length.dtype) / self.bins
-        index = (torch.bucketize(length, edges, right=True) - 1).clamp(0, self.bins - 1)
-        counts = torch.zeros(self.bins, dtype=torch.int64, device=length.device)
-        counts = counts.scatter_add(0, index.flatten(), valid.flatten().to(torch.int64))
+        index = torch.bucketize(length, edges, right=True).sub_(1).clamp_(0, self.bins - 1)
+        index.masked_fill_(~valid, self.bins)  # one bin more, for what does not count
+        one = torch.ones((), dtype=torch.int64, device=length.device)
+        counts = torch.zeros(self.bins + 1, dtype=torch.int64, device=length.device)
+        counts = counts.scatter_add(0, index.flatten(), one.expand(index.numel()))[:-1]
         counts = all_reduce_sum(counts).to(torch.float64)
         density = counts
         if self.momentum > 0:
@@ -46,7 +48,7 @@ class GradientDensity(WideState):
                 self.running.copy_(density)
         filled = counts > 0
         share = torch.where(filled, 1 / torch.where(filled, density, 1), 0) / filled.sum().clamp(min=1)
-        return share.to(length.dtype)[index] * valid
+        return F.pad(share, (0, 1)).to(length.dtype)[index]
 
 
 class GHMCLoss(ClassificationLoss):
@@ -130,9 +132,10 @@ class GHMRLoss(nn.Module):
         """Compute the loss of deltas (…, 4); weight (…) or (…, 4); `normalizer` is not used."""
         inputs, targets = upcast_pair(inputs, targets)
         error = inputs - targets
-        root = (error.square() + self.mu**2).sqrt()
+        square = error.square()
+        root = (square + self.mu**2).sqrt()
         # sqrt(e^2 + mu^2) - mu without the cancellation near 0
-        loss = error.square() / (root + self.mu)
+        loss = square / (root + self.mu)
         valued = weighted(torch.ones_like(error), weight)
         length = (error / root).abs().detach()
         return harmonized(loss, length, valued > 0, self.density, valued.sum(), self.reduction)
