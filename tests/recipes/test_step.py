@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from boxwright.errors import RecipeError
 from boxwright.recipes import build_detector, load_recipe, recipe_names
 from boxwright.structures import Detections, Targets
 
@@ -51,3 +52,20 @@ def test_class_counts_weigh_the_classes():
     weight = build_detector(recipe, ["a", "b"], class_counts=counts).criterion.classification.class_weight
     assert weight[0] > 10 * weight[1]
     assert build_detector(recipe, ["a", "b"]).criterion.classification.class_weight is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ["type=seesaw", "num_classes=3"],
+        ["type=equalized-v2", "num_classes=3"],
+        ["type=federated", "frequency=[1,2,3]"],
+        ["class_weight=[1,2,3]"],
+    ],
+)
+@pytest.mark.parametrize(("system", "stage"), [("retinanet-tiny", ""), ("faster-rcnn-tiny", "roi.")])
+def test_a_loss_made_for_other_classes_than_the_data_have_is_refused(changes, system, stage):
+    field = f"criterion.{stage}classification"
+    recipe = load_recipe(system, [f"{field}.{change}" for change in changes])
+    with pytest.raises(RecipeError, match=f"{field} is made for 3 classes, but the data have 2"):
+        build_detector(recipe, ["a", "b"], class_counts=torch.tensor([10, 1000]), pretrained=False)

@@ -43,7 +43,7 @@ class SeesawLoss(ClassificationLoss):
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__(class_weight, reduction)
-        self.p, self.q, self.background = p, q, background
+        self.num_classes, self.p, self.q, self.background = num_classes, p, q, background
         self.register_buffer("seen", torch.zeros(num_classes, dtype=torch.int64))
 
     def compute(self, inputs: Tensor, targets: Tensor, **common: Unpack[Common]) -> Tensor:
@@ -106,7 +106,7 @@ class EqualizedV2Loss(ClassificationLoss):
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__(class_weight, reduction)
-        self.gamma, self.mu, self.alpha = gamma, mu, alpha
+        self.num_classes, self.gamma, self.mu, self.alpha = num_classes, gamma, mu, alpha
         self.register_buffer("positive_gradient", torch.zeros(num_classes, dtype=torch.float64))
         self.register_buffer("negative_gradient", torch.zeros(num_classes, dtype=torch.float64))
 
@@ -168,6 +168,8 @@ class FederatedLoss(ClassificationLoss):
             raise ValueError(f"classes must be at least 1, got {classes}")
         self.classes = classes
         draw = None if frequency is None else torch.as_tensor(frequency).sqrt()
+        if draw is not None:
+            self.num_classes = len(draw)
         self.register_buffer("draw", draw, persistent=False)
 
     def compute(self, inputs: Tensor, targets: Tensor, **common: Unpack[Common]) -> Tensor:

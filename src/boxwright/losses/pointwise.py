@@ -63,6 +63,8 @@ class ClassificationLoss(WideState):
     takes_quality: ClassVar[bool] = False
     """Whether the loss is made for a quality (an IoU, an alignment) as the score of the labelled class."""
     function: ClassVar[Callable[..., Tensor]]
+    num_classes: int | None = None
+    """How many classes the loss is made for, where its arguments say so."""
     class_weight: Tensor | None
 
     def __init__(self, class_weight: ClassWeight = None, reduction: Reduction = "mean", **hyper: Any) -> None:
@@ -79,10 +81,18 @@ class ClassificationLoss(WideState):
             class_weights(class_weight, [1])  # a rule that cannot be read is refused before the counts are known
             self.class_weight_rule, class_weight = class_weight, None
         weight = None if class_weight is None else torch.as_tensor(class_weight, dtype=torch.float32)
+        if weight is not None:
+            self.num_classes = len(weight)
         self.register_buffer("class_weight", weight, persistent=False)
 
     def count_classes(self, counts: Tensor | Sequence[int]) -> None:
-        """Weigh the classes by how many objects of each the training data hold; without a rule this does nothing."""
+        """Weigh the classes by how many objects of each (C,) the training data hold, where there is a rule for that.
+
+        Raises:
+            ValueError: the loss is made for another number of classes.
+        """
+        if self.num_classes not in (None, len(counts)):
+            raise ValueError(f"is made for {self.num_classes} classes, but the data have {len(counts)}")
         if self.class_weight_rule is not None:
             self.class_weight = class_weights(self.class_weight_rule, counts).float()
 

@@ -8,12 +8,12 @@ from torch import Tensor
 from boxwright.criteria import ALRPCriterion, BalancedCriterion, DenseCriterion, PhasedCriterion, TwoStageCriterion
 from boxwright.criteria.dense import BoxCoder
 from boxwright.errors import RecipeError
-from boxwright.losses import ALRPLoss, ClassificationLoss
+from boxwright.losses import ALRPLoss
 from boxwright.models import DenseDetector, Guide, Postprocess
 from boxwright.models.heads import WithBackground
 from boxwright.recipes.compatibility import check_parts, is_softmax
 from boxwright.recipes.grid import GridRecipe, build_grid_detector
-from boxwright.recipes.parts import built
+from boxwright.recipes.parts import built, count_classes
 from boxwright.recipes.schema import CriterionConfig, Recipe
 from boxwright.recipes.trunk import build_head, build_trunk
 from boxwright.recipes.two_stage import TwoStageRecipe, build_two_stage_criterion, build_two_stage_detector
@@ -94,8 +94,7 @@ def build_criterion(
 def _dense(config: CriterionConfig, coder: BoxCoder, class_counts: Tensor | None) -> DenseCriterion:
     chosen = {name: part for name in _PARTS if (part := getattr(config, name)) is not None}
     parts = {name: built(f"criterion.{name}", part) for name, part in chosen.items()}
-    if class_counts is not None and isinstance(parts["classification"], ClassificationLoss):
-        parts["classification"].count_classes(class_counts)
+    count_classes("criterion.classification", parts["classification"], class_counts)
     options = {name: getattr(config, name) for name in _OPTIONS}
     kind = BalancedCriterion if config.balance == "value" else DenseCriterion
     if isinstance(parts["classification"], ALRPLoss):

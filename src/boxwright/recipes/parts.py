@@ -15,10 +15,12 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, create_model, model_validator
 from pydantic_core import CoreSchema
+from torch import Tensor, nn
 
 from boxwright.errors import RecipeError
+from boxwright.losses import ClassificationLoss
 
-__all__ = ["Part", "PartOf", "Section", "built", "named", "nearest", "type_name"]
+__all__ = ["Part", "PartOf", "Section", "built", "count_classes", "named", "nearest", "type_name"]
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -60,6 +62,15 @@ def built(field: str, part: Part, **context: Any) -> Any:
         return part.build(**context)
     except ValueError as error:
         raise RecipeError(f"{field}: {error}") from error
+
+
+def count_classes(field: str, classification: nn.Module, counts: Tensor | None) -> None:
+    """Hand the training data's objects of each class (C,) to a loss that looks at them; errors as `built`."""
+    if counts is not None and isinstance(classification, ClassificationLoss):
+        try:
+            classification.count_classes(counts)
+        except ValueError as error:
+            raise RecipeError(f"{field} {error}") from error
 
 
 def type_name(cls: type) -> str:

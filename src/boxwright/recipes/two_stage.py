@@ -10,11 +10,10 @@ from boxwright.assigners import HardExampleSampler, HardNegativeSampler, RandomS
 from boxwright.criteria import StageCriterion, TwoStageCriterion
 from boxwright.criteria.dense import BoxCoder
 from boxwright.errors import RecipeError
-from boxwright.losses import ClassificationLoss
 from boxwright.models import Postprocess, ProposalFilter, TwoLayerHead, TwoStageDetector
 from boxwright.models.heads import WithBackground
 from boxwright.recipes.compatibility import is_softmax, of_head, of_losses
-from boxwright.recipes.parts import Part, PartOf, Section, built
+from boxwright.recipes.parts import Part, PartOf, Section, built, count_classes
 from boxwright.recipes.schema import (
     Assigner,
     BackboneConfig,
@@ -163,8 +162,7 @@ def build_two_stage_criterion(recipe: TwoStageRecipe, class_counts: Tensor | Non
 
 def _stage(name: str, config: StageConfig, coder: BoxCoder, class_counts: Tensor | None) -> StageCriterion:
     classification = built(f"{name}.classification", config.classification)
-    if class_counts is not None and isinstance(classification, ClassificationLoss):
-        classification.count_classes(class_counts)
+    count_classes(f"{name}.classification", classification, class_counts)
     return StageCriterion(
         built(f"{name}.assigner", config.assigner),
         classification,
