@@ -247,6 +247,12 @@ class TestSplits:
         assert index.splits == ("train", "val")
         assert index.notes[0] == "the only split, cells, is taken as train"
 
+    def test_a_single_split_that_was_named_stays(self, tmp_path):
+        index = open_dataset(write_coco(tmp_path, split="cells"), splits={"held": "cells"})
+        assert index.splits == ("held",)
+        assert len(index.split("held")) == 3
+        assert not index.notes
+
     def test_a_lone_val_stays(self, tmp_path):
         assert open_dataset(write_coco(tmp_path, split="val")).splits == ("val",)
 

@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -21,6 +22,26 @@ def test_small_pictures_are_enlarged_and_large_ones_keep_their_size():
     large = draw.draw_boxes(picture(2400, 1600), *none)
     assert large.width == 2400
     assert large.height > 1600  # the legend is below, not over, the picture
+
+
+@pytest.mark.parametrize("size", [(8000, 100), (100, 8000)])
+def test_a_strip_is_not_filled_by_the_pen(size):
+    box = torch.tensor([[0.1, 0.1, 0.9, 0.9]]) * torch.tensor([*size, *size])
+    drawn = draw.draw_boxes(picture(*size), box, torch.tensor([0]), ["cell"])
+    untouched = (np.asarray(drawn)[: size[1], : size[0]] == 120).all(-1)
+    assert untouched.mean() > 0.9
+
+
+def test_the_legend_of_a_tiny_picture_can_be_read():
+    for found in (0, 1):
+        boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0]])[:found]
+        drawn = np.asarray(
+            draw.draw_boxes(picture(1, 1), boxes, torch.zeros(found, dtype=torch.int64), ["a long name"])
+        )
+        ink = (drawn < 200).all(-1)
+        assert ink.any(0).sum() > 40
+        assert ink[8:].any(1).sum() >= 7
+        assert not ink[:, -4:].any()
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "I;16"])

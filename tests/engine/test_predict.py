@@ -100,18 +100,33 @@ def test_files_folders_and_patterns_are_found_once(folder):
 
 @pytest.mark.parametrize(
     ("source", "words"),
-    [("nothing.png", "there is no image"), ("*.gif", "matches no image"), ("empty", "holds no image")],
+    [
+        ("nothing.png", "there is no image"),
+        ("http://a/b.png", "is an address: download it first"),
+        ("*.gif", "matches no image"),
+        ("empty", "holds no image"),
+    ],
 )
 def test_nothing_to_predict_is_named(source, words, folder):
     (folder / "empty").mkdir()
     with pytest.raises(DataError, match=words):
-        find_images([folder / source])
+        find_images([source if "://" in source else folder / source])
 
 
 def test_pictures_are_not_predicted_again(folder):
     first = predict_files(Finder(), [folder], folder / "predictions")
     second = predict_files(Finder(), [folder], folder / "predictions")
     assert [entry.file for entry in first] == [entry.file for entry in second]
+
+
+def test_images_are_not_replaced_by_their_pictures(folder):
+    before = {file: file.read_bytes() for file in folder.glob("*.png")}
+    (folder / "link").symlink_to(folder)
+    for source, output in ((folder, folder), (folder / "1.png", folder / "below" / ".."), (folder, folder / "link")):
+        with pytest.raises(DataError, match="all images lie in .*choose another --output"):
+            predict_files(Finder(), [source], output)
+    assert before == {file: file.read_bytes() for file in folder.glob("*.png")}
+    assert not (folder / "predictions.json").exists()
 
 
 def test_output_that_cannot_be_written_is_named(folder, tmp_path):

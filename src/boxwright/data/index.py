@@ -205,7 +205,7 @@ def _build(reader: Reader, request: Request, key: str, val_fraction: float, seed
     _refuse(findings)
     if not annotations.images:
         raise broken(request.path, "no images are listed here")
-    made = make_validation(annotations, val_fraction, seed)
+    made = make_validation(annotations, val_fraction, seed, named=request.splits is not None)
     images, boxes, splits = by_split(annotations.images, verdict.boxes)
     meta = {
         "key": key,

@@ -9,16 +9,17 @@ from boxwright.data.annotations import Annotations, BoxTable, ImageEntry
 _ORDER = ("train", "val", "test")
 
 
-def make_validation(annotations: Annotations, fraction: float, seed: int) -> list[str]:
+def make_validation(annotations: Annotations, fraction: float, seed: int, *, named: bool) -> list[str]:
     """Give a share of the training images to `val` where there is no `val`, and return a note that says so.
 
     The images with the smallest hashes of seed and file name are taken: the same ones on every machine, and nearly the
-    same ones when images are added. A data set with a single split of another name is taken as `train` first.
+    same ones when images are added. A data set with a single split of another name is taken as `train` first, unless the
+    splits were `named` by the caller.
     """
     entries = annotations.images
     names = {entry.split for entry in entries}
     notes = []
-    if len(names) == 1 and not names & set(_ORDER):
+    if len(names) == 1 and not named and not names & set(_ORDER):
         notes.append(f"the only split, {next(iter(names))}, is taken as train")
         entries[:] = [entry._replace(split="train") for entry in entries]
         names = {"train"}

@@ -61,7 +61,9 @@ def read_header(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise RunError(f"there is no weight file {path}") from error
     except (SafetensorError, OSError, ValueError) as error:
-        raise RunError(f"{path} is not a readable safetensors file: {error}") from error
+        raise RunError(
+            f"{path} is not a readable safetensors file ({error}): give a run folder, or a .safetensors file of one"
+        ) from error
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:

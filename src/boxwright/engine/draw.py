@@ -21,7 +21,9 @@ _PALETTE = (
 )
 _SMALLEST_SIDE = 1000  # a smaller picture is enlarged, or its labels would hide its objects
 _LARGEST_OVERSAMPLED = 2000  # beyond, lines are wide enough to look smooth without drawing at twice the size
+_LONGEST_SHAPE = 3  # long side over short side of the longest picture that is no strip
 _WIDE_FONTS = ("NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "DejaVuSans.ttf", "arial.ttf")
+_NOTHING = "nothing found"
 _INK: Color = (28, 28, 30)
 _PAPER: Color = (255, 255, 255)
 
@@ -68,7 +70,8 @@ def draw_boxes(
     enlarged = image.convert("RGB").resize((image.width * zoom, image.height * zoom), Image.Resampling.BICUBIC)
     canvas = enlarged.resize((enlarged.width * oversample, enlarged.height * oversample), Image.Resampling.NEAREST)
 
-    unit = oversample * long_side / 1000  # the pen scales with the picture
+    # the pen scales with the picture, and with the narrow side of a strip, which it would fill otherwise
+    unit = oversample * min(long_side, _LONGEST_SHAPE * zoom * min(image.size)) / 1000
     order = range(len(boxes)) if scores is None else scores.argsort(descending=True, stable=True).tolist()
     upper, lower = (boxes.to(torch.float64) * zoom * oversample).chunk(2, dim=1)
     smallest = 6 * unit  # an object of a few pixels, or of none, must still be seen
@@ -77,7 +80,7 @@ def draw_boxes(
     draw = ImageDraw.Draw(canvas)
     for index in reversed(order):
         _outline(draw, corners[index], class_color(classes[index]), unit)
-    font = _font(max(10, round(15 * unit)), all(class_names[label].isascii() for label in classes))
+    font = _font(max(10 * oversample, round(15 * unit)), all(class_names[label].isascii() for label in classes))
     plates: list[_Plate] = []
     for index in order:
         name = class_names[classes[index]]
@@ -133,12 +136,16 @@ def _places(box: Sequence[float], width: float, height: float, unit: float) -> l
 
 
 def _with_legend(picture: Image.Image, counts: Counter[int], class_names: Sequence[str], unit: float) -> Image.Image:
-    """Add a strip below the picture: a swatch, the name and the number of objects of each class that was drawn."""
+    """Add a strip below the picture: a swatch, the name and the number of objects of each class that was drawn.
+
+    It keeps a size that can be read; the page of a narrow picture is wider than the picture.
+    """
+    unit = max(unit, 0.75)
     font = _font(max(11, round(15 * unit)), all(class_names[label].isascii() for label in counts))
     line, pad, swatch = round(26 * unit), round(12 * unit), round(13 * unit)
     entries = [(class_color(label), f"{class_names[label]}: {count}") for label, count in sorted(counts.items())]
     rows: list[list[tuple[int, Color, str]]] = [[]]
-    x = pad
+    x, widest = pad, 0 if entries else 2 * pad + round(font.getlength(_NOTHING))
     for color, text in entries:
         width = swatch + pad // 2 + round(font.getlength(text)) + 2 * pad
         if rows[-1] and x + width > picture.width:
@@ -146,11 +153,12 @@ def _with_legend(picture: Image.Image, counts: Counter[int], class_names: Sequen
             x = pad
         rows[-1].append((x, color, text))
         x += width
-    page = Image.new("RGB", (picture.width, picture.height + line * len(rows) + pad), _PAPER)
+        widest = max(widest, x - pad)
+    page = Image.new("RGB", (max(picture.width, widest), picture.height + line * len(rows) + pad), _PAPER)
     page.paste(picture, (0, 0))
     draw = ImageDraw.Draw(page)
     if not entries:
-        draw.text((pad, picture.height + (line + pad) // 2), "nothing found", (120, 120, 125), font, anchor="lm")
+        draw.text((pad, picture.height + (line + pad) // 2), _NOTHING, (120, 120, 125), font, anchor="lm")
     for number, row in enumerate(rows):
         middle = picture.height + pad // 2 + line * number + line // 2
         for x, color, text in row:

@@ -63,6 +63,8 @@ def find_images(sources: Iterable[str | Path]) -> list[tuple[Path, Path]]:
     found: dict[Path, Path] = {}
     for source in sources:
         path = Path(source)
+        if "://" in str(source):
+            raise DataError(f"{source} is an address: download it first, as only files are read")
         if path.is_dir():
             pairs = [(path / name, Path(name)) for name in list_images(path)]
         elif path.exists():
@@ -101,10 +103,12 @@ def predict_files(
         report: called after each image, in order.
 
     Raises:
-        DataError: there is no image at all, or `output` cannot be written.
+        DataError: there is no image at all, or none outside `output`, or that cannot be written.
     """
-    inside = output.absolute()
-    images = [pair for pair in find_images(sources) if not pair[0].absolute().is_relative_to(inside)]
+    inside = output.resolve()
+    images = [pair for pair in find_images(sources) if not pair[0].parent.resolve().is_relative_to(inside)]
+    if not images:
+        raise DataError(f"all images lie in {output}, where pictures would take their place: choose another --output")
     pictures = _picture_names([name for _, name in images])
     predictions: list[Prediction] = []
     try:
