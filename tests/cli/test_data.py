@@ -35,6 +35,12 @@ def test_check_prints_counts_findings_and_advice(tmp_path):
     assert "more (" not in run("check", tmp_path, "--limit", 0).output
 
 
+def test_names_of_classes_are_no_markup(tmp_path):
+    categories = [{"id": 3, "name": "[red]cat[/]"}, {"id": 7, "name": "dog"}]
+    result = run("check", write_coco(tmp_path, coco_content(categories=categories)))
+    assert "│ [red]cat[/] " in result.output
+
+
 def test_check_json(tmp_path):
     result = run("check", write_voc(tmp_path), "--json")
     report = json.loads(result.output)

@@ -50,7 +50,7 @@ class TestBoxes:
             (box(-0.5, 5, 20, 5), "box-clipped", "warning", "slightly over the border"),
             (box(-20, 5, 50, 5), "box-outside", "error", "a.png (100x80): cat xyxy [-20, 5, 30, 10] lies outside"),
             (box(5, 5, float("nan"), 5), "box-number", "error", "not finite"),
-            (box(5, 5, 5, 5, category=4), "unknown-class", "error", "class 4 is not one of: cat, dog"),
+            (box(5, 5, 5, 5, category=4), "unknown-class", "error", "category_id 4 is not one of: 3 (cat), 7 (dog)"),
             (box(10, 21, 20, 30), "box-duplicate", "warning", "repeats the box of id 100 (IoU 0.94)"),
             (box(5, 5, 5, 5, image=99), "unknown-image", "error", "image_id 99"),
             (box(5, 5, 5), "annotation", "error", "found [5, 5, 5]"),

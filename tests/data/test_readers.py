@@ -5,6 +5,7 @@ import torch
 import yaml
 
 from boxwright.data import open_dataset
+from boxwright.data.loader import verify_images
 from boxwright.errors import DataError
 from datasets import (
     BOXES,
@@ -58,6 +59,33 @@ def test_format_asked_for_is_used(tmp_path, format):
         open_dataset(path, format="pascal")
 
 
+@pytest.mark.parametrize("format", WRITERS)
+def test_names_may_have_been_written_on_windows(tmp_path, format):
+    """With a backslash between folder and file, and CRLF at the ends of lines."""
+    write_images(tmp_path / "images" / "sub", ("a.png", "b.png"))
+    images = [{"id": i, "file_name": f"sub\\{name}.png", "width": 100, "height": 80} for i, name in enumerate("ab")]
+    files = {
+        "coco": {"annotations/instances_train.json": json.dumps(coco_content(images=images, annotations=[]), indent=1)},
+        "voc": {
+            **{
+                f"Annotations/{name}.xml": voc_xml(f"sub\\{name}.png", voc_object("cat", (1, 2, 3, 4))) for name in "ab"
+            },
+            "ImageSets/Main/train.txt": "a\nb\n",
+        },
+        "yolo": {
+            "data.yaml": "train: .\\list.txt\nnames: [cat]\n",
+            "list.txt": ".\\images\\sub\\a.png\nimages\\sub\\b.png\n",
+        },
+        "csv": {"boxes.csv": "filename,class,xmin,ymin,xmax,ymax\nsub\\a.png,cat,1,2,3,4\nsub\\b.png,cat,1,2,3,4\n"},
+    }
+    for name, text in files[format].items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(text.replace("\n", "\r\n").encode())
+    index = open_dataset(tmp_path, format=format, val_fraction=0.5)
+    paths = [record.path for split in index.splits for record in index.split(split)]
+    assert sorted(paths) == [tmp_path / "images" / "sub" / name for name in ("a.png", "b.png")]
+
+
 def test_nothing_there(tmp_path):
     with pytest.raises(DataError, match="no such file or folder"):
         open_dataset(tmp_path / "gone")
@@ -65,7 +93,39 @@ def test_nothing_there(tmp_path):
         open_dataset(tmp_path)
 
 
+BOXED = {"id": 1, "image_id": 10, "bbox": [1, 2, 3, 4], "category_id": 3}
+
+
 class TestCoco:
+    @pytest.mark.parametrize("content", ["", "[]", '{"images": ['])
+    def test_a_file_of_cocos_name_is_never_passed_over(self, tmp_path, content):
+        write_coco(tmp_path)
+        (tmp_path / "annotations" / "instances_val.json").write_text(content)
+        with pytest.raises(DataError, match=r"instances_val.json(, line 1)?: not (valid JSON|a COCO file)"):
+            open_dataset(tmp_path)
+
+    def test_a_byte_order_mark(self, tmp_path):
+        file = write_coco(tmp_path)
+        file.rename(tmp_path / "annotations" / "cells.json").write_bytes(
+            b"\xef\xbb\xbf" + json.dumps(coco_content()).encode()
+        )
+        assert len(open_dataset(tmp_path)) == 3
+
+    def test_a_name_that_is_too_long_is_told(self, tmp_path):
+        name = "x" * 300 + ".png"
+        index = open_dataset(
+            write_coco(
+                tmp_path, coco_content(images=[{"id": 10, "file_name": name, "width": 9, "height": 9}], annotations=[])
+            )
+        )
+        assert any("images of train not found" in note for note in index.notes)
+        [problem] = verify_images(index.split("train")).values()
+        assert "File name too long" in problem
+
+    def test_an_area_below_zero_is_none(self, tmp_path):
+        index = open_dataset(write_coco(tmp_path, coco_content(annotations=[BOXED | {"area": -1}])))
+        assert {area for split in index.splits for r in index.split(split) for area in r.area.tolist()} == {12}
+
     def test_labels_follow_sorted_ids_and_crowd_and_area_are_kept(self, tmp_path):
         content = coco_content()
         content["annotations"][0] |= {"iscrowd": 1, "area": 123.5}
@@ -133,7 +193,7 @@ class TestCoco:
             ),
             (
                 {"annotations": [{"id": 1, "image_id": 10, "bbox": [1, 2, 3, 4], "category_id": 5}]},
-                "id 1: class 5 is not one of: cat, dog",
+                r"id 1: category_id 5 is not one of: 3 \(cat\), 7 \(dog\)",
             ),
             ({"images": [{"id": 1}]}, "an image needs an integer id and a file_name"),
             ({"images": [{"id": 1, "file_name": "../a.png"}]}, "'../a.png' leaves the data folder"),
@@ -141,6 +201,11 @@ class TestCoco:
             ({"images": [{"id": 1, "file_name": "..\\a.png"}]}, "leaves the data folder"),
             ({"images": {}}, "not a COCO file"),
             ({"categories": [{"id": 1}]}, "a category needs an integer id and a name"),
+            ({"categories": [{"id": 1, "name": " "}]}, "a category needs an integer id and a name"),
+            ({"annotations": [BOXED | {"category_id": "3"}]}, r"category_id '3' is not one of: 3 \(cat\)"),
+            ({"annotations": [BOXED | {"iscrowd": "no"}]}, "id 1: iscrowd must be 0 or 1, found 'no'"),
+            ({"annotations": [BOXED | {"area": float("nan")}]}, "id 1: area must be a finite number, found nan"),
+            ({"annotations": [BOXED | {"area": "12"}]}, "id 1: area must be a finite number, found '12'"),
         ],
     )
     def test_what_is_broken_is_named(self, tmp_path, change, message):
@@ -285,7 +350,7 @@ class TestYolo:
             ("0 0.5 0.5 0.1", "expected 'class cx cy w h'"),
             ("cat 0.5 0.5 0.1 0.1", "expected 'class cx cy w h'"),
             ("-1 0.5 0.5 0.1 0.1", "expected 'class cx cy w h'"),
-            ("2 0.5 0.5 0.1 0.1", "class 2 is not one of: cat, dog"),
+            ("2 0.5 0.5 0.1 0.1", r"class 2 is not one of: 0 \(cat\), 1 \(dog\)"),
             ("0 nan 0.5 0.1 0.1", "is not finite"),
             ("0 50 40 20 20", "lies outside its image"),
         ],

@@ -123,7 +123,7 @@ def test_images_are_not_replaced_by_their_pictures(folder):
     before = {file: file.read_bytes() for file in folder.glob("*.png")}
     (folder / "link").symlink_to(folder)
     for source, output in ((folder, folder), (folder / "1.png", folder / "below" / ".."), (folder, folder / "link")):
-        with pytest.raises(DataError, match="all images lie in .*choose another --output"):
+        with pytest.raises(DataError, match=r"all images lie in .*choose another --output"):
             predict_files(Finder(), [source], output)
     assert before == {file: file.read_bytes() for file in folder.glob("*.png")}
     assert not (folder / "predictions.json").exists()

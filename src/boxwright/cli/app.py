@@ -1,5 +1,6 @@
 """The `boxwright` command and what it does with errors."""
 
+import errno
 import sys
 from typing import Annotated, Any
 
@@ -12,6 +13,13 @@ from boxwright.errors import BoxwrightError
 from boxwright.extras import needs_extra
 
 __all__ = ["app"]
+
+
+# a path that is too long, of the wrong kind or not allowed, and a full disk: for the user to mend, wherever met
+_OF_THE_MACHINE = {
+    *(errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+}
 
 
 class _Group(TyperGroup):
@@ -30,6 +38,10 @@ class _Group(TyperGroup):
             _fail(str(error))
         except typer.Abort:
             sys.exit(130)
+        except OSError as error:
+            if error.errno not in _OF_THE_MACHINE:
+                raise
+            _fail(f"{error.filename}: {error.strerror}" if error.filename else f"{error.strerror}")
         except Exception as error:
             # usage errors of Typer, whose base class is not public in all its versions
             if not hasattr(error, "format_message"):

@@ -143,6 +143,7 @@ def _print_report(report: "Report", limit: int, path: Path) -> None:
 def _print_statistics(statistics: "Statistics") -> None:
     """Print images, classes and sizes by split."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table("", *statistics.splits, "all", "share")
@@ -160,7 +161,7 @@ def _print_statistics(statistics: "Statistics") -> None:
     table.add_section()
     for name, total in sorted(statistics.classes.items(), key=lambda item: -item[1]):
         counts = [part.classes[name] for part in parts]
-        table.add_row(name, *map(str, counts), str(total), f"{total / max(objects, 1):.1%}")
+        table.add_row(escape(name), *map(str, counts), str(total), f"{total / max(objects, 1):.1%}")
     table.add_section()
     for name, share in statistics.sizes.items():
         counts = [part.sizes[name] for part in parts]

@@ -187,9 +187,11 @@ class Annotations:
 
     def unknown_classes(self, boxes: BoxTable) -> list[Finding]:
         """Return one finding for each box whose class is not in the class list."""
-        known = ", ".join(self.class_names[:20]) or "none"
+        named = zip(self._labels, self.class_names, strict=True)
+        known = ", ".join([name if key == name else f"{key} ({name})" for key, name in named][:20]) or "none"
+        what = "category_id" if self.places == "id" else "class"
         return [
-            self.box_finding("unknown-class", boxes, i, f"class {self._keys[i]!r} is not one of: {known}")
+            self.box_finding("unknown-class", boxes, i, f"{what} {self._keys[i]!r} is not one of: {known}")
             for i in np.flatnonzero(boxes.label < 0).tolist()
         ]
 

@@ -37,6 +37,11 @@ def leaves_root(name: str) -> bool:
     return not name.strip() or "\0" in name or bool(windows.anchor) or ".." in windows.parts
 
 
+def posix_name(name: str) -> str:
+    """Return an image name from an annotation file with `/` between folders, as it may have been written on Windows."""
+    return name.replace("\\", "/")
+
+
 def broken(path: Path, message: str, line: int | None = None) -> FindingError:
     """Return the error for an annotation file that cannot be used as a whole."""
     return FindingError(Finding("annotation-file", message, path, line))

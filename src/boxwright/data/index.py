@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from os.path import isfile
 from pathlib import Path
 from typing import Any, overload
 
@@ -97,7 +98,7 @@ class DataIndex:
         for name in splits:
             records = self.split(name)
             for position, record in enumerate(records):
-                size = record.path.stat().st_size if record.path.is_file() else -1
+                size = record.path.stat().st_size if isfile(record.path) else -1
                 facts = (name, records.name(position), record.image_id, record.width, record.height, size)
                 digest.update(repr(facts).encode())
                 for values in (record.boxes, record.labels, record.crowd, record.area):
@@ -191,7 +192,7 @@ def _absent(index: DataIndex) -> list[str]:
     notes = []
     for name in index.splits:
         paths = [record.path for record in index.split(name)[:20]]
-        if not any(path.is_file() for path in paths):
+        if not any(isfile(path) for path in paths):
             notes.append(f"images of {name} not found, such as {paths[0]}; name their folder with --images")
     return notes
 

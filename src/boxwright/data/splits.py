@@ -13,8 +13,8 @@ def make_validation(annotations: Annotations, fraction: float, seed: int, *, nam
     """Give a share of the training images to `val` where there is no `val`, and return a note that says so.
 
     The images with the smallest hashes of seed and file name are taken: the same ones on every machine, and nearly the
-    same ones when images are added. A data set with a single split of another name is taken as `train` first, unless the
-    splits were `named` by the caller.
+    same ones when images are added. A data set with a single split of another name is taken as `train` first, unless
+    the splits were `named` by the caller.
     """
     entries = annotations.images
     names = {entry.split for entry in entries}

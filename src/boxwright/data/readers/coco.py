@@ -1,20 +1,22 @@
 """COCO JSON: one file per split, in `annotations/`, beside the images, or given itself."""
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator
+from os.path import isfile
 from pathlib import Path
 from typing import Any, TypeGuard
 
 from boxwright.data.annotations import Annotations, Request
-from boxwright.data.files import broken, leaves_root, read_head, read_json, split_name
+from boxwright.data.files import broken, leaves_root, posix_name, read_head, read_json, split_name
 from boxwright.errors import DataError
 
 NAME = "coco"
 TITLE = "COCO"
-VERSION = 1
+VERSION = 2
 
-_FIRST_KEY = re.compile(rb'\s*\{\s*"(info|licenses|images|annotations|categories|type)"')
+_FIRST_KEY = re.compile(rb'(\xef\xbb\xbf)?\s*\{\s*"(info|licenses|images|annotations|categories|type)"')
 _MAX_ID = 2**63
 
 
@@ -50,16 +52,22 @@ def _splits(request: Request) -> dict[str, Path]:
     found = {split_name(path.stem): path} if path.is_file() else _find(path)
     chosen = request.choose(found)
     if not chosen:
-        raise DataError(f"{path}: no COCO .json file found here, in annotations/, or in train/, valid/, test/")
+        raise DataError(
+            f"{path}: no COCO .json file found here, in annotations/, or in train/, valid/, test/; where one has "
+            "another name or starts otherwise, name the file itself"
+        )
     return chosen
 
 
 def _find(root: Path) -> dict[str, Path]:
-    """Find the annotation files of a folder: `annotations/`, the folder itself, or one folder per split."""
+    """Find the annotation files of a folder: `annotations/`, the folder itself, or one folder per split.
+
+    Files of COCO's own names are taken whatever they hold, so that what is wrong with one is told.
+    """
     for folder in (root / "annotations", root):
+        instances = sorted(folder.glob("instances*.json"))
         files = [file for file in sorted(folder.glob("*.json")) if _FIRST_KEY.match(read_head(file))]
-        instances = [file for file in files if file.name.startswith("instances")]
-        if files:
+        if instances or files:
             return {split_name(file.stem): file for file in instances or files}
     files = [file for file in sorted(root.glob("*/*.json")) if _FIRST_KEY.match(read_head(file))]
     return {split_name(file.parent.name): file for file in files}
@@ -73,8 +81,8 @@ def _image_folder(request: Request, file: Path, split: str, names: list[Any]) ->
     parts = (split, f"{split}2017", f"{split}2014", "valid")
     inside = [base / "images", *(base / "images" / part for part in parts)]
     places = [*inside, file.parent, base, *(base / part for part in parts), base.parent / "images"]
-    samples = [name for name in names if isinstance(name, str) and not leaves_root(name)][:20]
-    return next((place for place in places if any((place / name).is_file() for name in samples)), places[0])
+    samples = [posix_name(name) for name in names if isinstance(name, str) and not leaves_root(name)][:20]
+    return next((place for place in places if any(isfile(place / name) for name in samples)), places[0])
 
 
 def _read_categories(data: dict[str, Any], file: Path, categories: dict[int, str], result: Annotations) -> None:
@@ -83,7 +91,7 @@ def _read_categories(data: dict[str, Any], file: Path, categories: dict[int, str
     for category in listed if isinstance(listed, list) else [listed]:
         identity = category.get("id") if isinstance(category, dict) else None
         name = category.get("name") if isinstance(category, dict) else None
-        if not _is_id(identity) or not isinstance(name, str):
+        if not _is_id(identity) or not isinstance(name, str) or not name.strip():
             result.problem("annotation", f"a category needs an integer id and a name, found {category!r:.80}", file)
         elif categories.setdefault(identity, name) != name:
             message = f"category {identity} is {name!r} here and {categories[identity]!r} elsewhere"
@@ -104,7 +112,7 @@ def _read_images(images: list[Any], split: str, file: Path, folder: Path, result
             result.problem("annotation", f"two images have id {identity}, the second is {name!r}", file, id=identity)
         else:
             size = (_length(image.get("width")), _length(image.get("height")))
-            numbers[identity] = result.add_image(name, folder, identity, size, split, file)
+            numbers[identity] = result.add_image(posix_name(name), folder, identity, size, split, file)
     return numbers
 
 
@@ -123,7 +131,8 @@ def _read_boxes(annotations: Any, numbers: dict[int, int], file: Path, result: A
                 "annotation", f"annotation number {index}: id must be an integer, not {identity!r:.60}", file
             )
             continue
-        box, area, category = annotation.get("bbox"), annotation.get("area"), annotation.get("category_id")
+        box, category = annotation.get("bbox"), annotation.get("category_id")
+        area, crowd = annotation.get("area"), annotation.get("iscrowd") or 0
         number = numbers.get(image) if _is_id(image := annotation.get("image_id")) else None
         if identity in seen:
             result.problem("annotation", f"two annotations have id {identity}", file, id=identity)
@@ -133,11 +142,15 @@ def _read_boxes(annotations: Any, numbers: dict[int, int], file: Path, result: A
             result.problem(
                 "annotation", f"bbox must be four numbers [x, y, w, h], found {box!r:.80}", file, id=identity
             )
+        elif area is not None and not (_is_number(area) and math.isfinite(area)):
+            result.problem("annotation", f"area must be a finite number, found {area!r:.80}", file, id=identity)
+        elif crowd not in (0, 1):
+            result.problem("annotation", f"iscrowd must be 0 or 1, found {crowd!r:.80}", file, id=identity)
         else:
             x, y, w, h = box
-            key = category if _is_id(category) else repr(category)
-            crowd = bool(annotation.get("iscrowd", 0))
-            result.add_box(number, (x, y, x + w, y + h), key, identity, crowd, area if _is_number(area) else None)
+            area = area if area is None or area >= 0 else None
+            key = category if _is_id(category) or isinstance(category, str) else repr(category)
+            result.add_box(number, (x, y, x + w, y + h), key, identity, bool(crowd), area)
         seen.add(identity)
 
 

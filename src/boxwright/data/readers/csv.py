@@ -3,15 +3,16 @@
 import csv
 import io
 from collections.abc import Iterator
+from os.path import isfile
 from pathlib import Path
 
 from boxwright.data.annotations import Annotations, Request
-from boxwright.data.files import broken, leaves_root, parse_length, read_head, read_text, split_name
+from boxwright.data.files import broken, leaves_root, parse_length, posix_name, read_head, read_text, split_name
 from boxwright.errors import DataError
 
 NAME = "csv"
 TITLE = "CSV"
-VERSION = 1
+VERSION = 2
 
 COLUMNS = {
     "filename": ("filename", "file_name", "file", "image", "image_name", "image_path", "path", "image_id"),
@@ -95,10 +96,11 @@ def _read_file(file: Path, split: str, request: Request, result: Annotations) ->
                 result.problem("annotation", message, file, rows.line_num)
                 continue
             cells = {name: row[position].strip() for name, position in columns.items()}
-            name = cells["filename"]
-            if leaves_root(name):
-                result.problem("file-name", f"filename {name!r} leaves the data folder", file, rows.line_num)
+            if leaves_root(cells["filename"]):
+                message = f"filename {cells['filename']!r} leaves the data folder"
+                result.problem("file-name", message, file, rows.line_num)
                 continue
+            name = posix_name(cells["filename"])
             folder = folder or _image_folder(request, name)
             if name not in numbers:
                 size = (parse_length(cells.get("width")), parse_length(cells.get("height")))
@@ -129,4 +131,4 @@ def _image_folder(request: Request, name: str) -> Path:
     root = request.root
     usual = [root / "images", root / "JPEGImages", root, root.parent / "images"]
     places = [request.images] if request.images is not None else usual
-    return next((place for place in places if (place / name).is_file()), places[0])
+    return next((place for place in places if isfile(place / name)), places[0])

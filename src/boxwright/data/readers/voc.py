@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from os.path import isfile
 from pathlib import Path
 from xml.sax import SAXException, SAXParseException
 from xml.sax.handler import ContentHandler
@@ -12,13 +13,21 @@ from defusedxml.common import DefusedXmlException
 from defusedxml.sax import parseString
 
 from boxwright.data.annotations import Annotations, Request
-from boxwright.data.files import IMAGE_SUFFIXES, broken, leaves_root, parse_length, read_text, split_name
+from boxwright.data.files import (
+    IMAGE_SUFFIXES,
+    broken,
+    leaves_root,
+    parse_length,
+    posix_name,
+    read_text,
+    split_name,
+)
 from boxwright.data.findings import FindingError
 from boxwright.errors import DataError
 
 NAME = "voc"
 TITLE = "Pascal VOC"
-VERSION = 1
+VERSION = 2
 
 _ONE_CLASS = re.compile("_(train|val|trainval|test)$")  # aeroplane_train.txt and the like
 ZERO_BASED = "boxwright, corners counted from 0"  # in <source><database> of the files that `data convert` writes
@@ -177,7 +186,7 @@ def _split_files(request: Request, place: Path, result: Annotations) -> Iterator
             if leaves_root(entry):
                 if entry:
                     result.problem("file-name", f"image id {entry!r} leaves the data folder", place, line=number)
-            elif (file := next((f for n in names if (f := folder / f"{n}.xml").is_file()), None)) is not None:
+            elif (file := next((f for n in names if isfile(f := folder / f"{n}.xml")), None)) is not None:
                 yield file
             else:
                 result.problem("annotation", f"no file {folder.name}/{entry}.xml for this id", place, line=number)
@@ -210,7 +219,7 @@ def _add(split: str, file: Path, voc: VocFile, shift: int, request: Request, res
     if leaves_root(name):
         result.problem("file-name", f"<filename> {name!r} leaves the data folder", file)
         return
-    folder, name = _image_file(request, file, name)
+    folder, name = _image_file(request, file, posix_name(name))
     number = result.add_image(name, folder, None, voc.size(), split, file)
     for item in voc.objects:
         box, label = item.box(), item.texts.get("name")
@@ -230,7 +239,7 @@ def _image_file(request: Request, file: Path, name: str) -> tuple[Path, str]:
     usual = [*inside, root.parent / "images", root.parent / "JPEGImages"]
     places = [request.images] if request.images is not None else usual
     names = [name, *(f"{file.stem}{suffix}" for suffix in sorted(IMAGE_SUFFIXES))]
-    found = ((folder, name) for name in names for folder in places if (folder / name).is_file())
+    found = ((folder, name) for name in names for folder in places if isfile(folder / name))
     return next(found, (places[0], name))
 
 

@@ -9,13 +9,22 @@ from typing import Any
 import yaml
 
 from boxwright.data.annotations import Annotations, Request
-from boxwright.data.files import broken, image_size, leaves_root, list_images, read_lines, read_text, split_name
+from boxwright.data.files import (
+    broken,
+    image_size,
+    leaves_root,
+    list_images,
+    posix_name,
+    read_lines,
+    read_text,
+    split_name,
+)
 from boxwright.data.findings import Finding, FindingError
 from boxwright.errors import DataError
 
 NAME = "yolo"
 TITLE = "YOLO"
-VERSION = 1
+VERSION = 2
 
 _SET = re.compile(r"^(train|val|valid|test)\s*:", re.MULTILINE)
 _NAME_FILES = ("classes.txt", "obj.names", "labels/classes.txt", "predefined_classes.txt")
@@ -101,7 +110,7 @@ def _from_yaml(file: Path) -> dict[str, Path]:
             continue
         if not isinstance(value, str):
             raise broken(file, f"{key} must be one folder or list file, found {value!r:.80}")
-        found[split_name(key)] = _inside(file, base if isinstance(base, str) else "", value)
+        found[split_name(key)] = _inside(file, posix_name(base) if isinstance(base, str) else "", posix_name(value))
     return found
 
 
@@ -134,7 +143,7 @@ def _images(request: Request, place: Path) -> Iterator[tuple[Path, str]]:
         yield from ((place, name) for name in list_images(place))
         return
     for number, line in enumerate(read_text(place).splitlines(), start=1):
-        name = line.strip().removeprefix("./")
+        name = posix_name(line.strip()).removeprefix("./")
         if name and leaves_root(name):
             message = f"image {name!r} leaves the data folder {request.root}"
             raise FindingError(Finding("file-name", message, place, number))
