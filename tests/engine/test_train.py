@@ -267,3 +267,34 @@ def test_what_a_recipe_takes_no_notice_of_is_said(scenes, tmp_path, capsys):
     overrides = [*SMALL, "schedule.epochs=1", "criterion.classification.type=ap", "criterion.soft_target=iou"]
     train("retinanet-tiny", scenes, overrides=overrides, output=tmp_path / "run")
     assert "criterion.soft_target=iou does not reach the classes" in capsys.readouterr().out
+
+
+def without_objects(folder, split, classes=None):
+    """Take the objects (of some classes) out of a split."""
+    file = folder / "annotations" / f"instances_{split}.json"
+    content = json.loads(file.read_text())
+    content["annotations"] = [one for one in content["annotations"] if classes and one["category_id"] not in classes]
+    file.write_text(json.dumps(content))
+
+
+def test_objects_that_there_are_none_of_are_said(tmp_path, capsys):
+    folder, options = tmp_path / "scenes", [*SMALL, "schedule.epochs=1"]
+    write_synthetic(folder, train=8, val=4, size=64)
+    without_objects(folder, "val")
+    without_objects(folder, "train", classes=[2, 3])
+    train("retinanet-tiny", folder, overrides=options, output=tmp_path / "run")
+    output = capsys.readouterr().out
+    assert "no object in train: ring, starfish\n" in output
+    assert "no object in val: there will be no AP, and no report\n" in output
+    without_objects(folder, "train")
+    with pytest.raises(DataError, match="no image of train has an object, so that there is nothing to learn"):
+        train("retinanet-tiny", folder, overrides=options, output=tmp_path / "other", quiet=True)
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_batch_too_small_for_batch_norm_is_said(tmp_path):
+    folder = tmp_path / "scenes"
+    write_synthetic(folder, train=1, val=1, size=64)
+    overrides = [*SMALL, "detector.neck.norm=bn", "detector.neck.extra_levels=2"]
+    with pytest.raises(RunError, match=r"batch norm cannot learn from a batch of one image.*raise data\.batch_size"):
+        train("retinanet-tiny", folder, overrides=overrides, output=tmp_path / "run", quiet=True)

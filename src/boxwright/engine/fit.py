@@ -75,7 +75,8 @@ def fit(
         The detector to use: the average if the recipe keeps one.
 
     Raises:
-        RunError: the loss is not finite, the disk is full, Ctrl-C, or a checkpoint does not fit; says how to resume.
+        RunError: the loss is not finite, the disk is full, Ctrl-C, a checkpoint does not fit, or one image is too small
+            a batch; says how to resume.
         DataError: an image cannot be read; says how to resume.
     """
     session = Session(fabric, run, recipe, detector, loader, evaluate, classes, on_nonfinite, name, started, console)
@@ -88,6 +89,13 @@ def fit(
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG):
             raise
         raise RunError(f"cannot write to {run.path}: {error.strerror}. {session.how_to_resume()}") from error
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise RunError(
+            "batch norm cannot learn from a batch of one image in which a feature level is one cell: raise "
+            f"data.batch_size, data.size or the number of training images. {session.how_to_resume()}"
+        ) from error
     except BoxwrightError as error:
         raise type(error)(f"{error}. {session.how_to_resume()}") from error
     finally:

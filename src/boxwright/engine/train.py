@@ -1,7 +1,7 @@
 """From a recipe and a data set to a run folder with a trained detector."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +23,7 @@ from boxwright.engine.evaluate import coco_ground_truth, evaluate
 from boxwright.engine.fit import Evaluate, fit
 from boxwright.engine.loop import seed_everything
 from boxwright.engine.run import Run
-from boxwright.errors import RecipeError, RunError
+from boxwright.errors import DataError, RecipeError, RunError
 from boxwright.recipes import Recipe, build_detector, load_recipe
 from boxwright.recipes.compatibility import remarks
 
@@ -100,6 +100,7 @@ def train(
     for line in (
         index.describe(),
         *index.notes,
+        *_lacking(index),
         *remarks(recipe),
         f"run: {path}, {fabric.strategy.precision.precision}",
     ):
@@ -155,6 +156,17 @@ def _opened(fabric: Fabric, source: Mapping[str, Any], run: Run | None) -> DataI
     if run is not None and list(index.class_names) != run.classes:
         raise RunError(f"{run.path} was trained on the classes {run.classes}, the data now has {[*index.class_names]}")
     return index
+
+
+def _lacking(index: DataIndex) -> Iterator[str]:
+    """Say which objects there are none of; data without any cannot be learned from."""
+    train, val = index.class_counts("train"), index.class_counts("val")
+    if not train.any():
+        raise DataError("no image of train has an object, so that there is nothing to learn; see: boxwright data check")
+    if missing := [name for name, count in zip(index.class_names, train.tolist(), strict=True) if not count]:
+        yield f"no object in train: {', '.join(missing[:10])}" + f" and {len(missing) - 10} more" * (len(missing) > 10)
+    if not val.any():
+        yield "no object in val: there will be no AP, and no report"
 
 
 def _run_to_resume(
