@@ -26,7 +26,7 @@ BY_CROWD = (*BY_RANK, FCOSAssigner, HungarianAssigner, MaxIoUAssigner, RatioGrid
 
 
 @pytest.mark.parametrize("kind", BY_RANK)
-@pytest.mark.parametrize("topk", [0, -1, 2.5])
+@pytest.mark.parametrize("topk", [0, -1, 2.5, None])
 def test_ranks_count_from_one(kind, topk):
     with pytest.raises(ValueError, match=f"topk must be a whole number of at least 1, got {topk}"):
         kind(topk=topk)
@@ -37,6 +37,22 @@ def test_ranks_count_from_one(kind, topk):
 def test_shares_of_a_prior_are_shares(kind, share):
     with pytest.raises(ValueError, match=f"ignore_threshold is a share from 0 to 1, or None .*, got {share}"):
         kind(ignore_threshold=share)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        *((MaxIoUAssigner, name) for name in ("positive_iou", "negative_iou", "negative_floor", "min_positive_iou")),
+        (SSDAssigner, "positive_iou"),
+        (YOLOAssigner, "ignore_iou"),
+        (RPNAssigner, "negative_iou"),
+        (ProposalAssigner, "negative_floor"),
+    ],
+)
+@pytest.mark.parametrize("share", [-0.1, 50])  # per cent
+def test_overlaps_are_shares(kind, name, share):
+    with pytest.raises(ValueError, match=f"{name} is an IoU from 0 to 1, got {share}"):
+        kind(**{name: share})
 
 
 @pytest.mark.parametrize(

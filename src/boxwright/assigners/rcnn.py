@@ -8,6 +8,7 @@ from torch import Tensor
 
 from boxwright.assigners.blocks import clean_boxes
 from boxwright.assigners.max_iou import MaxIoUAssigner
+from boxwright.assigners.options import check_options
 from boxwright.assigners.samplers import RandomSampler
 from boxwright.structures import IGNORED, Assignment, Predictions, Priors, Targets
 
@@ -44,7 +45,8 @@ class RPNAssigner:
     needs_predictions: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        RandomSampler(self.count, self.positive_fraction)  # which checks them
+        check_options(self)
+        RandomSampler(self.count, self.positive_fraction)  # which checks the others
 
     @torch.no_grad()
     def __call__(self, priors: Priors, targets: Targets, predictions: Predictions | None = None) -> Assignment:
@@ -85,7 +87,8 @@ class ProposalAssigner:
     needs_predictions: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        RandomSampler(self.count, self.positive_fraction)  # which checks them
+        check_options(self)
+        RandomSampler(self.count, self.positive_fraction)  # which checks the others
 
     @torch.no_grad()
     def __call__(self, priors: Priors, targets: Targets, predictions: Predictions | None = None) -> Assignment:
