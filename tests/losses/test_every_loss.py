@@ -1,5 +1,6 @@
 """No loss escapes `check_criterion`, and hypothesis looks for inputs on which one of them is not finite."""
 
+import copy
 import importlib.util
 import inspect
 from collections.abc import Iterator
@@ -147,3 +148,19 @@ def test_torch_s_defaults_change_nothing(loss: nn.Module) -> None:
         value, gradient = subject.value_and_gradient(problem)
     torch.testing.assert_close(value, expected, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(gradient, expected_gradient, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("loss", [*through_the_tester()[1], boxwright.losses.ALRPLoss(period=1)], ids=repr)
+def test_what_was_seen_in_inference_mode_does_not_stop_a_training(loss: nn.Module) -> None:
+    subject = Subject.of(loss, None if hasattr(loss, "space") else "labels")
+    problem = random_problem(subject.kind, probabilities=subject.probabilities).to(torch.float32)
+    boxes = (
+        (torch.rand(problem.targets.shape, requires_grad=True),) if isinstance(loss, boxwright.losses.ALRPLoss) else ()
+    )
+    used = copy.deepcopy(loss)
+    with torch.inference_mode():
+        used(problem.inputs.clone(), problem.targets.clone(), *boxes)
+    inputs = problem.inputs.requires_grad_()
+    result = used(inputs, problem.targets, *boxes)
+    (gradient,) = torch.autograd.grad(sum(result) if boxes else result.sum(), inputs)
+    assert gradient.any()

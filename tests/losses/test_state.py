@@ -41,3 +41,11 @@ def test_a_network_of_half_precision_does_not_narrow_the_state(loss: nn.Module, 
 def test_the_state_moves_and_widens() -> None:
     assert losses.WiseIoULoss().to("meta", torch.float16).mean.device.type == "meta"
     assert losses.WiseIoULoss().double().mean.dtype == torch.float64
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_steps_of_alrp_are_counted_in_a_network_of_half_precision(dtype: torch.dtype) -> None:
+    loss = losses.ALRPLoss().to(dtype)
+    loss.history[2] = 5000  # where both dtypes count in steps of more than one
+    loss(torch.tensor([[1.0], [2.0]]), torch.tensor([0, -1]), torch.tensor([0.5, 0.0]))
+    assert loss.history[2] == 5001

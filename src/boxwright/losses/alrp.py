@@ -1,12 +1,13 @@
 """Average localisation-recall-precision as a loss: one ranking for scores and boxes."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from boxwright.distributed import mean_over_processes
 from boxwright.kernels.error_driven import Ranking, Scope, Update, error_driven
 from boxwright.kernels.soft_count import Ramps
 from boxwright.losses.ranking import check_ranked, check_rule
+from boxwright.losses.state import WideState
 
 __all__ = ["ALRPLoss", "alrp_loss", "average_lrp"]
 
@@ -59,7 +60,7 @@ def alrp_loss(
     return loss, (weights * torch.where(positive, box_losses, 0)).sum()
 
 
-class ALRPLoss(nn.Module):
+class ALRPLoss(WideState):
     """Module of `alrp_loss` with self-balancing; `forward(inputs, targets, box_losses)`, so it needs `ALRPCriterion`.
 
     The localisation loss is multiplied by the ratio of the whole loss to its localisation part, averaged over the last
@@ -101,7 +102,7 @@ class ALRPLoss(nn.Module):
         classification, localization = alrp_loss(
             inputs, targets, box_losses, delta=self.delta, tau=self.tau, scope=self.scope
         )
-        balanced = localization * self.balance
+        balanced = localization * self.balance.clone()  # which the backward pass needs as it was
         if self.training:
             self._remember(classification, localization)
         return classification, balanced
@@ -112,8 +113,8 @@ class ALRPLoss(nn.Module):
         history = self.history + mean_over_processes(parts)
         full = history[2] >= self.period
         ratio = history[:2].sum() / history[1].clamp(min=torch.finfo(torch.float32).tiny)
-        self.balance = torch.where(full & (history[1] > 0), ratio, self.balance)
-        self.history = torch.where(full, 0, history)
+        self.balance.copy_(torch.where(full & (history[1] > 0), ratio, self.balance))
+        self.history.copy_(torch.where(full, 0, history))
 
 
 def _check_tau(tau: float) -> None:
