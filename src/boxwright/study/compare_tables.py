@@ -81,7 +81,8 @@ def classes(report: Mapping[str, Any]) -> str:
         for index, recipe in enumerate(found):
             values = recipe["classes"][kind["name"]]
             cells.append(_spread(values, f"ap{index}", style="heat", attributes=f' data-recipe="{index}"'))
-        rows.append(_row(escape(kind["name"]), cells))
+        name = escape(kind["name"])
+        rows.append(_row(f'<span title="{name}">{name}</span>', cells))
     caption = "<b>AP by class</b> with the objects to learn from and those it is measured on"
     return _table(
         "classes sortable", caption, "class", ["training objects", "validation objects", *_names(found)], rows, 2
