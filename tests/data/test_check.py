@@ -120,7 +120,7 @@ class TestFiles:
         assert report.statistics is None
 
     def test_one_broken_xml_does_not_hide_the_rest(self, tmp_path):
-        report = check_dataset(write_voc(tmp_path, {"Annotations/a.xml": "<a>\n<b>"}))
+        report = check_dataset(write_voc(tmp_path, {"Annotations/a.xml": "<annotation>\n<b>"}))
         assert report.totals["annotation-file"] == 1
         assert only(report, "annotation-file").line == 2
         assert report.statistics.splits["train"].images == 2
@@ -148,6 +148,12 @@ class TestClasses:
             "class 'cat' has no object in train (3 elsewhere)",
             "class 'cow' has no object in train (0 elsewhere)",
         ]
+
+    def test_names_that_differ_in_case_or_spaces(self, tmp_path):
+        categories = [{"id": 3, "name": "sea star"}, {"id": 7, "name": "SeaStar"}]
+        finding = only(check_dataset(write_coco(tmp_path, coco_content(categories=categories))), "class-case")
+        assert finding.message == "classes differ in case or spaces only: 'sea star', 'SeaStar'"
+        assert finding.severity == "warning"
 
     def test_gaps(self, tmp_path):
         finding = only(check_dataset(write_coco(tmp_path)), "category-gap")

@@ -282,8 +282,14 @@ class TestVoc:
             ({"Annotations/a.xml": voc_xml("../../x.png")}, "'../../x.png' leaves the data folder"),
             (
                 {"Annotations/a.xml": voc_xml("a.png", "<object>\n<name>cat</name></object>")},
-                "a.xml, line 4: an <object>",
+                "a.xml, line 4: an <object> needs .* found 'cat' and {'xmin': None",
             ),
+            ({"Annotations/a.xml": voc_xml("a.png", voc_object("cat", ("1,5", 2, 3, 4)))}, "'xmin': '1,5'"),
+            (
+                {"Annotations/a.xml": voc_xml("a.png", voc_object("cat", (1, 2, 3, 4), difficult="no"))},
+                "<difficult> must be 0 or 1, found 'no'",
+            ),
+            ({"Annotations/a.xml": "<html></html>"}, "a.xml: .*it holds <html>, not <annotation>"),
             (
                 {"Annotations/a.xml": '<!DOCTYPE a [<!ENTITY e "x">]>\n<annotation>&e;</annotation>'},
                 "a.xml: XML that is not accepted",
@@ -371,6 +377,8 @@ class TestCsv:
         text = "image_path;x1\n"
         with pytest.raises(DataError, match="line 1: no column for filename, class, xmin"):
             open_dataset(write_csv(tmp_path, text))
+        with pytest.raises(DataError, match=r"train.csv, line 1: no column for .* in the header 'image_path;x1'"):
+            open_dataset(tmp_path)  # the folder
         text = "Image,Label,X1,Y1,X2,Y2,img_width,img_height\na.png,cat,1,2,3,4,100,80\n"
         record = open_dataset(write_csv(tmp_path, text)).split("train")[0]
         assert record.boxes.tolist() == [[1, 2, 3, 4]]

@@ -1,6 +1,6 @@
 """Look for everything that is wrong with a data set before it costs a training run."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,7 +100,7 @@ def check_dataset(
         findings += _category_gaps(annotations, request.path)
     entries, boxes, parts = by_split(annotations.images, verdict.boxes)
     stats = _statistics(annotations.class_names, boxes, parts)
-    findings += _empty_classes(stats, request.path)
+    findings += _empty_classes(stats, request.path) + _classes_alike(annotations.class_names, request.path)
     counts = np.bincount(boxes.owner, minlength=len(entries))
     findings += [
         Finding("image-background", f"{entry.name}: no annotation", entry.source)
@@ -142,6 +142,15 @@ def _empty_classes(stats: Statistics, path: Path) -> list[Finding]:
         for name, count in train.items()
         if count == 0
     ]
+
+
+def _classes_alike(names: Sequence[str], path: Path) -> list[Finding]:
+    """Find classes whose names differ in case and spaces only."""
+    alike = defaultdict(list)
+    for name in names:
+        alike["".join(name.casefold().split())].append(name)
+    written = (", ".join(map(repr, group)) for group in alike.values() if len(group) > 1)
+    return [Finding("class-case", f"classes differ in case or spaces only: {group}", path) for group in written]
 
 
 def _statistics(class_names: tuple[str, ...], boxes: BoxTable, parts: list[tuple[str, int, int]]) -> Statistics:

@@ -40,6 +40,7 @@ KINDS: dict[str, Kind] = {
     "label-orphan": Kind("warning", "add the image, or remove the label file"),
     "class-empty": Kind("warning", "nothing can be learned for this class; remove it or label some objects"),
     "category-name": Kind("warning", "rename one of the categories; until then they are told apart by their id"),
+    "class-case": Kind("warning", "write the class in one way; until then these are different classes"),
     "category-gap": Kind("info", "nothing: ids are mapped to 0…C−1 in sorted order"),
     "image-background": Kind("info", "nothing, if it shows no object: background images are legal"),
     "image-channels": Kind("info", "nothing: converted to RGB when loaded"),

@@ -29,7 +29,7 @@ _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 def sniff(path: Path) -> bool:
-    """Tell whether the path is a CSV file, or a folder with one whose header names the columns."""
+    """Tell whether the path is a CSV file, or a folder with one."""
     if path.is_file():
         return path.suffix.lower() == ".csv"
     return bool(_find(path))
@@ -59,12 +59,13 @@ def _splits(request: Request) -> dict[str, Path]:
 
 
 def _find(root: Path) -> dict[str, Path]:
-    found = {}
-    for file in sorted(root.glob("*.csv")):
+    """Find the files whose header names the columns; where there is none all, so that what they lack is told."""
+    found, files = {}, sorted(root.glob("*.csv"))
+    for file in files:
         header = read_head(file).decode("utf-8-sig", errors="replace").splitlines()[:1]
         if not _missing(_columns(next(csv.reader(header), []))):
             found[split_name(file.stem)] = file
-    return found
+    return found or {split_name(file.stem): file for file in files}
 
 
 def _columns(header: list[str]) -> dict[str, int]:

@@ -30,6 +30,7 @@ TITLE = "Pascal VOC"
 VERSION = 2
 
 _ONE_CLASS = re.compile("_(train|val|trainval|test)$")  # aeroplane_train.txt and the like
+_SIDES = ("xmin", "ymin", "xmax", "ymax")
 ZERO_BASED = "boxwright, corners counted from 0"  # in <source><database> of the files that `data convert` writes
 
 
@@ -43,7 +44,7 @@ class VocObject:
     def box(self) -> tuple[float, float, float, float] | None:
         """Return xmin, ymin, xmax, ymax as written, or None when one is missing or no number."""
         try:
-            x1, y1, x2, y2 = (float(self.texts[f"bndbox/{side}"]) for side in ("xmin", "ymin", "xmax", "ymax"))
+            x1, y1, x2, y2 = (float(self.texts[f"bndbox/{side}"]) for side in _SIDES)
         except (KeyError, ValueError):
             return None
         return x1, y1, x2, y2
@@ -121,6 +122,8 @@ class _Handler(ContentHandler):
         self.locator = locator
 
     def startElement(self, name: str, attrs: object) -> None:
+        if not self.path and name != "annotation":
+            raise SAXException(f"it holds <{name}>, not <annotation>")
         self.path.append(name)
         self.text = ""
         if self.path[1:] == ["object"]:
@@ -222,14 +225,18 @@ def _add(split: str, file: Path, voc: VocFile, shift: int, request: Request, res
     folder, name = _image_file(request, file, posix_name(name))
     number = result.add_image(name, folder, None, voc.size(), split, file)
     for item in voc.objects:
-        box, label = item.box(), item.texts.get("name")
+        box, label, difficult = item.box(), item.texts.get("name"), item.texts.get("difficult") or "0"
         if box is None or not label:
-            result.problem("annotation", "an <object> needs <name> and four numbers in <bndbox>", file, item.line)
+            found = {side: item.texts.get(f"bndbox/{side}") for side in _SIDES}
+            message = f"an <object> needs <name> and four numbers in <bndbox>, found {label or None!r:.80} and {found}"
+            result.problem("annotation", message, file, item.line)
+            continue
+        if difficult not in ("0", "1"):
+            result.problem("annotation", f"<difficult> must be 0 or 1, found {difficult!r:.80}", file, item.line)
             continue
         x1, y1, x2, y2 = box
         # Counted from 1 and with the last pixel included, the right and bottom edges are already 0-based ends.
-        crowd = item.texts.get("difficult", "0") not in ("0", "")
-        result.add_box(number, (x1 - shift, y1 - shift, x2, y2), label, item.line, crowd)
+        result.add_box(number, (x1 - shift, y1 - shift, x2, y2), label, item.line, difficult == "1")
 
 
 def _image_file(request: Request, file: Path, name: str) -> tuple[Path, str]:
