@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import boxwright.assigners
+from boxwright.assigners import ATSSAssigner
 from boxwright.boxes import box_iou
 from boxwright.structures import Assignment, Predictions, Priors, Targets
 from boxwright.testing import check_assigner
@@ -39,8 +40,11 @@ def test_the_added_assigner_is_what_it_says(monkeypatch: pytest.MonkeyPatch) -> 
     assert run_page("add-an-assigner.md")["NearestAssigner"]().topk == 3
 
 
-def test_every_assigner_and_sampler_has_a_row() -> None:
-    run_page("assigners.md")
+def test_the_examples_run_and_every_assigner_and_sampler_has_a_row() -> None:
+    found = run_page("assigners.md")
+    again = ATSSAssigner()(found["same"], found["targets"])
+    assert torch.equal(again.gt_index, found["assignment"].gt_index)
+    assert again.positive.any()
     page = (DOCS / "assigners.md").read_text()
     names = [name for name in boxwright.assigners.__all__ if name.endswith(("Assigner", "Sampler"))]
     assert [name for name in names if f"`{name}`" not in page] == ["LossSampler"]  # a protocol

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from boxwright.structures import Assignment, Detections, Priors, Targets
+from boxwright.structures import Assignment, Detections, Level, Priors, Targets
 from other_defaults import other_defaults
 
 
@@ -90,3 +90,9 @@ def test_priors_of_each_image_are_taken_by_index():
     assert again.boxes[:, :, 0].tolist() == [[0], [4]]
     assert again.strides.tolist() == [[8], [8]]
     assert len(again) == 1
+
+
+def test_levels_hold_all_priors():
+    boxes = torch.zeros(7, 4)
+    with pytest.raises(ValueError, match=r"levels of 4 \+ 2 priors do not fit boxes of shape \(7, 4\)"):
+        Priors(boxes, boxes[:, :2], boxes[:, 0], (Level(2, 2, 1, 8.0), Level(1, 1, 2, 16.0)))

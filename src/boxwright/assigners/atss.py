@@ -25,7 +25,7 @@ class ATSSAssigner:
     Candidates of an object are, on each level, the `topk` priors whose centres are nearest to its own (the lowest index
     on ties). Positive are those with an IoU of at least mean + standard deviation (of n - 1) of its candidates' IoUs
     and a centre inside the object. A prior that is positive for several objects goes to the one with the largest IoU,
-    on ties to the lowest index. Priors covered by a crowd region are ignored.
+    on ties to the lowest index. Priors covered by a crowd region are ignored. Priors without `levels` are one level.
 
     >>> from boxwright.boxes import AnchorGenerator
     >>> priors = AnchorGenerator.square((8,), scale=2, offset=0.5)([(2, 4)])

@@ -34,13 +34,22 @@ class Priors(TensorStruct):
         boxes: (L, 4) xyxy in pixels, or (B, L, 4) for proposals, which differ per image. A point's box is its cell.
         centers: (L, 2) or (B, L, 2), x, y in pixels.
         strides: (L,) or (B, L) pixels per cell of the level that a prior belongs to.
-        levels: the grids, in order, so that an assigner can use them instead of searching; empty for proposals.
+        levels: the grids, in order, so that an assigner can use them instead of searching; empty for proposals, which
+            count as one level.
+
+    Raises:
+        ValueError: the levels do not hold L priors.
     """
 
     boxes: Tensor
     centers: Tensor
     strides: Tensor
     levels: tuple[Level, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.levels and sum(level.size for level in self.levels) != len(self):
+            sizes = " + ".join(str(level.size) for level in self.levels)
+            raise ValueError(f"levels of {sizes} priors do not fit boxes of shape {tuple(self.boxes.shape)}")
 
     def take(self, index: Tensor) -> Self:
         """Return the priors at `index` (B, S) of each image; they lie on no grid any more."""
