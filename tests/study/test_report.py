@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from boxwright.assigners import SSDAssigner
 from boxwright.boxes import AnchorGenerator, PointGenerator
 from boxwright.data.index import open_dataset
 from boxwright.errors import DataError, RecipeError
@@ -109,12 +110,20 @@ def test_choices_are_the_recipes_own_first_and_refuse_what_cannot_be_run():
         "atsss": "did you mean 'atss'",
         "atss:topp=3": "topp",
         "atss:topk=many": "topk",
+        "atss:topk=0": "assigner 'atss:topk=0': topk must be a whole number of at least 1, got 0",
         "atss:9": "KEY=VALUE",
         "simota": "looks at predictions",
         "proposal": "proposals",
     }.items():
         with pytest.raises(RecipeError, match=sentence):
             choices(RECIPE, [name])
+
+
+def test_an_assigner_that_does_not_say_whether_it_looks_at_predictions_may_look(monkeypatch):
+    monkeypatch.delattr(SSDAssigner, "needs_predictions")
+    with pytest.raises(RecipeError, match="'ssd' looks at predictions"):
+        choices(RECIPE, ["ssd"])
+    assert [choice.stage for choice in choices(RECIPE, ["ssd"], stages=["after"])] == [None, 0]
 
 
 def test_a_lower_threshold_leaves_no_prior_positive_and_background():

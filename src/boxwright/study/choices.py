@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from boxwright.assigners import DualAssigner
 from boxwright.errors import RecipeError
 from boxwright.recipes.grid import GridRecipe
-from boxwright.recipes.parts import Part, nearest
+from boxwright.recipes.parts import Part, built, nearest
 from boxwright.recipes.schema import Assigner, Recipe
 from boxwright.recipes.two_stage import TwoStageRecipe
 
@@ -91,7 +91,7 @@ def choices(
     for name, part in parts.items():
         if reason := _MISPLACED.get(part.type):
             raise RecipeError(f"assigner {name!r} cannot be inspected, because {reason}")
-        if not part.build().needs_predictions:
+        if not getattr(built(f"assigner {name!r}", part), "needs_predictions", True):
             found.append(_choice(name, part, sweep))
         elif stages:
             found += [
