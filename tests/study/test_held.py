@@ -75,3 +75,11 @@ def test_what_cannot_be_compared_is_told():
         contestants([])
     with pytest.raises(RecipeError, match="no recipe 'retina'"):
         contestants(["retina"])
+
+
+def test_files_that_build_on_one_recipe_are_called_by_their_own_names(tmp_path):
+    for name, loss in {"mine": "varifocal", "other": "quality-focal"}.items():
+        text = f"base: retinanet-tiny\ncriterion: {{classification: {{type: {loss}}}}}\n"
+        (tmp_path / f"{name}.yaml").write_text(text)
+    entrants = contestants(["retinanet-tiny", tmp_path / "mine.yaml", tmp_path / "other.yaml", "gfl-tiny"])
+    assert [entrant.name for entrant in entrants] == ["retinanet-tiny", "mine", "other", "gfl-tiny"]

@@ -54,15 +54,16 @@ def contestants(recipes: Sequence[str | Path], overrides: Sequence[str] = ()) ->
     if not any(override.startswith("train.eval_every=") for override in overrides):
         often = max(1, loaded[0].schedule.epochs // _EVALUATIONS)
         loaded = [_changed(recipe, {"train": {"eval_every": often}}) for recipe in loaded]
-    first = loaded[0]
+    first, called = loaded[0], Counter(own.name for own in loaded)
     names, seen, result = Counter[str](), Counter[str](), []
-    for own in loaded:
+    for source, own in zip(recipes, loaded, strict=True):
         recipe = _held(first, own)
         text = dump_recipe(recipe)
-        names[own.name] += 1
+        name = own.name if called[own.name] == 1 else Path(source).stem  # files that build on one recipe share its name
+        names[name] += 1
         result.append(
             Contestant(
-                own.name if names[own.name] == 1 else f"{own.name}-{names[own.name]}",
+                name if names[name] == 1 else f"{name}-{names[name]}",
                 recipe,
                 seen[text],
                 tuple(_differences(own, recipe, HELD)) if own is not loaded[0] else (),
