@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from boxwright.boxes.fitting import anchor_recall, fit_anchors, shape_iou
+from other_defaults import other_defaults
 
 TRUTH = torch.tensor([[12.0, 30.0], [60.0, 40.0], [150.0, 210.0]])
 
@@ -39,6 +40,13 @@ def test_recall_counts_both_sides_and_both_directions():
     sizes = torch.tensor([[10.0, 10.0], [39.0, 10.0], [40.0, 10.0], [10.0, 2.6], [10.0, 2.4]])
     assert anchor_recall(sizes, anchors) == pytest.approx(3 / 5)
     assert anchor_recall(sizes[:0], anchors) == 1.0
+
+
+def test_torch_s_defaults_change_nothing():
+    sizes = _sizes(60)
+    expected = fit_anchors(sizes, 3, steps=20)
+    with other_defaults():
+        assert torch.equal(fit_anchors(sizes, 3, steps=20), expected)
 
 
 def test_what_has_no_finite_area_is_left_out():

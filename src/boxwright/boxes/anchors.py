@@ -33,6 +33,7 @@ class AnchorGenerator:
     Attributes:
         strides: pixels per cell, one per level, in the order of the features.
         shapes: for each level the (width, height) in pixels of its anchors, in order.
+        offset: where in its cell an anchor's centre lies, as a share of the stride.
         clip: (height, width) of the image if centres and sizes are clamped to it, as in SSD; None leaves them. The grid
             of `Level` describes the centres before this clamp.
 

@@ -29,6 +29,8 @@ class DeltaCoder:
     every overlap, and the same numbers come out.
 
     Attributes:
+        means: of the four deltas.
+        stds: of the four deltas.
         max_ratio: a decoded side is at most this many times the prior's, so that no logit overflows.
         clamp: "both" also keeps a decoded side above 1 / `max_ratio`, "upper" does not.
         max_shift: largest shift of the centre in pixels; None for no bound.
@@ -115,6 +117,10 @@ class IntegralCoder:
     """Distances in strides as the mean of a distribution over 0, 1, …, `reg_max`. Li et al. 2020, arXiv 2006.04388.
 
     The parameters are logits, the `reg_max + 1` bins of the left side first, then top, right, bottom.
+
+    Attributes:
+        reg_max: the largest distance.
+        margin: keeps an encoded distance below the last bin.
     """
 
     reg_max: int = 16

@@ -59,11 +59,11 @@ def fit_anchors(sizes: Tensor, count: int, *, steps: int = 1000, seed: int = 0) 
 
 def _k_means(sizes: Tensor, count: int, draw: torch.Generator) -> Tensor:
     """Lloyd's iterations from spread-out objects (k-means++), until no object changes its cluster."""
-    anchors = sizes[torch.randint(len(sizes), (1,), generator=draw)]
+    anchors = sizes[torch.randint(len(sizes), (1,), generator=draw, device=draw.device)]
     for _ in range(count - 1):
         distance = 1 - shape_iou(sizes, anchors).amax(dim=1) + 1e-6
         anchors = torch.cat([anchors, sizes[torch.multinomial(distance, 1, generator=draw)]])
-    cluster = torch.full((len(sizes),), -1)
+    cluster = sizes.new_full((len(sizes),), -1, dtype=torch.int64)
     for _ in range(300):
         nearest = shape_iou(sizes, anchors).argmax(dim=1)
         if torch.equal(nearest, cluster):
@@ -79,8 +79,8 @@ def _mutate(sizes: Tensor, anchors: Tensor, steps: int, draw: torch.Generator) -
     """Scale random sides of the anchors by about 10 %; keep what raises the mean best IoU."""
     best = shape_iou(sizes, anchors).amax(dim=1).mean()
     for _ in range(steps):
-        factor = 1 + 0.1 * torch.randn(anchors.shape, generator=draw)
-        changed = torch.rand(anchors.shape, generator=draw) < 1 / len(anchors)
+        factor = 1 + 0.1 * torch.randn(anchors.shape, generator=draw, dtype=anchors.dtype, device=draw.device)
+        changed = torch.rand(anchors.shape, generator=draw, dtype=anchors.dtype, device=draw.device) < 1 / len(anchors)
         trial = torch.where(changed, anchors * factor.clamp(0.5, 2), anchors)
         fitness = shape_iou(sizes, trial).amax(dim=1).mean()
         if fitness > best:

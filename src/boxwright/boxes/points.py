@@ -18,6 +18,10 @@ class PointGenerator:
     >>> PointGenerator((8,))([(1, 2)]).centers
     tensor([[ 4.,  4.],
             [12.,  4.]])
+
+    Attributes:
+        strides: pixels per cell, one per level, in the order of the features.
+        offset: where in its cell a point lies, as a share of the stride.
     """
 
     strides: tuple[float, ...]

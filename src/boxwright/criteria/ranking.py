@@ -33,7 +33,11 @@ class BalancedCriterion(DenseCriterion):
 class ALRPCriterion(DenseCriterion):
     """Dense criterion of average LRP, whose classification loss (`ALRPLoss`) ranks the boxes' losses as well.
 
-    Arguments as in `DenseCriterion`; the box loss must compare decoded boxes.
+    K. Oksuz et al., "A Ranking-based, Balanced Loss Function Unifying Classification and Localisation in Object
+    Detection", 2020, arXiv:2009.13592. Arguments as in `DenseCriterion`; the box loss must compare decoded boxes.
+
+    Raises:
+        ValueError: a sampler, a distribution or quality part, or a box loss that does not compare decoded boxes.
     """
 
     def __init__(self, *parts: Any, **options: Any) -> None:
