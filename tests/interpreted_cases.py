@@ -13,14 +13,18 @@ CASES = Path(__file__).with_name("kernels")
 
 def run_cases(script: str, *arguments: str, interpret: bool = True) -> str:
     """Return what a script of `tests/kernels` prints; skip where the interpreter cannot run."""
+    command = [sys.executable, CASES / script, *arguments]
+    result = subprocess.run(command, env=environment(interpret), capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-2000:]
+    return result.stdout
+
+
+def environment(interpret: bool = True) -> dict[str, str]:
+    """Return the variables of a process that interprets Triton kernels, or does not; skip where it cannot."""
     triton = pytest.importorskip("triton")
     if interpret and _refused(triton.__version__):
         pytest.skip(f"the interpreter of Triton {triton.__version__} does not know numpy {np.__version__}")
-    environment = {**os.environ, "TRITON_INTERPRET": str(int(interpret))}
-    command = [sys.executable, CASES / script, *arguments]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr[-2000:]
-    return result.stdout
+    return {**os.environ, "TRITON_INTERPRET": str(int(interpret))}
 
 
 def _refused(version: str) -> bool:

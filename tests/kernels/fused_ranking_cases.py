@@ -7,24 +7,50 @@ import pytest
 import torch
 from torch import Tensor
 
-from boxwright.kernels import error_driven, fused_ranking, fused_scan, fused_sorting, soft_count
-from boxwright.kernels.entries import Entries
-from boxwright.losses import alrp_loss, ap_loss, rank_sort, rank_sort_loss
+from boxwright.kernels import error_driven, fused_ranking
+from boxwright.losses import alrp_loss, ap_loss, rank_sort_loss
 
-CASES = ("ordinary", "none positive", "one positive", "all positive", "all ignored", "extremes", "ties", "empty")
+CASES = (
+    "ordinary",
+    "none positive",
+    "one positive",
+    "all positive",
+    "no background",
+    "all ignored",
+    "many classes",
+    "extremes",
+    "ties",
+    "empty",
+)
+FEW = [
+    ("ordinary", torch.float32, "batch", 1.0),
+    ("all positive", torch.float32, "class", 0.0),
+    ("ties", torch.float16, "image", 0.5),
+]
+ALL = [
+    *((case, torch.float32, *way) for case in CASES for way in (("batch", 1.0), ("class", 0.0), ("image", 0.5))),
+    ("ordinary", torch.float16, "image", 0.5),
+    ("ordinary", torch.bfloat16, "class", 1.0),
+    ("ties", torch.float64, "class", 0.5),
+    ("extremes", torch.float64, "image", 1.0),
+    ("extremes", torch.float16, "batch", 1.0),
+    ("ties", torch.float32, "batch", 0.0),
+    ("ordinary", torch.float64, "batch", 0.5),
+]
 
 
 def problem(case: str, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     """Logits (B, L, C), labels (B, L) and qualities (B, L)."""
-    logits = torch.randn(2, 0 if case == "empty" else 60, 5) * 2 - 1
-    labels = torch.where(torch.rand(logits.shape[:2]) < 0.1, torch.randint(0, 5, logits.shape[:2]), -1)
+    classes = {"many classes": 40, "no background": 1}.get(case, 5)
+    logits = torch.randn(2, 0 if case == "empty" else 40, classes) * 2 - 1
+    labels = torch.where(torch.rand(logits.shape[:2]) < 0.1, torch.randint(0, classes, logits.shape[:2]), -1)
     labels[torch.rand(labels.shape) < 0.1] = -2
     if case == "none positive":
         labels.clamp_(max=-1)
     elif case == "one positive":
         labels.clamp_(max=-1)[1, 7] = 3
-    elif case == "all positive":
-        labels = torch.randint(0, 5, labels.shape)
+    elif case in ("all positive", "no background"):
+        labels = torch.randint(0, classes, labels.shape)
     elif case == "all ignored":
         labels.fill_(-2)
     elif case == "extremes":
@@ -36,7 +62,8 @@ def problem(case: str, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
 
 def updates(logits: Tensor, labels: Tensor, quality: Tensor, scope: str, delta: float) -> Iterator[tuple[str, Tensor]]:
     """Yield the losses of one problem and their gradients, by name."""
-    dense = (labels.unsqueeze(-1) == torch.arange(5, device=labels.device)) * quality.unsqueeze(-1)
+    classes = torch.arange(logits.shape[-1], device=labels.device)
+    dense = (labels.unsqueeze(-1) == classes) * quality.unsqueeze(-1)
     dense = dense.where(labels.unsqueeze(-1) != -2, -1.0)
     boxes = quality.clone().requires_grad_()
     losses = {
@@ -54,42 +81,50 @@ def updates(logits: Tensor, labels: Tensor, quality: Tensor, scope: str, delta: 
         yield f"{name}: gradient", torch.autograd.grad(loss, logits, retain_graph=True)[0]
 
 
-def find_positives() -> None:
-    """Padded entries hold the same positives; more than there is room for raise."""
-    logits, labels = torch.randn(2, 700, 5), torch.where(torch.rand(2, 700) < 0.05, 3, -1)
-    for targets in (labels, (labels.unsqueeze(-1) == torch.arange(5)).long()):
-        found, padded = (Entries.of(logits, targets, "class", capacity) for capacity in (None, 200))
-        count = len(found.positive)
-        assert torch.equal(padded.positive[:count], found.positive)
-        assert padded.positive[count:].unique().tolist() == [logits.numel()]
-        assert torch.equal(padded.at_positives(logits)[:count], found.at_positives(logits))
-        assert torch.equal(padded.scores()[:count], found.scores())
-        assert padded.group()[count:].unique().tolist() == [5]
-        with pytest.raises(RuntimeError, match="more than 4 positives"):
-            Entries.of(logits, targets, "class", 4)
-
-
 def fuse() -> None:
-    """Make what runs on a GPU run on a CPU."""
+    """Make what runs on a GPU run on a CPU, in so small pieces that there are several of everything."""
     error_driven._fused = lambda inputs: True
-    fused_ranking.CELLS = 512  # which the interpreter lays one after the other
-    soft_count._cumulative = fused_scan.cumulative
-    rank_sort.sorting_errors = fused_sorting.sorting_errors
+    fused_ranking.CELLS = 256
+    fused_ranking.TILE, fused_ranking.PROGRAMS = 256, 2
+    fused_ranking.PAIRS = {"ROWS": 8, "COLS": 32}
+    fused_ranking.JUDGED = 8
+
+
+def notice_what_is_not_a_number() -> None:
+    """A score that is not a number makes the losses that, be it positive or background, and nothing else happens."""
+    for scope, column in (("batch", 2), ("batch", 3), ("class", 2), ("class", 3)):
+        logits, labels, quality = problem("ordinary", torch.float32)
+        labels[0, 0] = 2
+        logits[0, 0, column] = torch.nan
+        for loss in (ap_loss(logits, labels, scope=scope), alrp_loss(logits, labels, quality, scope=scope)[0]):
+            assert loss.isnan(), f"{scope}, column {column}: {loss}"
+
+
+def raise_for_want_of_room() -> None:
+    """More positives than there is room for raise."""
+    room, fused_ranking.CAPACITY = fused_ranking.CAPACITY, 20
+    from triton.runtime.errors import InterpreterError
+    from triton.runtime.interpreter import interpreter_builder
+
+    # otherwise the interpreter skips assertions
+    object.__setattr__(interpreter_builder.options, "debug", True)
+    logits, labels, _ = problem("all positive", torch.float32)
+    for scope in ("batch", "class", "image"):
+        with pytest.raises(InterpreterError, match="more than 32767 positives"):
+            ap_loss(logits, labels, scope=scope)
+    object.__setattr__(interpreter_builder.options, "debug", False)
+    fused_ranking.CAPACITY = room
 
 
 def main(few: bool) -> None:
     torch.manual_seed(0)
-    some = [(case, torch.float32, scope, delta) for case in CASES for scope, delta in (("batch", 1.0), ("class", 0.0))]
-    some += [("ordinary", torch.float16, "image", 0.5), ("ordinary", torch.bfloat16, "class", 1.0)]
-    some += [("extremes", torch.float64, "image", 1.0), ("extremes", torch.float16, "batch", 1.0)]
-    some += [("ties", torch.float32, "batch", 0.0), ("ordinary", torch.float64, "batch", 0.5)]
-    some = some[:1] + some[3:4] + some[-6:-5] + some[-2:-1] if few else some
-    problems = [(*one, problem(one[0], one[1])) for one in some]
+    problems = [(*one, problem(one[0], one[1])) for one in (FEW if few else ALL)]
     expected = [
         dict(updates(data[0].requires_grad_(), *data[1:], scope, delta)) for _, _, scope, delta, data in problems
     ]
     fuse()
-    find_positives()
+    raise_for_want_of_room()
+    notice_what_is_not_a_number()
     for one, wanted in zip(problems, expected, strict=True):
         case, dtype, scope, delta, data = one
         logits, *rest = (part.detach() for part in data)

@@ -1,4 +1,7 @@
-"""One rank of a data-parallel ranking loss; run in a process of its own by test_ranking_processes.py."""
+"""One rank of a data-parallel ranking loss; run in a process of its own by test_ranking_processes.py.
+
+`python ranking_processes.py RANK WORLD FOLDER fused` interprets the Triton kernels (with TRITON_INTERPRET=1).
+"""
 
 import sys
 from pathlib import Path
@@ -30,8 +33,14 @@ def update(logits: torch.Tensor, labels: torch.Tensor, quality: torch.Tensor) ->
     return results
 
 
-def main(rank: int, world: int, folder: str) -> None:
+def main(rank: int, world: int, folder: str, fused: bool) -> None:
     torch.set_num_threads(1)
+    if fused:
+        sys.path.append(str(Path(__file__).parents[1]))
+        from kernels import fused_ranking_cases
+
+        fused_ranking_cases.fuse()
+        fused_ranking_cases.fused_ranking.CAPACITY = 100
     dist.init_process_group("gloo", init_method=f"file://{folder}/store{world}", rank=rank, world_size=world)
     logits, labels, quality, bounds = torch.load(Path(folder) / f"problem{world}.pt")
     mine = slice(bounds[rank], bounds[rank + 1])
@@ -40,4 +49,4 @@ def main(rank: int, world: int, folder: str) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4] == "fused")

@@ -2,7 +2,7 @@
 
 This is the reference, and what runs on a CPU: in pieces that stay in a cache, each shared out among torch's own
 threads. (These go on spinning for a while after every operation, so any other threads would have to compete with them.)
-Of the bins it keeps what fits into the memory of the gradient. `boxwright.kernels.fused_background` does the same on a
+Of the bins it keeps what fits into the memory of the gradient. `boxwright.kernels.fused_streams` does the same on a
 GPU.
 """
 

@@ -15,11 +15,10 @@ from torch.autograd.function import once_differentiable
 
 from boxwright.distributed import all_reduce_sum, world_size
 from boxwright.kernels.background import Background, narrow
-from boxwright.kernels.entries import CAPACITY, FREE, Entries, Scope
+from boxwright.kernels.entries import Entries, Scope
 from boxwright.kernels.soft_count import Ramps
 
 if TYPE_CHECKING:
-    from boxwright.kernels.fused_background import FusedBackground
     from boxwright.kernels.fused_ranking import FusedRanking
 
 __all__ = ["Ranking", "Scope", "Update", "error_driven"]
@@ -32,8 +31,7 @@ class Ranking(NamedTuple):
         scores: (P,) logits of the positives, in float32 or float64.
         quality: (P,) float64 what the caller gave for each, 1 where nothing.
         group: (P,) group of each; None where there is one.
-        share: (P,) float64 weight of each in the loss: groups count alike, and so do the positives of one; 0 for what
-            only fills up a place.
+        share: (P,) float64 weight of each in the loss: groups count alike, and so do the positives of one.
         above: (P,) float64 soft count of the positives above each, itself among them.
         quality_above: (P,) float64 sum of their qualities.
         background: (P,) float64 soft count of the background above each.
@@ -72,7 +70,7 @@ Rule = Callable[[Ranking], Update]
 class _State(NamedTuple):
     """What the backward pass needs: O(P), and whatever the background remembers."""
 
-    background: "Background | FusedBackground"
+    background: Background
     ramps: Ramps
     update: Update
     own: slice
@@ -90,26 +88,22 @@ def _evaluate(
     inputs: Tensor, targets: Tensor, quality: Tensor | None, rule: Rule, delta: float, scope: Scope, remember: bool
 ) -> "tuple[Tensor, Tensor, _State | FusedRanking]":
     """Return the losses (T,), the weights of the priors (the targets' shape, or empty), and what backward needs."""
-    fused = _fused(inputs)
-    if fused and scope == "batch" and world_size() == 1:
-        from boxwright.kernels.fused_ranking import RULES, evaluate
+    if _fused(inputs):
+        from boxwright.kernels.fused_ranking import evaluate
 
-        if rule.__name__.strip("_") in RULES:
-            return evaluate(inputs, targets, quality, rule.__name__.strip("_"), delta, remember)
-    entries = Entries.of(inputs, targets, scope, _capacity(targets) if fused else None)
+        return evaluate(inputs, targets, quality, rule.__name__.strip("_"), delta, scope, remember)
+    entries = Entries.of(inputs, targets, scope)
     scores = entries.scores()
     ones = torch.ones_like(scores, dtype=torch.float64)
     good = ones if quality is None else entries.at_positives(quality).double()
     group, own, factor, alone = entries.group(), slice(0, len(scores)), 1, scope == "image" or world_size() == 1
     if not alone:
         factor = world_size()
-        (scores, good, *groups), own = _gather([scores, good] + ([] if group is None else [group]), entries.padded)
+        (scores, good, *groups), own = _gather([scores, good] + ([] if group is None else [group]))
         group, ones = groups[0] if groups else None, torch.ones_like(good)
-    counted = scores > FREE if entries.padded else None
-    share = _share(scores, counted, group, entries.groups, apart=scope == "image")
-    free = 0 if counted is None else len(scores) - counted.sum()
-    ramps = Ramps.around(scores, group, entries.groups + entries.padded, delta, free)
-    background = _background(fused)(entries, ramps, remember)
+    share = _share(scores, group, entries.groups, apart=scope == "image")
+    ramps = Ramps.around(scores, group, entries.groups, delta)
+    background = Background(entries, ramps, remember)
     table, alarm = background.tally()
     if not alone:
         table = all_reduce_sum(table)
@@ -129,56 +123,35 @@ def _evaluate(
     return losses, weights, _State(background, ramps, update, own, factor)
 
 
-def _share(scores: Tensor, counted: Tensor | None, group: Tensor | None, groups: int, apart: bool) -> Tensor:
+def _share(scores: Tensor, group: Tensor | None, groups: int, apart: bool) -> Tensor:
     """(P,) float64 weight of each positive; groups lie `apart` where no two processes share one."""
-    if group is None and counted is not None:
-        each = counted.double()
-        return each / each.sum().clamp(min=1)
     if group is None:
         return scores.new_full(scores.shape, 1 / max(len(scores), 1), dtype=torch.float64)
-    members = torch.zeros(groups + 1, dtype=torch.float64, device=scores.device)
+    members = torch.zeros(groups, dtype=torch.float64, device=scores.device)
     members.index_add_(0, group, torch.ones_like(scores, dtype=torch.float64))
-    active = (members[:groups] > 0).sum().double()
+    active = (members > 0).sum().double()
     if apart:
         active = all_reduce_sum(active) / world_size()
-    # free places belong to no group
-    members[groups].fill_(torch.inf)
-    return 1 / (members[group] * active.where(active > 0, 1))
+    return 1 / (members[group] * active)
 
 
 def _at_priors(weights: Tensor, entries: Entries, targets: Tensor) -> Tensor:
     """Put weights (P,) to the places of the positives among the targets."""
     place = entries.positive // entries.logits.shape[1] if entries.sparse else entries.positive
-    spread = torch.zeros(targets.numel() + 1, dtype=entries.dtype, device=weights.device)
-    return spread.index_copy_(0, place, weights.to(entries.dtype))[:-1].view(targets.shape)
+    spread = torch.zeros(targets.numel(), dtype=entries.dtype, device=weights.device)
+    return spread.index_copy_(0, place, weights.to(entries.dtype)).view(targets.shape)
 
 
 def _fused(inputs: Tensor) -> bool:
     return inputs.is_cuda and find_spec("triton") is not None
 
 
-def _capacity(targets: Tensor) -> int:
-    """Places for positives where nobody waits for their number; as many in all processes that rank together."""
-    return CAPACITY if world_size() > 1 else min(CAPACITY, targets.numel())
-
-
-def _background(fused: bool) -> "type[Background | FusedBackground]":
-    if not fused:
-        return Background
-    from boxwright.kernels.fused_background import FusedBackground
-
-    return FusedBackground
-
-
-def _gather(values: Sequence[Tensor], padded: bool) -> tuple[list[Tensor], slice]:
+def _gather(values: Sequence[Tensor]) -> tuple[list[Tensor], slice]:
     """Join 1-D tensors of all processes (all of a process equally long); say which part is this process's own."""
     rank, size = torch.distributed.get_rank(), len(values[0])
-    if padded:  # to the same capacity everywhere
-        ends = [size * (process + 1) for process in range(world_size())]
-    else:
-        sizes = values[0].new_zeros(world_size(), dtype=torch.int64)
-        sizes[rank] = size
-        ends = all_reduce_sum(sizes).cumsum(0).tolist()
+    sizes = values[0].new_zeros(world_size(), dtype=torch.int64)
+    sizes[rank] = size
+    ends = all_reduce_sum(sizes).cumsum(0).tolist()
     own = slice(ends[rank] - size, ends[rank])
     table = torch.zeros(len(values), ends[-1], dtype=torch.float64, device=values[0].device)
     table[:, own] = torch.stack([value.double() for value in values])

@@ -1,49 +1,58 @@
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
 """The two passes over all logits as Triton kernels: each logit is read twice and each gradient written once.
 
-The bin of an entry is named by the last edge that it reaches; below the first edge nothing counts, and the gradient is
-0. Number and offsets of a bin are one integer in fixed point, so that the order of the additions does not matter.
+The bin of an entry is named by the last edge of its group that it reaches; below the first edge nothing counts, and
+the gradient is 0. Number and offsets of a bin are one integer in fixed point, so that the order of the additions does
+not matter.
 """
 
 import triton
 import triton.language as tl
 
-from boxwright.kernels.fused_order import (
-    ALARM,
-    COUNT,
-    EDGE,
-    FOUND,
-    LINE,
-    OFFSET,
-    STATE,
-    STEPS,
-    last_reached,
-)
+from boxwright.kernels.fused_order import ALARM, COUNT, EDGE, FOUND, LINE, OFFSET, STEPS, last_reached
 from boxwright.kernels.fused_rules import PULL, PUSH, SORTING
 
 # more tables than these take longer to add up than they save
 MOST_TABLES = tl.constexpr(128)
-HEAD = tl.constexpr(STATE)
+# bits of a fraction at most, and in what processes add up
+FRACTION = tl.constexpr(28)
 
 
 @triton.jit
-def _entries(logits, targets, marks, tile, entries, COLUMNS: tl.constexpr, SPARSE: tl.constexpr, TILE: tl.constexpr):
-    """Return where a tile begins, its places in it, its logits, and which of them are background."""
+def _entries(
+    logits,
+    targets,
+    marks,
+    tile,
+    entries,
+    per_image,
+    COLUMNS: tl.constexpr,
+    SPARSE: tl.constexpr,
+    SCOPE: tl.constexpr,
+    TILE: tl.constexpr,
+):
+    """Return where a tile begins, its places in it, its logits, which of them are background, and their groups."""
     first = tile * tl.full((), TILE, tl.int64)
     at = tl.arange(0, TILE)
     # 64 bits where a tile begins, 32 inside of it
     here = at < tl.minimum(entries - first, TILE).to(tl.int32)
     # what is read once leaves the first-level cache to cells and edges
     x = tl.load(logits + first + at, mask=here, other=0.0, cache_modifier=".cg")
+    row = first // COLUMNS
+    inside = (first - row * COLUMNS).to(tl.int32) + at
     if SPARSE:
-        row = first // COLUMNS
-        inside = (first - row * COLUMNS).to(tl.int32) + at
         label = tl.load(targets + row + inside // COLUMNS, mask=here, other=-2).to(tl.int32)
         background = here & (label != inside % COLUMNS) & (label != -2)
     else:
         word = tl.load(marks + first // 32 + at // 32, mask=here, other=0)
         background = here & (((word >> (at % 32)) & 1) == 1)
-    return first, at, here, x, background
+    group = at
+    if SCOPE == "class":
+        group = inside % COLUMNS
+    elif SCOPE == "image":
+        image = first // per_image
+        group = image.to(tl.int32) + ((first - image * per_image).to(per_image.dtype) + at) // per_image
+    return first, at, here, x, background, group
 
 
 @triton.jit
@@ -61,40 +70,46 @@ def _packing(entries, size, memory, programs, TILE: tl.constexpr):
 
 
 # logits are read as their bins are: one by one, so that nothing changes hands between threads
-@triton.jit(do_not_specialize_on_alignment=["logits"])
+@triton.jit(do_not_specialize=["per_image"], do_not_specialize_on_alignment=["logits"])
 def tally(
     logits,
     targets,
     marks,
     state,
     real,
+    frames,
     cells,
+    tables,
     entries,
+    per_image,
     capacity,
     memory,
     COLUMNS: tl.constexpr,
     SPARSE: tl.constexpr,
+    SCOPE: tl.constexpr,
     DELTA: tl.constexpr,
     CELLS: tl.constexpr,
     TILE: tl.constexpr,
 ):
     """Count the background per edge into several tables."""
-    size = 2 * tl.minimum(tl.load(state + FOUND), capacity).to(tl.int32)
+    size = 2 * tl.load(state + FOUND).to(tl.int32)
     programs = tl.num_programs(0)
-    tables, fraction, shift = _packing(entries, tl.maximum(size, 1), memory, programs, TILE)
+    number, fraction, shift = _packing(entries, tl.maximum(size, 1), memory, programs, TILE)
     steps = tl.load(state + STEPS).to(tl.int32)
     edges = real + EDGE * capacity
-    low = tl.load(edges, mask=size > 0, other=float("inf"))
-    high = tl.load(edges + size - 1, mask=size > 0, other=float("inf"))
-    table = state + HEAD + (tl.program_id(0) % tables) * size
+    low, scale = tl.load(frames), tl.load(frames + 1)
+    table = tables + (tl.program_id(0) % number) * size
     one = tl.full((), 1, tl.int64) << shift
     unit = (tl.full((), 1, tl.int32) << fraction).to(tl.float32)
     lost = tl.zeros((TILE,), tl.int32)
     for tile in range(tl.program_id(0), tl.cdiv(entries, TILE), programs):
-        _first, _at, _here, x, background = _entries(logits, targets, marks, tile, entries, COLUMNS, SPARSE, TILE)
+        _first, _at, _here, x, background, group = _entries(
+            logits, targets, marks, tile, entries, per_image, COLUMNS, SPARSE, SCOPE, TILE
+        )
         x = x.to(real.dtype.element_ty)
-        wanted = background & (x >= low)
-        edge = last_reached(x, wanted, edges, cells, low, high, steps, CELLS)
+        wanted, edge = last_reached(
+            x, background, group, frames, low, scale, edges, cells, steps, SCOPE != "batch", CELLS
+        )
         word = one
         if DELTA > 0:
             # wider bins are gaps, in which no ramp rises
@@ -110,67 +125,79 @@ def tally(
 def join(
     state,
     real,
+    tables,
+    sums,
     entries,
     capacity,
     memory,
     programs,
+    SHARED: tl.constexpr,
     TILE: tl.constexpr,
     DELTA: tl.constexpr,
     HEIGHT: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
-    """Add up the tables: number of background and its mean offset from the edge, per edge."""
-    size = 2 * tl.minimum(tl.load(state + FOUND), capacity).to(tl.int32)
+    """Add up the tables: number of background and its mean offset from the edge, per edge; or sums to be shared."""
+    size = 2 * tl.load(state + FOUND).to(tl.int32)
     if tl.program_id(0) * WIDTH < size:
-        tables, fraction, shift = _packing(entries, size, memory, programs, TILE)
+        many, fraction, shift = _packing(entries, size, memory, programs, TILE)
         edge = tl.program_id(0) * WIDTH + tl.arange(0, WIDTH)
         number = tl.zeros((HEIGHT, WIDTH), tl.int64)
         offset = tl.zeros((HEIGHT, WIDTH), tl.int64)
         below = (tl.full((), 1, tl.int64) << shift) - 1
-        for start in range(0, tables, HEIGHT):
+        for start in range(0, many, HEIGHT):
             table = start + tl.arange(0, HEIGHT)
-            here = (table < tables)[:, None] & (edge < size)[None, :]
-            word = tl.load(state + HEAD + table[:, None] * size + edge[None, :], mask=here, other=0)
+            here = (table < many)[:, None] & (edge < size)[None, :]
+            word = tl.load(tables + table[:, None] * size + edge[None, :], mask=here, other=0)
             number += word >> shift
             offset += word & below
-        number = tl.sum(number, axis=0).to(tl.float64)
-        offset = tl.sum(offset, axis=0).to(tl.float64)
-        unit = (tl.full((), 1, tl.int32) << fraction).to(tl.float64)
-        tl.store(real + COUNT * capacity + edge, number, mask=edge < size)
-        mean = offset / (tl.maximum(number, 1.0) * unit) * (2 * DELTA)
-        tl.store(real + OFFSET * capacity + edge, mean, mask=edge < size)
+        number = tl.sum(number, axis=0)
+        offset = tl.sum(offset, axis=0)
+        if SHARED:
+            tl.store(sums + edge, number, mask=edge < size)
+            tl.store(sums + 2 * capacity + edge, offset << (FRACTION - fraction), mask=edge < size)
+        else:
+            number = number.to(tl.float64)
+            unit = (tl.full((), 1, tl.int32) << fraction).to(tl.float64)
+            tl.store(real + COUNT * capacity + edge, number, mask=edge < size)
+            mean = offset.to(tl.float64) / (tl.maximum(number, 1.0) * unit) * (2 * DELTA)
+            tl.store(real + OFFSET * capacity + edge, mean, mask=edge < size)
 
 
-@triton.jit(do_not_specialize_on_alignment=["logits", "gradient"])
+@triton.jit(do_not_specialize=["per_image"], do_not_specialize_on_alignment=["logits", "gradient"])
 def write(
     logits,
     targets,
     marks,
     state,
     real,
+    frames,
     cells,
     upstream,
     gradient,
     entries,
+    per_image,
     capacity,
     COLUMNS: tl.constexpr,
     SPARSE: tl.constexpr,
+    SCOPE: tl.constexpr,
     DELTA: tl.constexpr,
     CELLS: tl.constexpr,
     TILE: tl.constexpr,
 ):
     """Write the gradient of the background, and 0 elsewhere."""
-    size = 2 * tl.minimum(tl.load(state + FOUND), capacity).to(tl.int32)
     steps = tl.load(state + STEPS).to(tl.int32)
     factor = tl.load(upstream).to(real.dtype.element_ty)
     edges = real + EDGE * capacity
-    low = tl.load(edges, mask=size > 0, other=float("inf"))
-    high = tl.load(edges + size - 1, mask=size > 0, other=float("inf"))
+    low, scale = tl.load(frames), tl.load(frames + 1)
     for tile in range(tl.program_id(0), tl.cdiv(entries, TILE), tl.num_programs(0)):
-        first, at, here, x, background = _entries(logits, targets, marks, tile, entries, COLUMNS, SPARSE, TILE)
+        first, at, here, x, background, group = _entries(
+            logits, targets, marks, tile, entries, per_image, COLUMNS, SPARSE, SCOPE, TILE
+        )
         x = x.to(real.dtype.element_ty)
-        wanted = background & (x >= low)
-        edge = last_reached(x, wanted, edges, cells, low, high, steps, CELLS)
+        wanted, edge = last_reached(
+            x, background, group, frames, low, scale, edges, cells, steps, SCOPE != "batch", CELLS
+        )
         line = real + LINE * capacity + edge[:, None] * 4 + tl.arange(0, 4)[None, :]
         line = tl.reshape(tl.load(line, mask=wanted[:, None], other=0.0), (TILE, 2, 2))
         left_and_slope, level_and_nothing = tl.split(line)
@@ -193,17 +220,16 @@ def place(
     SORTED: tl.constexpr,
     TILE: tl.constexpr,
 ):
-    """Write the gradient of the positives."""
-    size = tl.minimum(tl.load(state + FOUND), capacity).to(tl.int32)
+    """Write the gradient of the positives that are here."""
     row = tl.program_id(0) * TILE + tl.arange(0, TILE)
-    here = row < size
+    here = row < tl.load(state + FOUND).to(tl.int32)
     change = -tl.load(upstream).to(tl.float64) * tl.load(wide + PUSH * capacity + row, mask=here, other=0.0)
     if SORTED:
         pull = tl.load(wide + PULL * capacity + row, mask=here, other=0.0)
         pull -= tl.load(wide + SORTING * capacity + row, mask=here, other=0.0)
         change += tl.load(upstream_sorting).to(tl.float64) * pull
-    at = tl.load(places + capacity + row, mask=here, other=0)
-    tl.store(gradient + at, narrow(change, gradient.dtype.element_ty), mask=here)
+    at = tl.load(places + row, mask=here, other=-1)
+    tl.store(gradient + at, narrow(change, gradient.dtype.element_ty), mask=at >= 0)
 
 
 @triton.jit

@@ -6,7 +6,6 @@ ramps cut the line into bins in which every ramp is linear. So the number of val
 """
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Self
 
 import torch
@@ -38,13 +37,8 @@ class Ramps:
     delta: float
 
     @classmethod
-    def around(
-        cls, thresholds: Tensor, group: Tensor | None, groups: int, delta: float, free: Tensor | int = 0
-    ) -> Self:
-        """Make the ramps of thresholds (P,) in groups (P,), of which there are `groups`.
-
-        Where there is one, the lowest `free` thresholds only fill up places, and the bins below them hold nothing.
-        """
+    def around(cls, thresholds: Tensor, group: Tensor | None, groups: int, delta: float) -> Self:
+        """Make the ramps of thresholds (P,) in groups (P,), of which there are `groups`."""
         size = len(thresholds)
         keys = torch.cat([thresholds - delta, thresholds + delta, thresholds])
         ends, order = keys[: 2 * size].sort()
@@ -52,8 +46,8 @@ class Ramps:
         places = torch.searchsorted(ends, keys, right=True)
         if group is None:
             edges = torch.nn.functional.pad(ends, (0, 1), value=torch.inf)
-            outer = places.new_full((2, 1), 2 * size)
-            outer[0] = 2 * free
+            outer = places.new_zeros((2, 1))
+            outer[1] = 2 * size
         else:
             group = group.repeat(3)
             places += group * (2 * size + 1)
@@ -81,7 +75,7 @@ class Ramps:
                 the outer bins, in which no ramp rises, would cost digits.
         """
         # sums from the top, so that the few values above a high threshold keep their digits
-        above = _cumulative(table.flatten(0, 1).flip(1)).flip(1).view(table.shape)
+        above = table.flip(2).cumsum(2).flip(2)
         count, moment = above.index_select(2, self.places[:2].view(-1)).unflatten(2, (2, -1)).unbind()
         started, full = count.unbind(1)
         inside = started - full
@@ -108,7 +102,7 @@ class Ramps:
             lift = slope * (self.delta - self.thresholds)
             change = torch.cat([lift, weights - lift, slope, -slope]).view(2, -1)
             lines.index_add_(1, self.places[:2].view(-1), change)
-        lines = _cumulative(lines)
+        lines = lines.cumsum(1)
         if self.group is not None:  # each group begins with nothing
             first = self.outer[0]
             bins = torch.arange(len(self.edges), device=first.device)
@@ -122,12 +116,3 @@ class Ramps:
         """Evaluate `Σ_i w_i H(q_k - q_i)` at every threshold, (P,) float64."""
         level, slope = self.sums(weights).index_select(1, self.places[2])
         return level + slope * self.thresholds
-
-
-def _cumulative(values: Tensor) -> Tensor:
-    """Cumulative sums along the rows, the same on every run."""
-    if values.is_cuda and find_spec("triton") is not None:
-        from boxwright.kernels.fused_scan import cumulative
-
-        return cumulative(values)
-    return values.cumsum(1)

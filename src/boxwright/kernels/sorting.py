@@ -1,13 +1,11 @@
 """Positives that lie above better ones: what is wrong with their order, and who takes the blame."""
 
-from importlib.util import find_spec
-
 import torch
 from torch import Tensor
 
 from boxwright.kernels.error_driven import Ranking
 
-__all__ = ["sorting_error", "sorting_errors"]
+__all__ = ["sorting_errors"]
 
 # pairs of positives that are compared at once
 TILE = 2**16
@@ -23,10 +21,6 @@ def sorting_errors(ranking: Ranking, lack: Tensor) -> tuple[Tensor, Tensor]:
         ranking: the positives.
         lack: (P,) sum of what the positives above each lack to quality 1.
     """
-    if ranking.scores.is_cuda and find_spec("triton") is not None:
-        from boxwright.kernels.fused_sorting import sorting_errors as fused
-
-        return fused(ranking, lack)
     # in float64 throughout: the error is a small difference of two means
     scores, quality, group, share = ranking.ramps.thresholds, ranking.quality, ranking.group, ranking.share
     delta = ranking.ramps.delta
@@ -42,13 +36,13 @@ def sorting_errors(ranking: Ranking, lack: Tensor) -> tuple[Tensor, Tensor]:
             worse &= group == group[own, None]
         above.mul_(worse)
         misplaced, misplaced_lack = (above @ worth).unbind(1)
-        error = sorting_error(ranking.above[own], lack[own], misplaced, misplaced_lack)
+        error = _sorting_error(ranking.above[own], lack[own], misplaced, misplaced_lack)
         errors.append(error)
         pull += (share[own] * error / misplaced.clamp(min=SMALLEST)) @ above
     return torch.cat(errors), pull
 
 
-def sorting_error(above: Tensor, lack: Tensor, misplaced: Tensor, misplaced_lack: Tensor) -> Tensor:
+def _sorting_error(above: Tensor, lack: Tensor, misplaced: Tensor, misplaced_lack: Tensor) -> Tensor:
     """Mean lack of what lies above a positive, beyond that of the better ones among it; (…) like each argument.
 
     Args:

@@ -123,8 +123,7 @@ def _ap(ranking: Ranking) -> Update:
     # the pair of a positive with itself counts as a whole one
     rank = ranking.above + (0.5 if ranking.ramps.delta > 0 else 0) + ranking.background
     # one minus the precision: what remains of it where that is nearly 1 keeps its digits
-    error = (ranking.background / rank).masked_fill_(ranking.share == 0, 1)
-    error = _running_minimum(error, ranking)
+    error = _running_minimum(ranking.background / rank, ranking)
     push = (ranking.share * error).unsqueeze(0)
     return Update(push.sum(1), -push, push / ranking.background.clamp(min=SMALLEST))
 
