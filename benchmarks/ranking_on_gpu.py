@@ -16,7 +16,7 @@ from boxwright.losses import alrp_loss, ap_loss, rank_sort_loss, sigmoid_focal_l
 
 Row = dict[str, float | dict[str, float]]
 YARDSTICK = "fused focal"
-OURS = ("ap", "ap, dense targets", "rank-sort", "alrp")
+OURS = ("ap", "ap, dense targets", "ap by class", "rank-sort", "rank-sort by class", "alrp")
 
 
 def median(call: Callable[[], object], rep: int) -> float:
@@ -65,7 +65,11 @@ def measure(logits: Tensor, labels: Tensor, dense: Tensor, loop: Callable[[Tenso
         "fused focal, dense targets": of(lambda: sigmoid_focal_loss(logits, dense, reduction="sum")),
         "ap": of(lambda: ap_loss(logits, labels)),
         "ap, dense targets": of(lambda: ap_loss(logits, dense)),
+        "ap by class": of(lambda: ap_loss(logits, labels, scope="class")),
         "rank-sort": of(lambda: torch.stack(rank_sort_loss(logits, labels, scores=quality)).sum()),
+        "rank-sort by class": of(
+            lambda: torch.stack(rank_sort_loss(logits, labels, scores=quality, scope="class")).sum()
+        ),
         "alrp": of(lambda: alrp_loss(logits, labels, quality)[0]),
     }
     row: Row = {}

@@ -100,6 +100,21 @@ def notice_what_is_not_a_number() -> None:
             assert loss.isnan(), f"{scope}, column {column}: {loss}"
 
 
+def survive_infinity() -> None:
+    """A score without bound counts above all that is ranked with it, and nowhere where nothing is."""
+    for case, expected in (("none positive", 0.0), ("one positive", 0.5)):
+        logits, labels, _ = problem(case, torch.float32)
+        logits[0] = -torch.inf
+        logits[0, 0] = torch.inf
+        labels[0] = -1
+        logits[1, :, 3] = -5.0
+        logits[1, 7, 3] = 5.0
+        loss = ap_loss(logits.requires_grad_(), labels, scope="class")
+        (change,) = torch.autograd.grad(loss, logits)
+        assert abs(loss.item() - expected) < 1e-6, f"{case}: {loss}"
+        assert change.isfinite().all()
+
+
 def raise_for_want_of_room() -> None:
     """More positives than there is room for raise."""
     room, fused_ranking.CAPACITY = fused_ranking.CAPACITY, 20
@@ -125,6 +140,7 @@ def main(few: bool) -> None:
     fuse()
     raise_for_want_of_room()
     notice_what_is_not_a_number()
+    survive_infinity()
     for one, wanted in zip(problems, expected, strict=True):
         case, dtype, scope, delta, data = one
         logits, *rest = (part.detach() for part in data)

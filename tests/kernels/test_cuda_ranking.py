@@ -6,6 +6,7 @@
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 import torch
@@ -19,11 +20,16 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU at
 
 TOLERANCES = {torch.float64: 1e-7, torch.float32: 2e-6, torch.float16: 2e-2, torch.bfloat16: 2e-2}
 LOSSES = {
-    "ap": lambda logits, labels, quality: ap_loss(logits, labels),
-    "alrp": lambda logits, labels, quality: sum(alrp_loss(logits, labels, quality)),
-    "rank-sort": lambda logits, labels, quality: sum(rank_sort_loss(logits, labels, scores=quality)),
+    "ap": lambda logits, labels, quality, **scope: ap_loss(logits, labels, **scope),
+    "alrp": lambda logits, labels, quality, **scope: sum(alrp_loss(logits, labels, quality, **scope)),
+    "rank-sort": lambda logits, labels, quality, **scope: sum(rank_sort_loss(logits, labels, scores=quality, **scope)),
 }
-every_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())
+WAYS = {
+    f"{name} by {scope}": partial(loss, scope=scope)
+    for name, loss in LOSSES.items()
+    for scope in ("batch", "class", "image")
+}
+every_loss = pytest.mark.parametrize("loss", WAYS.values(), ids=WAYS.keys())
 
 
 def scene(rows: int = 20_000, positives: float = 0.02) -> tuple[Tensor, Tensor, Tensor]:
@@ -65,8 +71,19 @@ def test_agrees_with_the_cpu(case: str, scope: str, delta: float) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("case", ["ordinary", "extremes"])
-def test_every_precision_agrees_with_the_cpu(case: str, dtype: torch.dtype) -> None:
-    agree(case, dtype, "batch", 1.0)
+@pytest.mark.parametrize("scope", ["batch", "class"])
+def test_every_precision_agrees_with_the_cpu(case: str, dtype: torch.dtype, scope: str) -> None:
+    agree(case, dtype, scope, 1.0)
+
+
+@pytest.mark.parametrize("scope", ["class", "image"])
+def test_many_positives_of_many_groups_agree_with_the_cpu(scope: str) -> None:
+    data = scene(rows=10_000, positives=0.3)
+    logits, *rest = (part.detach().cpu() for part in data)
+    for name, loss in LOSSES.items():
+        expected = gradient(partial(loss, scope=scope), logits.requires_grad_(), *rest)
+        error = (gradient(partial(loss, scope=scope), *data).cpu() - expected).norm() / expected.norm()
+        assert error < 2e-6, f"{name}: relative error {error}"
 
 
 def test_float32_equals_the_loops() -> None:
@@ -143,7 +160,7 @@ def test_compiles_as_one_graph() -> None:
     data = scene(500)
 
     def total(*data: Tensor) -> Tensor:
-        return sum(loss(*data) for loss in LOSSES.values())
+        return sum(loss(*data) for loss in WAYS.values())
 
     compiled = torch.compile(total, fullgraph=True)
     torch.testing.assert_close(gradient(compiled, *data), gradient(total, *data))
@@ -163,16 +180,18 @@ torch.cuda.synchronize()
     assert "more than 32767 positives" in result.stderr or "device-side assert triggered" in result.stderr
 
 
-def test_more_entries_than_32_bits_count() -> None:
+@pytest.mark.parametrize("scope", ["batch", "class"])
+def test_more_entries_than_32_bits_count(scope: str) -> None:
     if torch.cuda.get_device_properties(0).total_memory < 30 * 2**30:
         pytest.skip("needs a GPU with 30 GiB")
     few = torch.randn(64, 64, device="cuda", dtype=torch.bfloat16)
     labels = torch.where(torch.arange(64, device="cuda") % 8 == 0, 3, -1)
-    expected = gradient(ap_loss, few.requires_grad_(), labels)
+    loss = partial(ap_loss, scope=scope)
+    expected = gradient(loss, few.requires_grad_(), labels)
     many = torch.full((2**25 + 64, 64), -100.0, device="cuda", dtype=torch.bfloat16)
     many[-64:] = few.detach()
     everything = torch.full((len(many),), -1, device="cuda")
     everything[-64:] = labels
-    change = gradient(ap_loss, many.requires_grad_(), everything)
+    change = gradient(loss, many.requires_grad_(), everything)
     assert torch.equal(change[-64:], expected)
     assert not change[:-64].any()

@@ -1,6 +1,7 @@
 """One rank of a data-parallel ranking loss; run in a process of its own by test_ranking_processes.py.
 
-`python ranking_processes.py RANK WORLD FOLDER fused` interprets the Triton kernels (with TRITON_INTERPRET=1).
+`python ranking_processes.py RANK WORLD FOLDER WAY`, where the way is `eager`, `fused` to interpret the Triton kernels
+(with TRITON_INTERPRET=1), or `cuda`.
 """
 
 import sys
@@ -19,7 +20,7 @@ def update(logits: torch.Tensor, labels: torch.Tensor, quality: torch.Tensor) ->
         losses = {
             "ap": ap_loss(logits, labels, scope=scope),
             "rank-sort": torch.stack(rank_sort_loss(logits, labels, scores=quality, scope=scope))
-            @ torch.tensor([1, 2.0]).double(),
+            @ logits.new_tensor([1, 2]),
         }
         boxes = quality.clone().requires_grad_()
         classification, localization = alrp_loss(logits, labels, boxes, scope=scope)
@@ -33,20 +34,22 @@ def update(logits: torch.Tensor, labels: torch.Tensor, quality: torch.Tensor) ->
     return results
 
 
-def main(rank: int, world: int, folder: str, fused: bool) -> None:
+def main(rank: int, world: int, folder: str, way: str) -> None:
     torch.set_num_threads(1)
-    if fused:
+    if way == "fused":
         sys.path.append(str(Path(__file__).parents[1]))
         from kernels import fused_ranking_cases
 
         fused_ranking_cases.fuse()
         fused_ranking_cases.fused_ranking.CAPACITY = 100
     dist.init_process_group("gloo", init_method=f"file://{folder}/store{world}", rank=rank, world_size=world)
-    logits, labels, quality, bounds = torch.load(Path(folder) / f"problem{world}.pt")
+    *problem, bounds = torch.load(Path(folder) / f"problem{world}.pt")
     mine = slice(bounds[rank], bounds[rank + 1])
-    torch.save(update(logits[mine].requires_grad_(), labels[mine], quality[mine]), Path(folder) / f"{world}-{rank}.pt")
+    logits, *rest = (part[mine].to("cuda" if way == "cuda" else "cpu") for part in problem)
+    results = update(logits.requires_grad_(), *rest)
+    torch.save({name: result.cpu() for name, result in results.items()}, Path(folder) / f"{world}-{rank}.pt")
     dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4] == "fused")
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4])

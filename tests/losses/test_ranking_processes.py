@@ -35,6 +35,14 @@ def test_kernels_in_processes_agree_with_one(
     agree(tmp_path, bounds, without_objects, "fused", environment(), tolerance=1e-7)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU at hand")
+@every_split
+def test_processes_on_a_gpu_agree_with_one(
+    tmp_path: Path, bounds: tuple[int, ...], without_objects: Sequence[int]
+) -> None:
+    agree(tmp_path, bounds, without_objects, "cuda", dict(os.environ), tolerance=1e-7)
+
+
 def agree(
     folder: Path,
     bounds: tuple[int, ...],

@@ -13,7 +13,8 @@ import triton.language as tl
 # positive, and the most positives that a process has found
 FOUND, ALARM, STEPS, ACTIVE, MOST = (tl.constexpr(place) for place in range(5))
 STATE = 16
-# a message begins with the number of positives; then come their keys, and their scores and qualities as numbers
+# a message begins with the number of positives and whether a score of theirs is not a number; then come their keys, and
+# their scores and qualities as numbers
 HEAD = tl.constexpr(16)
 # a key is a group and a place among the logits, for which there are so many bits
 PLACE_BITS, LAST_PLACE = tl.constexpr(38), tl.constexpr(2**38 - 1)
@@ -31,7 +32,6 @@ def find(
     qualities,
     keys,
     numbers,
-    state,
     marks,
     size,
     per_image,
@@ -67,7 +67,7 @@ def find(
             place = place * COLUMNS + target
         score = tl.load(logits + place, mask=fits, other=0.0)
         if tl.max((score != score).to(tl.int32), axis=0) > 0:
-            tl.store(state + ALARM, 1)
+            tl.store(keys - HEAD + 1, 1)
         key = place
         if SCOPE == "class":
             key = ((place % COLUMNS).to(tl.int64) << PLACE_BITS) | place
@@ -131,8 +131,8 @@ def order(
                     ends = (other + DELTA)[None, :] < low[:, None]
                     begins = (other - DELTA)[None, :] <= high[:, None]
                     if GROUPED:
-                        group = (key >> PLACE_BITS)[:, None]
-                        other_group = (other_key >> PLACE_BITS)[None, :]
+                        group = (key >> PLACE_BITS).to(tl.int32)[:, None]
+                        other_group = (other_key >> PLACE_BITS).to(tl.int32)[None, :]
                         same = there[None, :] & (other_group == group)
                         before += (there[None, :] & (other_group < group)).to(tl.int32)
                         members += same.to(tl.int32)
@@ -172,14 +172,16 @@ def _found(keys, start, room):
 
 @triton.jit
 def _add_up(keys, state, borders, stride, room, PROCESSES: tl.constexpr, GROUPED: tl.constexpr):
-    """Note how many positives there are, in all and in the fullest message."""
+    """Note what the heads of all messages say."""
     total = tl.zeros((), tl.int32)
-    most = tl.zeros((), tl.int64)
+    most, alarm = tl.zeros((), tl.int64), tl.zeros((), tl.int64)
     for process in range(PROCESSES):
+        head = keys - HEAD + process * stride
         total += _found(keys, process * stride, room)
-        most = tl.maximum(most, tl.load(keys - HEAD + process * stride))
+        most, alarm = tl.maximum(most, tl.load(head)), tl.maximum(alarm, tl.load(head + 1))
     tl.store(state + FOUND, total)
     tl.store(state + MOST, most)
+    tl.store(state + ALARM, alarm)
     if not GROUPED:
         tl.store(borders + 1, total)
 
@@ -195,9 +197,9 @@ def lay_cells(state, borders, real, frames, cells, capacity, CELLS: tl.constexpr
     first = 2 * tl.load(borders + 2 * group).to(tl.int32)
     last = 2 * tl.load(borders + 2 * group + 1).to(tl.int32)
     edges = real + EDGE * capacity
-    # what no group begins at is reached by nothing
-    low = tl.load(edges + first, mask=first < last, other=float("inf"))
-    high = tl.load(edges + last - 1, mask=first < last, other=float("inf"))
+    # what is not a number is reached by nothing, not even by infinity
+    low = tl.load(edges + first, mask=first < last, other=float("nan"))
+    high = tl.load(edges + last - 1, mask=first < last, other=float("nan"))
     scale = CELLS / tl.maximum(high - low, 1e-30)
     tl.store(frames + 2 * group, low)
     tl.store(frames + 2 * group + 1, scale)
@@ -244,7 +246,7 @@ def last_reached(
     """Say what of the background reaches an edge of its group, and which one it reaches last."""
     HALF: tl.constexpr = cells.dtype.element_ty.primitive_bitwidth // 2
     if GROUPED:
-        low = tl.load(frames + 2 * group, mask=background, other=float("inf"))
+        low = tl.load(frames + 2 * group, mask=background, other=float("nan"))
         scale = tl.load(frames + 2 * group + 1, mask=background, other=0.0)
     wanted = background & (x >= low)
     cell = _cell_of(x, low, scale, CELLS)

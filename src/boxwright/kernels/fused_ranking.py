@@ -53,7 +53,7 @@ def evaluate(
 
 
 class FusedRanking:
-    """A ranking; its memory is O(P + G), and for dense targets a bit for each.
+    """A ranking; its memory is O(P + G), half a byte for each logit, and a bit for each dense target.
 
     Args:
         inputs: (…, C) logits.
@@ -125,7 +125,6 @@ class FusedRanking:
                 self.logits if quality is None else quality.detach().contiguous(),
                 keys,
                 numbers,
-                self.state,
                 self.marks,
                 self.targets.numel(),
                 self.per_image,

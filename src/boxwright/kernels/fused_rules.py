@@ -58,10 +58,7 @@ def _apart(values, place, begin, end, GROUPED: tl.constexpr):
 
 @triton.jit
 def _share(state, begin, end, processes, GROUPED: tl.constexpr):
-    """Weight of positives in the update: groups count alike, and so do the positives of one.
-
-    Gradients of several processes are averaged, so each makes them as many times larger.
-    """
+    """Weight of positives, times the processes, whose gradients are averaged: groups count alike, and all of one."""
     members = tl.maximum(end - begin, 1).to(tl.float64)
     if GROUPED:
         members *= tl.load(state + ACTIVE).to(tl.float64)
@@ -175,8 +172,7 @@ def judge(
     tl.device_assert(tl.load(state + MOST) <= CAPACITY, "more than 32767 positives in a batch on one device")
     size = tl.load(state + FOUND).to(tl.int32)
     itself = 0.5 if DELTA > 0 else 1.0
-    total = tl.zeros((), tl.float64)
-    sorting = tl.zeros((), tl.float64)
+    total, sorting = tl.zeros((), tl.float64), tl.zeros((), tl.float64)
     best = tl.full((), 1.0, tl.float64)
     cumulated = tl.zeros((), tl.float64)
     # the group that the tile before ended in, known by its first positive
@@ -291,8 +287,7 @@ def hand_out(
                 tl.store(wide + PULL * capacity + row, tl.sum(pull, axis=1), mask=here)
             else:
                 # ties count, so the last of them tells
-                low = row
-                length = size
+                low, length = row, size
                 while length > 0:
                     inside = low < end
                     middle = (low + end) // 2
