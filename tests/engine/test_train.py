@@ -298,3 +298,12 @@ def test_a_batch_too_small_for_batch_norm_is_said(tmp_path):
     overrides = [*SMALL, "detector.neck.norm=bn", "detector.neck.extra_levels=2"]
     with pytest.raises(RunError, match=r"batch norm cannot learn from a batch of one image.*raise data\.batch_size"):
         train("retinanet-tiny", folder, overrides=overrides, output=tmp_path / "run", quiet=True)
+
+
+def test_a_resume_clears_away_what_was_left_half_written_and_says_that_all_is_done(trained, capsys):
+    left = [trained.path / ".recipe.yaml.123.tmp", trained.path / "checkpoints" / ".best.safetensors.123.tmp"]
+    for file in left:
+        file.write_text("half")
+    train(resume=trained.path)
+    assert "nothing left to train: 2 epochs are done; for more, --set schedule.epochs=N" in capsys.readouterr().out
+    assert not any(file.exists() for file in left)

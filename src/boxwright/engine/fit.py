@@ -22,7 +22,7 @@ from boxwright.engine.progress import TrainingProgress
 from boxwright.engine.run import Run
 from boxwright.engine.schedule import Schedule
 from boxwright.errors import BoxwrightError, RunError
-from boxwright.files import write_text
+from boxwright.files import remove_temporaries, write_text
 from boxwright.recipes import Recipe, dump_recipe
 
 __all__ = ["EpochLoader", "Evaluate", "Session", "fit"]
@@ -141,6 +141,9 @@ class Session:
         self.metrics: dict[str, Any] = {}
         self._predictions: Sequence[Mapping[str, Any]] = ()
         self._resume()
+        if fabric.is_global_zero:
+            for folder in (run.path, run.state_file.parent):
+                remove_temporaries(folder)
         started()
         total = recipe.schedule.epochs * self.steps_per_epoch
         self.progress = TrainingProgress(console if fabric.is_global_zero else None, total, self.trainer.step_count)

@@ -121,10 +121,15 @@ class Run:
         return load_state(self.state_file) if self.state_file.exists() else None
 
     @property
+    def epochs_done(self) -> int:
+        """Epochs behind the last checkpoint."""
+        path = self.weights_file("last")
+        return int(read_header(path).get("epoch", 0)) if path.is_file() else 0
+
+    @property
     def finished(self) -> bool:
         """Whether the last checkpoint is that of the last epoch."""
-        path = self.weights_file("last")
-        return path.is_file() and read_header(path).get("epoch", 0) >= self.recipe.schedule.epochs
+        return self.epochs_done >= self.recipe.schedule.epochs
 
     def metrics(self) -> Iterator[dict[str, Any]]:
         """Yield the records of `metrics.jsonl`; a last line cut short by a killed process is left out."""

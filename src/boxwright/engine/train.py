@@ -103,6 +103,7 @@ def train(
         *_lacking(index),
         *remarks(recipe),
         f"run: {path}, {fabric.strategy.precision.precision}",
+        *_done(run, recipe),
     ):
         _print(console, line)
     recipe = settle_anchors(recipe, index.split("train"))
@@ -167,6 +168,12 @@ def _lacking(index: DataIndex) -> Iterator[str]:
         yield f"no object in train: {', '.join(missing[:10])}" + f" and {len(missing) - 10} more" * (len(missing) > 10)
     if not val.any():
         yield "no object in val: there will be no AP, and no report"
+
+
+def _done(run: Run | None, recipe: Recipe) -> Iterator[str]:
+    """Say that a run has nothing left to train."""
+    if run is not None and run.epochs_done >= recipe.schedule.epochs:
+        yield f"nothing left to train: {run.epochs_done} epochs are done; for more, --set schedule.epochs=N"
 
 
 def _run_to_resume(
