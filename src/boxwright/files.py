@@ -17,8 +17,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield temporary
         _flush(temporary)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename in (None, str(temporary)):
+            error.filename = str(path)  # the file that somebody asked for
         raise
     if os.name == "posix":
         _flush(path.parent)

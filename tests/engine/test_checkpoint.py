@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import resource
+from functools import partial
 
 import pytest
 import torch
@@ -61,3 +63,16 @@ def test_code_in_a_state_file_is_not_run(tmp_path):
     with pytest.raises(RunError, match=r"trap\.pt"):
         load_state(tmp_path / "trap.pt")
     assert not (tmp_path / "sprung").exists()
+
+
+def test_what_the_system_says_about_a_write_is_not_hidden(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        for name, save in (("last.pt", save_state), ("last.safetensors", partial(save_weights, header={}))):
+            with pytest.raises(OSError, match="File too large") as error:
+                save(tmp_path / name, {"weight": torch.zeros(100_000)})
+            assert error.value.filename == str(tmp_path / name)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not [*tmp_path.iterdir()]

@@ -68,8 +68,13 @@ def read_header(path: Path) -> dict[str, Any]:
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
     """Write trainer state: tensors, numbers, strings, and containers of them."""
-    with atomic_path(path) as temporary:
-        torch.save(state, temporary)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # behind torch's own words is what the system said
+                raise error.__context__ from None
+            raise
 
 
 def load_state(path: Path) -> dict[str, Any]:

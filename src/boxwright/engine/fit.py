@@ -240,7 +240,8 @@ class Session:
                 own = {"epoch": epoch, "best": self.best, "metrics": self.metrics, "skipped": self.guard.skipped}
                 save_state(self.run.state_file, self.trainer.state() | own)
             except (OSError, RuntimeError) as error:  # torch and safetensors wrap the system's error
-                failure = f"cannot write a checkpoint to {self.run.path}: {error}"
+                reason = getattr(error, "strerror", None) or error
+                failure = f"cannot write a checkpoint to {self.run.path}: {reason}"
         if failure := self.fabric.broadcast(failure):
             raise RunError(failure)
 
