@@ -91,3 +91,11 @@ def test_a_run_without_its_data_says_how_to_name_it(run_folder, tmp_path):
     assert "--data PATH" in result.stderr
     with pytest.raises(RunError, match="--images FOLDER"):
         check_images(tmp_path / "run", None)
+
+
+def test_numbers_are_printed_though_predictions_cannot_be_written(run_folder, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    result = run(run_folder, "--predictions", tmp_path / "file" / "found.json")
+    assert result.exit_code == 2
+    assert " Average Precision " in result.stdout
+    assert f"boxwright: {tmp_path / 'file'}" in result.stderr

@@ -46,6 +46,6 @@ def evaluate(
     if not as_json:
         typer.echo("\n".join([index.describe(), *index.notes]))
     metrics = evaluate_source(source, index, split=name, device=pick_device(device))
+    typer.echo(json.dumps(metrics.to_json(), indent=1) if as_json else f"\n{metrics}")
     if predictions is not None:
         write_text(predictions, json.dumps(metrics.predictions))
-    typer.echo(json.dumps(metrics.to_json(), indent=1) if as_json else f"\n{metrics}")
