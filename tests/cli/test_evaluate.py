@@ -99,3 +99,22 @@ def test_numbers_are_printed_though_predictions_cannot_be_written(run_folder, tm
     assert result.exit_code == 2
     assert " Average Precision " in result.stdout
     assert f"boxwright: {tmp_path / 'file'}" in result.stderr
+
+
+def test_bad_images_are_told_or_left_out(run_folder, data, tmp_path):
+    copy, trained = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(data, copy)
+    shutil.copytree(run_folder, trained)
+    images = sorted((copy / "images").iterdir())
+    for image in images[-3:-1]:
+        image.write_bytes(b"no image")
+    result = run(trained, "--data", copy)
+    assert result.exit_code == 2
+    assert result.stderr.endswith(" or leave them out with --skip-bad\n")
+    result = run(trained, "--data", copy, "--skip-bad", "--json")
+    assert result.exit_code == 0, result.output
+    skipped = result.stderr.count("skipped: ")
+    assert skipped
+    assert json.loads(result.stdout)["images"] == 3 - skipped
+    (trained / "data.json").write_text(json.dumps({"path": str(copy), "skip_bad": True}))
+    assert run(trained).stderr.count("skipped: ") == skipped  # a run is measured as it was trained

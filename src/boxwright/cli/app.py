@@ -17,7 +17,7 @@ __all__ = ["app"]
 
 # a path that is too long, of the wrong kind or not allowed, and a full disk: for the user to mend, wherever met
 _OF_THE_MACHINE = {
-    *(errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EROFS),
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
 }
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from boxwright.cli.options import Classes, DataFormat, Device, Images, OneBased, class_list, pick_device
+from boxwright.cli.options import Classes, DataFormat, Device, Images, OneBased, SkipBad, class_list, pick_device
 
 __all__ = ["evaluate"]
 
@@ -21,6 +21,7 @@ def evaluate(
     classes: Classes = None,
     images: Images = None,
     one_based: OneBased = None,
+    skip_bad: SkipBad = False,
     predictions: Annotated[
         Path | None, typer.Option(help="Write the detections to this file, in COCO's results format.")
     ] = None,
@@ -28,6 +29,7 @@ def evaluate(
     device: Device = None,
 ) -> None:
     """Evaluate a trained detector: COCO's twelve numbers, and the AP of every class."""
+    from boxwright.engine import Run
     from boxwright.engine.load import find_weights
     from boxwright.engine.score import evaluate_source, open_data
     from boxwright.files import write_text
@@ -45,7 +47,9 @@ def evaluate(
     )
     if not as_json:
         typer.echo("\n".join([index.describe(), *index.notes]))
-    metrics = evaluate_source(source, index, split=name, device=pick_device(device))
+    skip_bad = skip_bad or (data is None and bool(Run.open(source).data.get("skip_bad")))  # as it was trained
+    skip = (lambda problem: typer.echo(f"skipped: {problem}", err=True)) if skip_bad else None
+    metrics = evaluate_source(source, index, split=name, device=pick_device(device), skip=skip)
     typer.echo(json.dumps(metrics.to_json(), indent=1) if as_json else f"\n{metrics}")
     if predictions is not None:
         write_text(predictions, json.dumps(metrics.predictions))

@@ -1,6 +1,6 @@
 """From a run or weight file and a data set to COCO's numbers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,8 @@ import torch
 
 from boxwright.data.dataset import DetectionDataset
 from boxwright.data.index import DataIndex, open_dataset
-from boxwright.data.loader import build_loader
+from boxwright.data.loader import bad_images, build_loader, verify_images
+from boxwright.data.records import ImageRecord
 from boxwright.data.transforms import evaluation_transform
 from boxwright.engine.coco import Metrics
 from boxwright.engine.device import resolve_precision
@@ -23,7 +24,12 @@ _BATCH = 8
 
 
 def evaluate_source(
-    source: str | Path, index: DataIndex, *, split: str = "val", device: torch.device | str = "cpu"
+    source: str | Path,
+    index: DataIndex,
+    *,
+    split: str = "val",
+    device: torch.device | str = "cpu",
+    skip: Callable[[str], None] | None = None,
 ) -> Metrics:
     """Evaluate a trained detector on a split of a data set.
 
@@ -32,6 +38,7 @@ def evaluate_source(
         index: the data set; its classes are matched with the detector's by name.
         split: which of its splits.
         device: where to compute.
+        skip: told what is wrong with an image that cannot be read, which is left out; None refuses it.
 
     Raises:
         RunError: the detector cannot be loaded.
@@ -39,7 +46,14 @@ def evaluate_source(
     """
     detector, recipe = load_with_recipe(source, device=device)
     category_ids = match_classes(detector.class_names, index)
-    records = index.split(split)
+    records: Sequence[ImageRecord] = index.split(split)
+    bad = verify_images(records, decode=skip is not None)
+    if skip is None and bad:
+        raise bad_images([*bad.values()])
+    if skip is not None and bad:
+        for problem in bad.values():
+            skip(problem)
+        records = [record for position, record in enumerate(records) if position not in bad]
     size = recipe.data.size
     loader = build_loader(
         DetectionDataset(records, evaluation_transform(size)),
