@@ -1,6 +1,7 @@
 """The code of the documentation runs, and the loss that it adds is sound."""
 
 import pytest
+import torch
 
 import boxwright.losses
 from boxwright.losses import ClassificationLoss
@@ -13,8 +14,10 @@ def test_the_added_loss_is_short_and_sound(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(
         "boxwright.testing.check_criterion", lambda *loss, **options: check_criterion(*loss, **options, compile=False)
     )
-    loss = run_page("add-a-loss.md")["AsymmetricLoss"]
-    assert issubclass(loss, ClassificationLoss)
+    page = run_page("add-a-loss.md")
+    assert issubclass(page["AsymmetricLoss"], ClassificationLoss)
+    pair = torch.tensor([[0.0, 0.0, 2.0, 2.0]]), torch.tensor([[0.0, 0.0, 2.0, 1.0]])
+    assert page["AlphaIoULoss"](2.0)(*pair) == 1 - 0.5**2
 
 
 def test_the_example_of_a_ranking_runs() -> None:

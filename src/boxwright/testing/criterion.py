@@ -43,7 +43,8 @@ def check_criterion(
             `weight`, `normalizer`) are left out.
         kind: what it compares, see `boxwright.testing.random_problem`; read from the attribute `space` or from an
             argument `scores` where None.
-        reference: the same call written independently, compared in float64 on a random problem.
+        reference: the same written independently, called with the inputs, the targets and the options that the
+            criterion names, and compared in float64 on a random problem.
         gradcheck: whether the gradient is the derivative of the loss (not so for error-driven or detached losses).
         pointwise: whether priors do not influence each other (not so for ranking losses and running statistics).
         compile: whether to compile it, which takes seconds.
@@ -62,6 +63,7 @@ def check_criterion(
     subject = Subject.of(criterion, kind)
     usual = random_problem(subject.kind, seed, probabilities=subject.probabilities)
     _check_untouched(subject, usual)
+    _check_finite(subject, usual)
     if reference is not None:
         _check_reference(subject, usual, reference)
     for problem in hostile_problems(subject.kind, seed, subject.probabilities):
@@ -150,7 +152,7 @@ def _check_untouched(subject: Subject, problem: Problem) -> None:
     after = pickle.dumps((problem.inputs, problem.targets, problem.options))
     assert before == after, f"{subject.name} changes its inputs, targets or options in place"
     second = subject.value_and_gradient(problem)
-    same = all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    same = all(torch.allclose(a, b, rtol=0, atol=0, equal_nan=True) for a, b in zip(first, second, strict=True))
     assert same, f"{subject.name}: the same call gives two different results"
 
 
