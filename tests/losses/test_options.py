@@ -51,6 +51,13 @@ def test_what_cannot_be_meant_is_named(name, options, words):
         getattr(losses, name)(**options)
 
 
+@pytest.mark.parametrize("alpha", [None, 0.3, (0.1, 0.2, 0.3), [0.1, 0.2, 0.3]], ids=repr)
+def test_alpha_is_one_number_or_one_per_class(alpha):
+    loss = losses.SigmoidFocalLoss(alpha=alpha, reduction="sum")
+    expected = losses.sigmoid_focal_loss(torch.zeros(2, 3), torch.tensor([1, -1]), alpha=alpha, reduction="sum")
+    assert loss(torch.zeros(2, 3), torch.tensor([1, -1])) == expected
+
+
 @pytest.mark.parametrize("name", ["APLoss", "RankSortLoss", "ALRPLoss"])
 @pytest.mark.parametrize("label", [3, -3])
 def test_rankings_refuse_labels_of_no_class(name, label):

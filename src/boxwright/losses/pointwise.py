@@ -74,7 +74,7 @@ class ClassificationLoss(WideState):
         self.hyper = hyper
         if hasattr(type(self), "function"):  # options that cannot be meant are refused here: by the loss of nothing
             alpha = hyper.get("alpha")
-            nothing = torch.zeros(0, len(alpha) if isinstance(alpha, Sequence) else 1, device="cpu")
+            nothing = torch.zeros(0, 1 if alpha is None else torch.as_tensor(alpha).numel(), device="cpu")
             type(self).function(nothing, torch.zeros_like(nothing), reduction=reduction, **hyper)
         self.class_weight_rule: str | None = None
         if isinstance(class_weight, str):

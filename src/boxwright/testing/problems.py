@@ -33,7 +33,14 @@ HOSTILE_BOXES = {
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """One call of a loss: `loss(inputs, targets, **options)`."""
+    """One call of a loss: `loss(inputs, targets, **options)`; `problem[:1]` is that of its first image.
+
+    Attributes:
+        note: what is special about it, for messages.
+        inputs: of the shape that `random_problem` names for each kind, float64.
+        targets: the same.
+        options: `weight` (B, L), `normalizer` (a scalar) and, with labels, `scores` (B, L), as far as they are set.
+    """
 
     note: str
     inputs: Tensor
@@ -97,7 +104,16 @@ def random_problem(kind: Kind, seed: int = 0, images: int = IMAGES, probabilitie
 
 
 def hostile_problems(kind: Kind, seed: int = 0, probabilities: bool = False) -> Iterator[Problem]:
-    """Problems on which published losses give NaN, Inf or a crash: empty, saturated, tied, degenerate."""
+    """Yield problems on which published losses give NaN, Inf or a crash: empty, saturated, tied, degenerate.
+
+    Args:
+        kind: as in `random_problem`.
+        seed: of the random numbers.
+        probabilities: whether inputs are probabilities instead of logits.
+
+    >>> [problem.note for problem in hostile_problems("deltas")]
+    ['no image', 'no prior', 'ties', 'normalizer 0', 'extreme deltas']
+    """
     usual = random_problem(kind, seed, probabilities=probabilities)
     yield replace(usual[:0], note="no image")
     yield _slice_priors(usual, 0, "no prior")
