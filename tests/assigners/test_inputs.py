@@ -108,6 +108,16 @@ def test_torch_s_defaults_change_nothing(name):
         torch.testing.assert_close(one.score, other.score, atol=0, rtol=0)
 
 
+@pytest.mark.parametrize("name", ["tood", "simota", "rtmdet", "dual", "hungarian", "hungarian batched"])
+def test_a_label_without_a_logit_is_named(name):
+    priors, targets, predictions = scene_of(make_priors())
+    assert predictions.logits.shape[-1] == 4
+    for label in (4, -1):
+        wrong = replace(targets, labels=torch.full_like(targets.labels, label))
+        with pytest.raises(ValueError, match=f"labels must be 0 to 3 for logits of 4 classes, got {label}"):
+            answers(name, (priors, wrong, predictions))
+
+
 @EVERY
 def test_any_layout(name):
     scene = scene_of(make_priors(3))

@@ -10,7 +10,7 @@ from boxwright.assigners.blocks import clean_boxes
 from boxwright.assigners.regions import covered_by_crowd
 from boxwright.structures import Predictions, Priors, Targets
 
-__all__ = ["Scene"]
+__all__ = ["Scene", "check_classes"]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -48,10 +48,11 @@ class Scene:
         """Prepare a call.
 
         Raises:
-            ValueError: no decoded predictions.
+            ValueError: no decoded predictions, or on the CPU, where nobody waits for it, a label without a logit.
         """
         if predictions is None or predictions.boxes is None:
             raise ValueError("this assigner looks at predictions: pass predictions with decoded boxes")
+        check_classes(targets, predictions.logits)
         covered = covered_by_crowd(priors, targets, ignore_threshold)
         boxes = clean_boxes(targets.boxes.to(torch.float32), targets.objects)
         keep = ~covered if targets.has_crowd and ignore_threshold is not None else None
@@ -94,6 +95,16 @@ class Scene:
     def boxes_of(self, index: Tensor) -> Tensor:
         """Boxes of objects by index (B, N): (B, N, 4)."""
         return self.boxes.gather(1, index.clamp(min=0).unsqueeze(-1).expand(-1, -1, 4))
+
+
+def check_classes(targets: Targets, logits: Tensor) -> None:
+    """Raise ValueError where a label (B, G) has no logit (B, L, C); looked at only where the host need not wait."""
+    if logits.device.type != "cpu" or torch.compiler.is_compiling():
+        return
+    classes = logits.shape[-1]
+    unknown = targets.labels[(targets.labels < 0) | (targets.labels >= classes)]
+    if len(unknown):
+        raise ValueError(f"labels must be 0 to {classes - 1} for logits of {classes} classes, got {int(unknown[0])}")
 
 
 def _of_each(per_prior: Tensor, index: Tensor) -> Tensor:
