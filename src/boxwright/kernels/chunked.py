@@ -12,6 +12,7 @@ from boxwright.kernels.modulated import (
     loss_and_gradient,
     modulated_cross_entropy,
 )
+from boxwright.kernels.tracing import is_traced
 
 __all__ = ["dense_targets", "modulated_row_sums"]
 
@@ -29,8 +30,9 @@ def modulated_row_sums(
 
     Needs, beside the logits, memory for their gradient and nothing else of that size: the gradient is computed in
     closed form together with the loss. The backward pass only scales it, and where what comes from above is 1 (the sum
-    of rows whose weights are in `factor`) not even that. Not differentiable by targets or factor. Compiled code takes
-    the plain form, which the compiler fuses by itself, and so does a gradient that is to be differentiated again.
+    of rows whose weights are in `factor`) not even that. Not differentiable by targets or factor. Compiled code
+    takes the plain form, which the compiler fuses by itself, and so do `torch.func` and a gradient that is to be
+    differentiated again.
 
     Args:
         logits: (…, C) floating point; half precision is upcast chunk by chunk.
@@ -39,7 +41,7 @@ def modulated_row_sums(
         modulator: the member of the family.
         factor: (…) of each row, 1 where None.
     """
-    if torch.compiler.is_compiling():
+    if is_traced():
         return _plain_row_sums(logits, targets, scores, modulator, factor)
     sums: Tensor = _RowSums.apply(logits, targets, scores, modulator, factor)
     return sums

@@ -6,8 +6,8 @@ corners turn into extents and extents into areas, and gradients all the way back
 chunks that stay in the processor's cache avoids both the memory and the page faults of a dozen temporaries of the
 size of the input; the gradient is computed together with the loss and only scaled in the backward pass.
 
-`pair_loss_reference` is the same without chunks and closed forms: what a compiler gets to see, and what is
-differentiated again where a gradient is asked for with `create_graph`.
+`pair_loss_reference` is the same without chunks and closed forms: what a compiler and `torch.func` get to see, and what
+is differentiated again where a gradient is asked for with `create_graph`.
 """
 
 from collections.abc import Callable
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from boxwright.kernels.pair_geometry import QUANTITIES, PairGeometry
+from boxwright.kernels.tracing import is_traced
 
 __all__ = ["PairFormula", "PairGeometry", "floor", "pair_loss", "pair_loss_reference"]
 
@@ -40,7 +41,7 @@ def pair_loss(formula: PairFormula, inputs: Tensor, targets: Tensor) -> Tensor:
     Returns:
         (…), differentiable in both.
     """
-    if torch.compiler.is_compiling():
+    if is_traced():
         return pair_loss_reference(formula, inputs, targets)
     loss: Tensor = _ChunkedPairLoss.apply(inputs.reshape(-1, 4), targets.reshape(-1, 4), formula)
     return loss.view(inputs.shape[:-1])

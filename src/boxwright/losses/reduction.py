@@ -6,6 +6,8 @@ from typing import Any, Final, Literal, get_args
 import torch
 from torch import Tensor
 
+from boxwright.kernels.tracing import is_traced
+
 __all__ = [
     "BACKGROUND",
     "IGNORED",
@@ -111,9 +113,15 @@ def upcast_pair(inputs: Tensor, targets: Tensor, last: int | None = None) -> tup
 class _SaturatingUpcast(torch.autograd.Function):
     """float16 to float32, with gradients that end at float16's largest value instead of at infinity."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+    def forward(tensor: Tensor) -> Tensor:
         return tensor.to(torch.float32)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        """Nothing is kept."""
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
@@ -153,7 +161,7 @@ def check_labels(labels: Tensor, least: int, classes: int, meaning: str = "") ->
     """
     if labels.is_floating_point():
         raise TypeError(f"labels must be integers, got {labels.dtype} of shape {tuple(labels.shape)}")
-    if labels.device.type != "cpu" or torch.compiler.is_compiling():
+    if labels.device.type != "cpu" or is_traced():
         return
     known = (labels >= least) & (labels < classes)
     try:
