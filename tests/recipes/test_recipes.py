@@ -5,7 +5,7 @@ from boxwright.errors import RecipeError
 from boxwright.losses import GIoULoss
 from boxwright.models.images import batch_images
 from boxwright.recipes import build_criterion, build_detector, dump_recipe, load_recipe, recipe_names
-from boxwright.recipes.parts import type_name
+from boxwright.recipes.parts import PartOf, named, type_name
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -115,3 +115,12 @@ def test_a_file_that_is_no_recipe(text, tmp_path):
 )
 def test_names_of_parts(name, expected):
     assert type_name(type(name, (), {})) == expected
+
+
+def test_a_part_without_annotations_is_told_to_have_some():
+    class PlainLoss:
+        def __init__(self, gamma=2.0):
+            self.gamma = gamma
+
+    with pytest.raises(TypeError, match="PlainLoss: annotate 'gamma'"):
+        PartOf(named([PlainLoss]))

@@ -110,6 +110,10 @@ def _describe(name: str, factory: Callable[..., Any], context: tuple[str, ...]) 
     fields: dict[str, Any] = {"type": (Literal[name], ...)}
     for parameter in inspect.signature(factory).parameters.values():
         if parameter.name not in {*context, "reduction"}:
+            if parameter.name not in hints:
+                raise TypeError(
+                    f"{factory.__name__}: annotate {parameter.name!r}, so that a recipe can check its value"
+                )
             default = ... if parameter.default is inspect.Parameter.empty else parameter.default
             fields[parameter.name] = (hints[parameter.name], default)
     model = create_model(f"{name}-part", __base__=Part, __doc__=inspect.getdoc(factory), **fields)
