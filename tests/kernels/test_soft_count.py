@@ -71,3 +71,8 @@ def test_what_is_no_number_lies_lowest_and_infinity_highest() -> None:
     index = bins(ramps, torch.tensor([torch.nan, -torch.inf, -1e38, 1e38, torch.inf]), torch.zeros(5).long())
     assert index.tolist() == [0, 0, 0, 4, 4]
     assert ramps.outer[:, 0].tolist() == [0, 4]
+
+
+def test_a_small_grid_is_no_work_for_a_second_thread() -> None:
+    ramps = Ramps.around(torch.randn(50), None, 1, 1.0)
+    assert Grid.over(ramps, 100_000).first.numel() <= 2**15  # torch shares out what is more

@@ -182,3 +182,19 @@ def test_a_logit_that_is_no_number_shows_in_the_loss() -> None:
         logits = torch.randn(10)
         logits[place] = torch.nan
         assert ap_loss(logits, (torch.arange(10) == 0).long()).isnan()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_returned_may_be_changed_in_place(dtype: torch.dtype) -> None:
+    logits = torch.randn(4, 3).to(dtype).requires_grad_()
+    loss = ap_loss(logits, torch.tensor([0, -1, -1, 2]))
+    loss.backward()
+    assert logits.grad is not None
+    expected = 2 * logits.grad
+    assert torch.equal(logits.grad.mul_(2), expected)
+    assert loss.detach().mul_(0) == 0
+
+
+def test_infinite_logits_tie_where_steps_are_hard() -> None:
+    logits = torch.tensor([torch.inf, 0.0, torch.inf, 1.0])
+    assert ap_loss(logits, torch.tensor([1, 1, 0, 0]), delta=0.0) == 0.5  # one of two, and two of four

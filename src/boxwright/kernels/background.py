@@ -43,10 +43,10 @@ class Background:
         self.with_positives = entries.sparse
         logits = entries.logits
         # the gradient's memory holds the bins until it is written; they are int32, so that they fit
-        self.memory = torch.empty_like(logits) if remember and logits.dtype == torch.float32 else None
+        self.memory = _like(logits, logits.dtype) if remember and logits.dtype == torch.float32 else None
         self.threads = torch.get_num_threads() if logits.is_cpu else 1
         self.pieces = self._divide()
-        self.grid = Grid.over(ramps, logits.numel())
+        self.grid = Grid.over(ramps, logits.numel(), self.threads)
 
     def tally(self) -> tuple[Tensor, Tensor]:
         """Return number and sum of the background per bin, (2, S) float64, and a zero that is NaN where a score is."""
@@ -57,7 +57,7 @@ class Background:
         for piece in self.pieces:
             work = work.of(piece)
             place = work.place.copy_(self._locate(piece, work))
-            table[: len(place)].scatter_add_(1, place, work.pair.copy_(piece.logits).add_(1j))
+            table.scatter_add_(1, place, work.pair.copy_(piece.logits).add_(1j))
         total, number = torch.view_as_real(table.sum(0)).unbind(1)
         return torch.stack([number, total]), total.sum().clamp_(0, 0)
 
@@ -65,16 +65,16 @@ class Background:
         """(R, C) gradient: `a + b x` of background by the lines (2, S) of its bins, and that of the positives (P,)."""
         entries, gradient = self.entries, self.memory
         if gradient is None:
-            gradient = torch.empty_like(entries.logits, dtype=dtype)
-        level, slope = lines.unsqueeze(1).unbind()
+            gradient = _like(entries.logits, dtype)
+        level, slope = lines.unsqueeze(1).expand(-1, self.threads, -1).unbind()
         work = _Work.fitting(self.pieces, entries, bins=self.memory is None)
         for piece in self.pieces:
             work = work.of(piece)
             place = work.place.copy_(self._locate(piece, work) if self.memory is None else piece.bins)
+            torch.gather(level, 1, place, out=work.wide)
+            torch.gather(slope, 1, place, out=work.more)
             # in float64, because the two parts cancel where scores are large
-            work.wide.copy_(piece.logits)
-            work.wide.mul_(torch.gather(slope.expand(len(place), -1), 1, place, out=work.more))
-            work.wide.add_(torch.gather(level.expand(len(place), -1), 1, place, out=work.more))
+            work.wide.addcmul_(work.more, work.same.copy_(piece.logits))
             gradient[piece.rows].view_as(place).copy_(_within(gradient.dtype, work.wide))
         self.memory = None
         gradient.view(-1).index_copy_(0, entries.positive, narrow(positives, gradient.dtype))
@@ -155,6 +155,7 @@ class _Work(NamedTuple):
         more: float64, the second half.
         real: of the dtype that is computed in, the first of `wide`.
         place: int64.
+        same: float64, the memory of `place`.
         step: int32, the first half of each row of `place`.
         values: of the dtype that is computed in; only where that of the logits is another.
         bins: int32; only where they are not remembered.
@@ -165,6 +166,7 @@ class _Work(NamedTuple):
     more: Tensor
     real: Tensor
     place: Tensor
+    same: Tensor
     step: Tensor
     values: Tensor
     bins: Tensor
@@ -194,7 +196,13 @@ class _Work(NamedTuple):
         numbers, columns = torch.view_as_real(pair).flatten(1), pair.shape[1]
         wide, more = numbers[:, :columns], numbers[:, columns:]
         real, step = numbers.view(values.dtype)[:, :columns], place.view(torch.int32)[:, :columns]
-        return cls(pair, wide, more, real, place, step, values, bins)
+        return cls(pair, wide, more, real, place, place.view(torch.float64), step, values, bins)
+
+
+def _like(logits: Tensor, dtype: torch.dtype) -> Tensor:
+    """Make memory for a gradient, which must be an ordinary tensor to whoever gets it."""
+    with torch.inference_mode(False):
+        return torch.empty_like(logits, dtype=dtype)
 
 
 def narrow(gradient: Tensor, dtype: torch.dtype) -> Tensor:

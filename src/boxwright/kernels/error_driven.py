@@ -78,10 +78,11 @@ class _State(NamedTuple):
 
     def gradient(self, upstream: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
         """(R, C) gradient of the losses weighed by `upstream`."""
-        weight = (torch.stack(list(upstream)).double() * self.factor).unsqueeze(1)
-        lines = self.ramps.sums((weight * self.update.background).sum(0))
-        positives = (weight * self.update.positives).sum(0)
-        return self.background.gradient(lines, positives[self.own], dtype)
+        with torch.inference_mode():
+            weight = (torch.stack(list(upstream)).double() * self.factor).unsqueeze(1)
+            lines = self.ramps.sums((weight * self.update.background).sum(0))
+            positives = (weight * self.update.positives).sum(0)
+            return self.background.gradient(lines, positives[self.own], dtype)
 
 
 def _evaluate(
@@ -92,6 +93,17 @@ def _evaluate(
         from boxwright.kernels.fused_ranking import evaluate
 
         return evaluate(inputs, targets, quality, rule.__name__.strip("_"), delta, scope, remember)
+    # Nothing in here is differentiated, and many operations are so small that autograd's bookkeeping shows. What leaves
+    # must be an ordinary tensor.
+    with torch.inference_mode():
+        losses, weights, state = _rank(inputs, targets, quality, rule, delta, scope, remember)
+    return losses.clone(), weights.clone(), state
+
+
+def _rank(
+    inputs: Tensor, targets: Tensor, quality: Tensor | None, rule: Rule, delta: float, scope: Scope, remember: bool
+) -> tuple[Tensor, Tensor, _State]:
+    """Do what `_evaluate` says by torch's operations."""
     entries = Entries.of(inputs, targets, scope)
     scores = entries.scores()
     ones = torch.ones_like(scores, dtype=torch.float64)

@@ -11,7 +11,8 @@ from boxwright.kernels.soft_count import Ramps
 
 __all__ = ["Grid"]
 
-# one cell for so many values, within limits: more cells save steps among crowded edges, but take time to lay
+# One cell for so many values, within limits: more cells save steps among crowded edges, but take time to lay. The
+# fewest are as many numbers as torch leaves to one thread: on a busy machine another is milliseconds late.
 VALUES_PER_CELL, FEWEST, MOST = 16, 2**15, 2**18
 
 
@@ -19,13 +20,15 @@ VALUES_PER_CELL, FEWEST, MOST = 16, 2**15, 2**18
 class Grid:
     """Uniform cells over the edges of some ramps, one row of cells for each group.
 
+    The tables consist of R times the same row, in which torch looks up R rows of values in parallel.
+
     Attributes:
-        first: (G * cells + 1,) int32, the bin in which each cell begins.
+        first: (R, G * cells + 1) int32, the bin in which each cell begins, and the end of the last one.
         shift: (), cell 0 begins where `scale * x + shift` is 0.
         scale: cells per unit, a power of two: so nothing is rounded but the sum, and alike for edges and values.
         cells: cells per group.
         strides: the steps that lead from a cell's first bin to any of its bins; each with the edge that a value must
-            reach to take it, for every bin.
+            reach to take it, for every bin (R, S).
     """
 
     first: Tensor
@@ -35,11 +38,12 @@ class Grid:
     strides: tuple[tuple[int, Tensor], ...]
 
     @classmethod
-    def over(cls, ramps: Ramps, values: int) -> Self:
-        """Lay cells over the ends of ramps, to find the bins of so many values."""
+    def over(cls, ramps: Ramps, values: int, rows: int = 1) -> Self:
+        """Lay cells over the ends of ramps, to find the bins of so many values in up to so many rows."""
         groups, size = ramps.outer.shape[1], ramps.places.shape[1]
-        cells = 1 << (min(max(FEWEST, values // VALUES_PER_CELL), MOST) // groups | 1).bit_length() - 1
-        low, high = torch.stack(ramps.thresholds.aminmax()).tolist() if size else (0.0, 0.0)
+        most = min(max(FEWEST, values // VALUES_PER_CELL), MOST) // groups
+        cells = max(2 ** ((most | 1).bit_length() - 1) - 1, 1)
+        low, high = (end.item() for end in ramps.thresholds.aminmax()) if size else (0.0, 0.0)
         span = max(high - low + 2 * ramps.delta, 1e-12)
         scale = 2.0 ** math.floor(math.log2(cells / span)) if math.isfinite(span) else 1.0
         shift = ramps.edges.new_full((), (ramps.delta - low) * scale)
@@ -57,13 +61,13 @@ class Grid:
         population.index_add_(0, cell + 1, torch.ones_like(cell))
         steps = int(population.max()).bit_length()
         # no value goes beyond the last bin of a group
-        reach = torch.where(ramps.edges == torch.inf, torch.nan, ramps.edges)
-        strides = [(1, reach)]
+        reach = ramps.edges.index_fill(0, ramps.outer[1], torch.nan)
+        strides = [(1, reach.expand(rows, -1))]
         for step in range(1, steps):
             half = 2 ** (step - 1)
             reach = torch.maximum(reach, torch.nn.functional.pad(reach[half:], (0, half), value=torch.nan))
-            strides.append((2 * half, reach))
-        first = population.cumsum(0, dtype=torch.int32)
+            strides.append((2 * half, reach.expand(rows, -1)))
+        first = population.cumsum_(0).expand(rows, -1)
         return cls(first, shift, scale, cells, tuple(reversed(strides)))
 
     def locate(
@@ -71,7 +75,7 @@ class Grid:
     ) -> None:
         """Write the bins of values into `index`; what is not a number lies lowest.
 
-        Everything is (T, N / T): torch looks up rows in parallel, one on each of T threads.
+        Everything is (T, N / T), one row for each of T threads, or one for all.
 
         Args:
             values: of the edges' dtype.
@@ -84,9 +88,9 @@ class Grid:
         _cell_of(values, self.shift, self.scale, self.cells, real, index)
         if base is not None:
             index.add_(base)
-        torch.gather(self.first.expand(len(place), -1), 1, place.copy_(index), out=index)
+        torch.gather(self.first, 1, place.copy_(index), out=index)
         for stride, reach in self.strides:
-            torch.gather(reach.expand(len(place), -1), 1, place.copy_(index), out=real)
+            torch.gather(reach, 1, place.copy_(index), out=real)
             # a comparison is fast where its result has the type of what is compared
             index.add_(step.copy_(real.le_(values)), alpha=stride)
 

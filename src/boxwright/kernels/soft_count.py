@@ -76,7 +76,8 @@ class Ramps:
         """
         # sums from the top, so that the few values above a high threshold keep their digits
         above = table.flip(2).cumsum(2).flip(2)
-        count, moment = above.index_select(2, self.places[:2].view(-1)).unflatten(2, (2, -1)).unbind()
+        place = self.places[:2].view(-1).expand(*table.shape[:2], -1)
+        count, moment = above.gather(2, place).view(*table.shape[:2], 2, -1).unbind()
         started, full = count.unbind(1)
         inside = started - full
         if self.group is not None:
