@@ -1,13 +1,12 @@
 """What the grid of a level knows without a search: the nearest centres, and whether a centre lies inside an object."""
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor
 
 from boxwright.assigners.blocks import blocks, of_images
 from boxwright.assigners.select import rising, top_k, unpack_rising
 from boxwright.structures import Level, Priors
+from boxwright.tables import kept
 
 __all__ = ["box_centers", "center_offsets", "inside_margin", "nearest_priors"]
 
@@ -44,8 +43,7 @@ def _nearest_cells(levels: tuple[Level, ...], centers: Tensor, k: int) -> Tensor
     Let column i and row j be the i-th and j-th nearest on their axes. (i + 1)(j + 1) cells, this one included, are no
     farther than cell (i, j), so that only cells with (i + 1)(j + 1) <= k can be among the k nearest: about k ln k.
     """
-    table = _axes.__wrapped__ if torch.compiler.is_compiling() else _axes  # a trace's tensors must not stay in a cache
-    axes = table(levels, centers.device)
+    axes = _axes(levels, centers.device)
     line, distance = _nearest_lines(axes, centers, min(k, max(max(level.height, level.width) for level in levels)))
     x, y = line[0], line[1] * axes[0, 0]
     shares = [(slice(i, i + 1), slice(k // (i + 1))) for i in range(x.shape[-1])]
@@ -75,7 +73,7 @@ def _nearest_lines(axes: Tensor, centers: Tensor, k: int) -> tuple[Tensor, Tenso
     return line, distance(line).masked_fill(n > size, torch.inf)
 
 
-@lru_cache(maxsize=8)  # copied to the device once, not at every step
+@kept  # copied to the device once, not at every step
 def _axes(levels: tuple[Level, ...], device: torch.device) -> Tensor:
     """Number of lines, stride and offset of the columns and of the rows of N grids: (3, 2, N, 1, 1, 1)."""
     columns = [(level.width, level.stride, level.offset) for level in levels]

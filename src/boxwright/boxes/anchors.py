@@ -1,15 +1,15 @@
 """Anchor boxes on the grids of a feature pyramid."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Final, Self
 
 import torch
 from torch import Tensor
 
 from boxwright.structures import Level, Priors
+from boxwright.tables import kept
 
 __all__ = ["AnchorGenerator"]
 
@@ -65,9 +65,7 @@ class AnchorGenerator:
             Level(int(height), int(width), len(shapes), float(stride), self.offset)
             for (height, width), shapes, stride in zip(sizes, self.shapes, self.strides, strict=True)
         )
-        # what a trace makes must not stay in the cache
-        lay: Callable[..., Priors] = _priors.__wrapped__ if torch.compiler.is_compiling() else _priors
-        return lay(levels, _frozen(self.shapes), self.clip, torch.device(device))
+        return _priors(levels, _frozen(self.shapes), self.clip, torch.device(device))
 
     @property
     def per_cell(self) -> tuple[int, ...]:
@@ -174,7 +172,7 @@ def _frozen(shapes: Iterable[Iterable[Shape]]) -> tuple[tuple[Shape, ...], ...]:
     return tuple(tuple((float(width), float(height)) for width, height in level) for level in shapes)
 
 
-@lru_cache(maxsize=8)  # tables copied to the device once, not at every step
+@kept  # copied to the device once, not at every step
 def _priors(
     levels: tuple[Level, ...],
     shapes: tuple[tuple[Shape, ...], ...],
