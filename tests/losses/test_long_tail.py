@@ -96,3 +96,11 @@ def test_wrong_shapes() -> None:
         SeesawLoss(3)(torch.zeros(8, 3), LABELS)
     with pytest.raises(ValueError, match=r"3 columns, got shape \(8, 4\)"):
         EqualizedV2Loss(3)(torch.zeros(8, 4), LABELS)
+
+
+@pytest.mark.parametrize(
+    "loss", [SeesawLoss(3), EqualizedV2Loss(4), FederatedLoss()], ids=lambda loss: type(loss).__name__
+)
+def test_a_single_prior_is_enough(loss: torch.nn.Module) -> None:
+    logits, label = torch.randn(4), torch.tensor(2)
+    torch.testing.assert_close(loss.eval()(logits, label), loss(logits[None], label[None]))

@@ -132,7 +132,7 @@ class EqualizedV2Loss(ClassificationLoss):
         self, x: Tensor, t: Tensor, factor: Tensor, row_weight: Tensor | None, weight: Tensor | None
     ) -> None:
         length = weighted(weighted((x.sigmoid() - t).abs() * factor, row_weight), weight)
-        both = torch.stack([length * t, length * (1 - t)]).flatten(1, -2).sum(1, dtype=torch.float64)
+        both = torch.stack([length * t, length * (1 - t)]).view(2, -1, x.shape[-1]).sum(1, dtype=torch.float64)
         positive, negative = all_reduce_sum(both.detach())
         self.positive_gradient.add_(positive)
         self.negative_gradient.add_(negative)
@@ -177,7 +177,7 @@ class FederatedLoss(ClassificationLoss):
         check_targets(inputs, targets, common["scores"], common["class_weight"])
         x = upcast(inputs)
         t, positive = dense_targets(x, targets, common["scores"])
-        occurs = positive.flatten(0, -2).any(0)
+        occurs = positive.reshape(-1, x.shape[-1]).any(0)
         odds = torch.ones(x.shape[-1], device=x.device) if self.draw is None else self.draw
         if odds.shape != x.shape[-1:]:
             raise ValueError(f"frequency must hold one number per class ({x.shape[-1]},), got {tuple(odds.shape)}")
