@@ -67,3 +67,9 @@ def test_tester_compiled_and_in_two_processes(loss: torch.nn.Module) -> None:
 def test_wrong_arguments() -> None:
     with pytest.raises(ValueError, match=r"momentum in 0\.\.1"):
         GHMCLoss(momentum=1.0)
+
+
+def test_inputs_need_not_be_contiguous() -> None:
+    logits, labels = torch.randn(5, 3, 4), torch.randint(-2, 4, (5, 3))
+    turned = logits.transpose(0, 1).contiguous().transpose(0, 1)
+    assert GHMCLoss()(turned, labels) == GHMCLoss()(logits, labels)

@@ -34,7 +34,7 @@ class GradientDensity(WideState):
     def forward(self, length: Tensor, valid: Tensor) -> Tensor:
         """Return 1 / (count of the entry's bin * number of non-empty bins) for each entry, 0 where not valid."""
         edges = torch.arange(self.bins + 1, device=length.device, dtype=length.dtype) / self.bins
-        index = torch.bucketize(length, edges, right=True).sub_(1).clamp_(0, self.bins - 1)
+        index = torch.bucketize(length.contiguous(), edges, right=True).sub_(1).clamp_(0, self.bins - 1)
         index.masked_fill_(~valid, self.bins)  # one bin more, for what does not count
         one = torch.ones((), dtype=torch.int64, device=length.device)
         counts = torch.zeros(self.bins + 1, dtype=torch.int64, device=length.device)
