@@ -72,6 +72,7 @@ def test_a_group_is_what_it_is_alone() -> None:
 def test_check() -> None:
     check_criterion(ap_loss, kind="labels", gradcheck=False, pointwise=False, compile=False)
     check_criterion(ap_loss, kind="dense", gradcheck=False, pointwise=False, compile=False)
+    check_criterion(APLoss(), gradcheck=False, pointwise=False, compile=False)
 
 
 @pytest.mark.slow

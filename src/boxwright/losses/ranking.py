@@ -71,7 +71,7 @@ class RankingLoss(nn.Module):
         targets: Tensor,
         *,
         scores: Tensor | None = None,
-        weight: Tensor | None = None,
+        weight: None = None,
         normalizer: Tensor | float | None = None,
     ) -> Tensor:
         """Compute the loss; `scores` matter to losses that sort by quality, `normalizer` does not matter.

@@ -40,7 +40,7 @@ def check_criterion(
 
     Args:
         criterion: a module or function `criterion(inputs, targets, …)`; options that it does not name (`scores`,
-            `weight`, `normalizer`) are left out.
+            `weight`, `normalizer`), or that it takes as `None` only (`weight: None = None`), are left out.
         kind: what it compares, see `boxwright.testing.random_problem`; read from the attribute `space` or from an
             argument `scores` where None.
         reference: the same written independently, called with the inputs, the targets and the options that the

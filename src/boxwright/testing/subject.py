@@ -36,7 +36,9 @@ class Subject:
         """Read the signature; a function with a `reduction` is tried with "mean"."""
         call = criterion.forward if isinstance(criterion, nn.Module) else criterion
         parameters = inspect.signature(call).parameters
-        accepted = frozenset(parameters)
+        accepted = frozenset(
+            name for name, parameter in parameters.items() if parameter.annotation not in (None, "None")
+        )
         if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
             accepted |= {"scores", "weight", "normalizer"}
         name = getattr(criterion, "__name__", type(criterion).__name__)
