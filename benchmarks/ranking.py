@@ -3,16 +3,17 @@
     python benchmarks/ranking.py --rounds 5 --output benchmarks/results/ranking
     python benchmarks/ranking.py --device cuda --output benchmarks/results/ranking_h100
 
-The losses take turns in one process; of each round's ratios to the focal loss the median counts, so that they hold on a
-busy machine. Each turn is two calls, of which the second is timed: the first gives back the memory that the loss before
-left with the allocator, which takes up to a third of our own losses' time. The loop is a float32 transcription of the
-published formulas; it runs once, and from the third row on for some of the positives, from whose time that of all is
-extrapolated.
+The losses take turns in one process, each round in another order; of each round's ratios to the focal loss the median
+counts, so that they hold on a busy machine. Each turn is two calls, of which the second is timed: the first gives back
+the memory that the loss before left with the allocator, which takes up to a third of our own losses' time. The loop is
+a float32 transcription of the published formulas; it runs once, and from the third row on for some positives, from
+whose time that of all is extrapolated.
 """
 
 import argparse
 import json
 import math
+import random
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -115,10 +116,10 @@ def measure(positives: int, negatives: int, rounds: int) -> dict[str, float]:
         call()
     # small problems need more rounds for a median that holds
     rounds *= max(1, 10_000_000 // negatives)
-    names, times = list(calls), []
-    for turn in range(rounds):  # nobody always comes after the same one
-        first = turn % len(names)
-        times.append({name: second(calls[name]) for name in names[first:] + names[:first]})
+    # nobody always comes after the focal loss, which costs up to half of one's own time
+    names, shuffle = list(calls), random.Random(0)
+    orders = [shuffle.sample(names, len(names)) for _ in range(rounds)]
+    times = [{name: second(calls[name]) for name in order} for order in orders]
     row: dict[str, float] = {"positives": positives, "negatives": negatives, "goal": GOALS[positives]}
     for name in calls:
         row[f"{name}: ms"] = 1e3 * median(turn[name] for turn in times)
