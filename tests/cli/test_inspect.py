@@ -6,6 +6,7 @@ from typer.testing import CliRunner
 
 from boxwright.cli.app import app
 from boxwright.engine import train
+from datasets import coco_content, write_coco
 from inspect_scenes import write_dataset
 
 
@@ -94,3 +95,11 @@ def test_a_run_brings_its_data_its_recipe_and_a_list_for_relabelling(tmp_path):
         refused = run(*arguments)
         assert refused.exit_code == 2
         assert sentence in refused.stderr
+
+
+def test_without_any_object_there_is_nothing_to_look_at(tmp_path):
+    file = write_coco(tmp_path, coco_content(annotations=[]))
+    result = run("--data", file, "--output", tmp_path / "page.html")
+    assert result.exit_code == 2
+    assert "no image of train has an object, so that there is nothing to look at" in result.stderr
+    assert not (tmp_path / "page.html").exists()

@@ -65,7 +65,7 @@ def inspect_data(
         wanted, lost. `summary` says the same in words.
 
     Raises:
-        DataError: there is no such split or image; with a network, an image cannot be read or a class is unknown to it.
+        DataError: there is no such split or image, or no object in them all; with a network, an image cannot be read or a class is unknown to it.
         RecipeError: an assigner is unknown or cannot be inspected.
     """
     records: Sequence[ImageRecord] = index.split(split)
@@ -79,6 +79,8 @@ def inspect_data(
     chosen = choices(recipe, assigners, stages=[stage.name for stage in stages], sweep=sweep)
     lay: Any = build_detector(recipe, class_names, pretrained=False).priors
     scenes = Scenes.of(records, recipe.data.size)
+    if not (images or network or len(scenes) or scenes.vanished):
+        raise DataError(f"no image of {split} has an object, so that there is nothing to look at")
     cells = Cells(axes(scenes, class_names))
     evidence = None if network is None else Evidence.empty(network, len(scenes))
     tallies = _run(scenes, records, lay, chosen, network, evidence, progress)
