@@ -62,7 +62,7 @@ def test_a_recipe_may_hold_a_whole_cfg_and_weights(tmp_path):
 @pytest.mark.parametrize(
     ("recipe", "overrides", "words"),
     [
-        ("yolov3", ["detector.layout=yolov9"], r"detector\.layout: Input should be 'yolov2'"),
+        ("yolov3", ["detector.layout=yolov9"], r"detector\.layout: must be 'yolov2'"),
         ("yolov3", ["detector.layout=null"], "a darknet network is a layout or the text of a cfg: give one of them"),
         ("yolov3", ["detector.layout=null", "detector.cfg=x", "detector.width=2"], "belong to a layout"),
         ("yolov3", ["detector.multi_scale=[64,40]"], r"multi_scale must be \(low, high\)"),

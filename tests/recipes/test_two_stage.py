@@ -74,7 +74,7 @@ def test_it_survives_being_written():
         (["criterion.roi.classification.type=quality-focal", "criterion.roi.soft_target=score"], "soft_target"),
         (["criterion.giou=1"], "criterion: unknown key 'giou'; .*Known: roi, rpn"),
         (["detector.type=three-stage"], r"detector\.type: unknown network 'three-stage'; did you mean 'two-stage'"),
-        (["schedule.regime=both"], r"schedule\.regime: Input should be 'joint' or 'alternating'"),
+        (["schedule.regime=both"], r"schedule\.regime: must be 'joint' or 'alternating', found 'both'"),
     ],
 )
 def test_what_does_not_fit_is_refused(overrides, words):

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,15 @@ _ELSEWHERE: dict[type[Recipe], tuple[type[Section], str]] = {  # keys of a dense
     TwoStageRecipe: (StageConfig, "each stage has its own: criterion.rpn.{key} and criterion.roi.{key}"),
 }
 _FOLDER = resources.files("boxwright.recipes") / "library"
+_WANTED = {  # by pydantic's name of the problem
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "an integer"),
+    **dict.fromkeys(("float_type", "float_parsing"), "a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
+    "string_type": "a text",
+    "tuple_type": "a list",
+    "too_short": "a list of at least {min_length}",
+    "model_type": "a section with keys of its own",
+}
 
 
 def recipe_names() -> list[str]:
@@ -102,7 +112,11 @@ def _validated(values: dict[str, Any], source: str) -> Recipe:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise RecipeError(f"{source}: " + "; ".join(_sentence(problem, kind) for problem in error.errors())) from error
+        by_key: dict[str, list[Any]] = {}  # a value that fits no member of a union is a problem for each
+        for problem in error.errors():
+            by_key.setdefault(_key(problem["loc"], values), []).append(problem)
+        sentences = [f"{key}{_sentence(problems, kind)}".removeprefix(": ") for key, problems in by_key.items()]
+        raise RecipeError(f"{source}: " + "; ".join(sentences)) from error
 
 
 def _kind(detector: Any, source: str) -> type[Recipe]:
@@ -155,16 +169,41 @@ def _override(values: dict[str, Any], override: str) -> None:
     section[leaf] = value
 
 
-def _sentence(problem: Any, kind: type[Recipe]) -> str:
-    """Put one pydantic problem of a kind of recipe into words."""
-    location = ".".join(str(part) for part in problem["loc"])
+def _key(location: Sequence[str | int], values: Any) -> str:
+    """Write where a problem is as `--set` has it, without what pydantic adds: types of parts, members of unions."""
+    key: list[str] = []
+    for name in location:
+        if isinstance(values, dict):
+            if name == values.get("type") and name not in values:
+                continue
+            values = values.get(name)
+        elif isinstance(values, list) and isinstance(name, int):
+            values = values[name] if name < len(values) else None
+        else:
+            continue
+        key.append(str(name))
+    return ".".join(key)
+
+
+def _sentence(problems: Sequence[Any], kind: type[Recipe]) -> str:
+    """Put what pydantic says about one value of a kind of recipe into words."""
+    problem = problems[0]
     if problem["type"] == "union_tag_invalid":
         known = [tag.strip(" '") for tag in problem["ctx"]["expected_tags"].split(",")]
-        return f"{location}.type: unknown part {problem['ctx']['tag']!r}; {nearest(problem['ctx']['tag'], known)}"
+        return f".type: unknown part {problem['ctx']['tag']!r}; {nearest(problem['ctx']['tag'], known)}"
     if problem["type"] == "union_tag_not_found":
-        return f"{location}: the part needs a `type`"
-    message = problem["msg"].removeprefix("Value error, ") + _elsewhere(problem, kind)
-    return f"{location}: {message}" if location else message
+        return ": the part needs a `type`"
+    if problem["type"] == "missing":
+        return ": is missing"
+    if problem["type"] == "value_error":
+        return ": " + problem["msg"].removeprefix("Value error, ") + _elsewhere(problem, kind)
+    return f": must be {' or '.join(map(_wanted, problems))}, found {problem['input']!r:.80}"
+
+
+def _wanted(problem: Any) -> str:
+    """What a value must be, in the words of YAML instead of Python's."""
+    known = _WANTED.get(problem["type"]) or re.sub(r"^\w+ should (be )?", "", problem["msg"])
+    return known.format(**problem.get("ctx", {}))
 
 
 def _elsewhere(problem: Any, kind: type[Recipe]) -> str:

@@ -65,7 +65,8 @@ def inspect_data(
         wanted, lost. `summary` says the same in words.
 
     Raises:
-        DataError: there is no such split or image, or no object in them all; with a network, an image cannot be read or a class is unknown to it.
+        DataError: there is no such split or image, or no object in them all; with a network, an image cannot be read or
+            a class is unknown to it.
         RecipeError: an assigner is unknown or cannot be inspected.
     """
     records: Sequence[ImageRecord] = index.split(split)
