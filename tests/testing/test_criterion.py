@@ -1,5 +1,7 @@
 """`check_criterion` lets good losses pass and says what is wrong with bad ones."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -58,6 +60,26 @@ def test_functions_of_ours_pass() -> None:
 def test_each_fault_is_named(broken: Callable[[Tensor, Tensor], Tensor], complaint: str) -> None:
     with pytest.raises(AssertionError, match=complaint):
         check_criterion(broken, kind="deltas", compile=False)
+
+
+def test_faults_are_named_where_assertions_are_left_out() -> None:
+    code = """
+import torch
+from boxwright.structures import Assignment
+from boxwright.testing import check_assigner, check_criterion
+
+for check in (
+    lambda: check_criterion(lambda x, t: (x - t).square().mean(), kind="deltas"),
+    lambda: check_assigner(lambda p, t, _: Assignment(torch.full((len(t), len(p)), 99), torch.ones(len(t), len(p)))),
+):
+    try:
+        check()
+    except AssertionError as error:
+        print(error)
+"""
+    said = subprocess.run([sys.executable, "-O", "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "loss is nan" in said
+    assert "gt_index is out of range" in said
 
 
 def test_a_wrong_reference_a_wrong_example_and_a_graph_break_are_named() -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from boxwright.assigners.blocks import BLOCK_ELEMENTS
 from boxwright.structures import IGNORED, Assignment, Targets
 from boxwright.testing.scenes import Scene, random_predictions, random_priors, random_scene, random_targets
+from boxwright.testing.subject import claim
 from boxwright.testing.waiting import check_never_waits, host_may_not_look
 
 __all__ = ["check_assigner"]
@@ -195,8 +196,7 @@ class _Trial:
         self.compare(complaint, _answers(self.assigner(*scene)), tolerance)
 
     def _claim(self, holds: bool | Tensor, complaint: str) -> None:
-        if not holds:
-            raise AssertionError(f"{self.name}: {complaint}")
+        claim(holds, f"{self.name}: {complaint}")
 
 
 def _answers(result: Assignment | tuple[Assignment, ...]) -> list[Assignment]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from boxwright.testing.problems import Kind, Problem, hostile_problems, random_problem
 from boxwright.testing.processes import check_two_processes
-from boxwright.testing.subject import Subject
+from boxwright.testing.subject import Subject, claim
 
 __all__ = ["check_criterion"]
 
@@ -104,7 +104,7 @@ def _check_gradient(subject: Subject, problem: Problem) -> None:
 def _check_finite(subject: Subject, problem: Problem) -> None:
     where = f"{subject.name} ({problem.note}, {problem.inputs.dtype})"
     value, gradient = subject.value_and_gradient(problem)
-    assert value.isfinite(), f"{where}: the loss is {value.item()}"
+    claim(value.isfinite(), f"{where}: the loss is {value.item()}")
     bad = int((~gradient.isfinite()).sum())
     if bad:
         row = tuple((~gradient.isfinite()).nonzero()[0].tolist())[: 2 if problem.inputs.ndim > 1 else 1]
@@ -113,7 +113,7 @@ def _check_finite(subject: Subject, problem: Problem) -> None:
             f"and target {problem.targets[row].tolist()}"
         )
     if problem.inputs.numel() == 0:
-        assert value == 0, f"{where}: the loss of nothing is {value.item()} instead of 0"
+        claim(value == 0, f"{where}: the loss of nothing is {value.item()} instead of 0")
 
 
 def _check_dtypes(subject: Subject, problem: Problem) -> None:
@@ -123,9 +123,8 @@ def _check_dtypes(subject: Subject, problem: Problem) -> None:
         expected = subject(rounded.to(torch.float64))
         value = subject(rounded)
         _assert_close(subject, rounded, f"in {dtype} differs from float64", value, expected, TOLERANCE[dtype])
-        assert value.dtype in (torch.promote_types(dtype, torch.float32), dtype), (
-            f"{subject.name}: inputs of {dtype} give a loss of {value.dtype}"
-        )
+        usual_dtype = value.dtype in (torch.promote_types(dtype, torch.float32), dtype)
+        claim(usual_dtype, f"{subject.name}: inputs of {dtype} give a loss of {value.dtype}")
     usual = problem.to(torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
         inside = subject(usual)
@@ -142,18 +141,18 @@ def _check_nothing(subject: Subject, problem: Problem) -> None:
         nothing.append(replace(problem, options=problem.options | {"weight": weight}, note="all weights 0"))
     for silent in nothing:
         value, gradient = subject.value_and_gradient(silent)
-        assert value == 0, f"{subject.name} ({silent.note}): the loss is {value.item()} instead of 0"
-        assert not gradient.any(), f"{subject.name} ({silent.note}): the gradient is not 0"
+        claim(value == 0, f"{subject.name} ({silent.note}): the loss is {value.item()} instead of 0")
+        claim(not gradient.any(), f"{subject.name} ({silent.note}): the gradient is not 0")
 
 
 def _check_untouched(subject: Subject, problem: Problem) -> None:
     before = pickle.dumps((problem.inputs, problem.targets, problem.options))
     first = subject.value_and_gradient(problem)
     after = pickle.dumps((problem.inputs, problem.targets, problem.options))
-    assert before == after, f"{subject.name} changes its inputs, targets or options in place"
+    claim(before == after, f"{subject.name} changes its inputs, targets or options in place")
     second = subject.value_and_gradient(problem)
     same = all(torch.allclose(a, b, rtol=0, atol=0, equal_nan=True) for a, b in zip(first, second, strict=True))
-    assert same, f"{subject.name}: the same call gives two different results"
+    claim(same, f"{subject.name}: the same call gives two different results")
 
 
 def _check_shapes(subject: Subject, problem: Problem) -> None:
@@ -169,7 +168,7 @@ def _check_shapes(subject: Subject, problem: Problem) -> None:
         named, message = False, f"{type(error).__name__} instead of ValueError: {error}"
     else:
         named, message = False, "nothing"
-    assert named, f"{complaint} {message}"
+    claim(named, f"{complaint} {message}")
 
 
 def _check_options(subject: Subject, problem: Problem) -> None:
@@ -203,7 +202,7 @@ def _check_saved(subject: Subject, problem: Problem) -> None:
     assert isinstance(loaded, torch.nn.Module)
     loaded.load_state_dict(pickle.loads(pickle.dumps(used.state_dict())))
     same = torch.equal(subject(problem, loaded), subject(problem, used))
-    assert same, f"{subject.name}: a loaded copy goes on differently; is a running value missing from the buffers?"
+    claim(same, f"{subject.name}: a loaded copy goes on differently; is a running value missing from the buffers?")
 
 
 def _check_examples(subject: Subject) -> None:
@@ -213,7 +212,7 @@ def _check_examples(subject: Subject) -> None:
     test = doctest.DocTestParser().get_doctest(text, namespace, subject.name, None, 0)
     said: list[str] = []
     failed = doctest.DocTestRunner(verbose=False).run(test, out=said.append).failed
-    assert not failed, f"{subject.name}: the example of its docstring fails:\n{''.join(said)}"
+    claim(not failed, f"{subject.name}: the example of its docstring fails:\n{''.join(said)}")
 
 
 def _check_compiled(subject: Subject, problem: Problem, seed: int) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.multiprocessing.spawn import ProcessExitedException, spawn
 
 from boxwright.testing.problems import Problem
-from boxwright.testing.subject import Subject
+from boxwright.testing.subject import Subject, claim
 
 __all__ = ["check_two_processes"]
 
@@ -38,11 +38,11 @@ def check_two_processes(subject: Subject, problem: Problem) -> None:
     for rank, (_, other) in enumerate(halves):
         for name, value in state.items():
             same = torch.allclose(other[name].double(), value.double(), rtol=1e-6, atol=1e-9)
-            assert same, f"{subject.name}: buffer {name!r} of process {rank} is {other[name]}, of one process {value}"
+            claim(same, f"{subject.name}: buffer {name!r} of process {rank} is {other[name]}, of one process {value}")
     # data-parallel training averages the gradients
     joined = torch.cat([half for half, _ in halves]) / PROCESSES
     gap = (joined - gradient).abs().max().item()
-    assert gap < 1e-9, f"{subject.name}: the gradient of two processes differs from that of one by {gap:.3g}"
+    claim(gap < 1e-9, f"{subject.name}: the gradient of two processes differs from that of one by {gap:.3g}")
 
 
 def _train(subject: Subject, problem: Problem) -> tuple[Tensor, dict[str, Any]]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from boxwright.testing.problems import Kind, Problem
 
-__all__ = ["Subject"]
+__all__ = ["Subject", "claim"]
 
 SPACES: dict[str, Kind] = {
     "boxes": "boxes",
@@ -75,14 +75,22 @@ class Subject:
             options["reduction"] = "mean"
         call = self.fresh() if loss is None else loss
         result = call(problem.inputs, problem.targets, **options)
-        assert isinstance(result, Tensor), f"{self.name} must return a tensor, it returned {type(result).__name__}"
+        if not isinstance(result, Tensor):
+            raise AssertionError(f"{self.name} must return a tensor, it returned {type(result).__name__}")
         return result.sum()
 
     def value_and_gradient(self, problem: Problem, loss: Callable[..., Tensor] | None = None) -> tuple[Tensor, Tensor]:
         """Return the loss and its gradient with respect to the inputs."""
         inputs = problem.inputs.detach().clone().requires_grad_()
         value = self(Problem(problem.note, inputs, problem.targets, problem.options), loss)
-        assert value.requires_grad, f"{self.name} ({problem.note}): the loss is not connected to its inputs"
+        claim(value.requires_grad, f"{self.name} ({problem.note}): the loss is not connected to its inputs")
         (gradient,) = torch.autograd.grad(value, inputs, allow_unused=True)
-        assert gradient is not None, f"{self.name} ({problem.note}): the loss does not depend on its inputs"
+        if gradient is None:
+            raise AssertionError(f"{self.name} ({problem.note}): the loss does not depend on its inputs")
         return value.detach(), gradient
+
+
+def claim(holds: bool | Tensor, complaint: str) -> None:
+    """Raise AssertionError unless something holds; also under `python -O`, which leaves out `assert`."""
+    if not holds:
+        raise AssertionError(complaint)
