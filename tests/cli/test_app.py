@@ -1,5 +1,6 @@
 """The command line as a whole: quick help, and errors as one sentence without a traceback."""
 
+import os
 import subprocess
 import sys
 
@@ -71,6 +72,14 @@ def test_an_error_of_the_library_is_no_sentence_but_a_traceback(monkeypatch):
     """A defect must not look like the user's mistake."""
     monkeypatch.setattr("boxwright.recipes.recipe_names", lambda: 1 / 0)
     assert isinstance(run("recipes").exception, ZeroDivisionError)
+
+
+def test_a_terminal_without_some_letters_gets_the_others():
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "boxwright", "recipes"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert result.returncode == 0, result.stderr
+    assert "retinanet-tiny" in result.stdout
 
 
 def test_base_installation_is_told_what_to_install():

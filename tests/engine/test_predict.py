@@ -1,6 +1,7 @@
 """Prediction on files: pictures, one JSON, and images that cannot be read."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -127,6 +128,15 @@ def test_images_are_not_replaced_by_their_pictures(folder):
             predict_files(Finder(), [source], output)
     assert before == {file: file.read_bytes() for file in folder.glob("*.png")}
     assert not (folder / "predictions.json").exists()
+
+
+def test_a_name_that_is_no_utf8_is_read_back(folder, tmp_path):
+    image = folder / os.fsdecode(b"caf\xe9.png")
+    (folder / "1.png").rename(image)
+    [found] = predict_files(Finder(), [image], tmp_path / "out")
+    assert found.picture.is_file()
+    [entry] = json.loads((tmp_path / "out" / "predictions.json").read_text())["images"]
+    assert entry["file"] == str(image)
 
 
 def test_output_that_cannot_be_written_is_named(folder, tmp_path):

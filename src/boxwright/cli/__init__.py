@@ -1,6 +1,7 @@
 """The command line: arguments in, printed lines out; everything else is a call into the library."""
 
 import sys
+from io import TextIOWrapper
 
 from boxwright.errors import BoxwrightError
 from boxwright.extras import needs_extra
@@ -10,6 +11,9 @@ __all__ = ["main"]
 
 def main() -> None:
     """Run the `boxwright` command; a base installation is told what to install instead."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # what a terminal has no letter for
     try:
         with needs_extra("train"):
             from boxwright.cli.app import app

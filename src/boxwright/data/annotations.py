@@ -1,6 +1,7 @@
 """What the annotation files say, before any rule judges it: the one thing that every reader returns."""
 
 import re
+import sys
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -121,6 +122,8 @@ class Annotations:
         self, name: str, folder: Path, image_id: int | None, size: tuple[int, int], split: str, source: Path
     ) -> int:
         """Add an image and return its number, to which boxes are added; without an id it is counted from 1."""
+        if any("\ud800" <= letter <= "\udfff" for letter in name):
+            self.problem("file-name", f"the image name {name!r} is no {sys.getfilesystemencoding()}: rename it", source)
         number = len(self.images)
         identity = number + 1 if image_id is None else image_id
         place = self._folders.setdefault(folder, len(self._folders))

@@ -21,7 +21,7 @@ class Kind(NamedTuple):
 KINDS: dict[str, Kind] = {
     "annotation-file": Kind("error", "mend or remove the file, or export the data set again"),
     "annotation": Kind("error", "mend or remove the annotation"),
-    "file-name": Kind("error", "name images relative to the data folder, without '..'"),
+    "file-name": Kind("error", "name images in UTF-8, relative to the data folder, without '..'"),
     "unknown-image": Kind("error", "add the image to the image list, or remove its annotations"),
     "unknown-class": Kind("error", "add the class to the class list (--classes), or mend the annotation"),
     "image-missing": Kind("error", "put the image there, name its folder with --images, or remove the entry"),
