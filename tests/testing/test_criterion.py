@@ -54,6 +54,7 @@ def test_functions_of_ours_pass() -> None:
         (lambda x, t: (x - t).abs().sum(), "raise RuntimeError instead of ValueError"),
         (lambda x, t: ((x - t) * (x - t).detach()).sum(), "not the derivative"),
         (lambda x, t: (x - t.clamp_(max=0)).abs().sum(), "in place"),
+        (lambda x, t: squared_error(x, t) * (1 if t.sum().item() > 0 else 2), r"waits for the device"),
         (lambda x, t: x.abs().sum(dtype=torch.promote_types(x.dtype, torch.float32)), "raise nothing"),
     ],
 )
@@ -93,7 +94,7 @@ def test_a_wrong_reference_a_wrong_example_and_a_graph_break_are_named() -> None
         return loss if loss.item() > 1 else loss * 1
 
     with pytest.raises(AssertionError, match=r"does not compile"):
-        check_criterion(breaking, kind="deltas")
+        check_criterion(breaking, kind="deltas", waits=True)
 
 
 def test_faults_of_published_losses_are_found() -> None:

@@ -8,11 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from boxwright.testing.problems import Kind, Problem, hostile_problems, random_problem
 from boxwright.testing.processes import check_two_processes
 from boxwright.testing.subject import Subject, claim
+from boxwright.testing.waiting import check_never_waits
 
 __all__ = ["check_criterion"]
 
@@ -28,6 +29,7 @@ def check_criterion(
     reference: Callable[..., Tensor] | None = None,
     gradcheck: bool = True,
     pointwise: bool = True,
+    waits: bool = False,
     compile: bool = True,
     processes: bool = True,
     seed: int = 0,
@@ -35,8 +37,9 @@ def check_criterion(
     """Check that a loss is right, finite, connected, and behaves the same in every setting; say what is not.
 
     Tried are: an independent float64 reference, gradcheck, degenerate inputs in four dtypes, weights and normaliser,
-    autocast, inputs left untouched, wrong shapes, `torch.compile(fullgraph=True)` without recompiling when the objects
-    change, save and load, two processes against one (a loss with buffers), and the examples of the docstring.
+    autocast, inputs left untouched, wrong shapes, waiting for a CUDA device (it need not be there, see
+    `check_never_waits`), `torch.compile(fullgraph=True)` without recompiling when the objects change, save and load,
+    two processes against one (a loss with buffers), and the examples of the docstring.
 
     Args:
         criterion: a module or function `criterion(inputs, targets, …)`; options that it does not name (`scores`,
@@ -47,6 +50,7 @@ def check_criterion(
             criterion names, and compared in float64 on a random problem.
         gradcheck: whether the gradient is the derivative of the loss (not so for error-driven or detached losses).
         pointwise: whether priors do not influence each other (not so for ranking losses and running statistics).
+        waits: whether it may wait for the device, as one that indexes by a mask does.
         compile: whether to compile it, which takes seconds.
         processes: whether to start two processes for a loss with buffers, which takes seconds. They import the loss,
             so that its file must hold no calls but below `if __name__ == "__main__":`.
@@ -78,6 +82,8 @@ def check_criterion(
     _check_saved(subject, usual)
     _check_shapes(subject, usual)
     _check_examples(subject)
+    if not waits:
+        _check_waiting(subject, usual.to(torch.float32).only(subject.accepted))
     if compile:
         _check_compiled(subject, usual, seed)
     if processes and subject.stateful:
@@ -213,6 +219,25 @@ def _check_examples(subject: Subject) -> None:
     said: list[str] = []
     failed = doctest.DocTestRunner(verbose=False).run(test, out=said.append).failed
     claim(not failed, f"{subject.name}: the example of its docstring fails:\n{''.join(said)}")
+
+
+def _check_waiting(subject: Subject, problem: Problem) -> None:
+    try:
+        check_never_waits(_Call(subject, problem), problem.inputs, problem.targets, *problem.options.values())
+    except AssertionError as error:
+        raise AssertionError(f"{subject.name}: {error}") from error
+
+
+class _Call(nn.Module):
+    """The loss of a problem as a function of its tensors alone."""
+
+    def __init__(self, subject: Subject, problem: Problem) -> None:
+        super().__init__()
+        self.subject, self.problem, self.loss = subject, problem, subject.fresh()
+
+    def forward(self, inputs: Tensor, targets: Tensor, *options: Tensor) -> Tensor:
+        named = dict(zip(self.problem.options, options, strict=True))
+        return self.subject(replace(self.problem, inputs=inputs, targets=targets, options=named), self.loss)
 
 
 def _check_compiled(subject: Subject, problem: Problem, seed: int) -> None:
