@@ -54,14 +54,34 @@ def test_every_package_that_is_imported_is_asked_for() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     lists = [project["dependencies"], *(project["optional-dependencies"][name] for name in EXTRAS)]
     asked = {re.split(r"[^\w-]", line)[0].lower().replace("-", "_") for lines in lists for line in lines}
+    assert {PACKAGES.get(name, name) for name in _others()} <= asked | BROUGHT
+
+
+def test_criteria_need_torch_alone():
+    missing = _others() - {"torch", "triton", "numpy"}
+    assert {"torchvision", "pydantic", "timm", "scipy"} <= missing
+    code = f"""
+import sys
+sys.modules.update(dict.fromkeys({sorted(missing)}))
+import boxwright.criteria
+from boxwright.assigners import ATSSAssigner
+from boxwright.losses import SigmoidFocalLoss
+from boxwright.testing import check_assigner, check_criterion
+check_criterion(SigmoidFocalLoss(), compile=False)
+check_assigner(ATSSAssigner(), scenes=2, compile=False)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def _others() -> set[str]:
+    """Packages of others that are imported anywhere in the source."""
     modules = {
         name.split(".")[0]
         for path in (ROOT / "src").rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
         for name in _imported(node)
     }
-    modules -= set(sys.stdlib_module_names) | {"boxwright"}
-    assert {PACKAGES.get(name, name) for name in modules} <= asked | BROUGHT
+    return modules - set(sys.stdlib_module_names) - {"boxwright"}
 
 
 def _imported(node: ast.AST) -> list[str]:
