@@ -153,3 +153,8 @@ def test_metrics_cut_short_by_a_kill_are_mended(tmp_path, fabric):
         file.write('{"kind": "train", "step": 9, "epoch": 3}\n{"kind": "tr')
     resumed = start(tmp_path / "a", recipe, fabric)
     assert records(resumed) == records(start(tmp_path / "b", recipe, fabric))
+
+
+def test_the_command_to_go_on_with_can_be_copied(tmp_path, fabric):
+    with pytest.raises(RunError, match=r"boxwright train --resume '.*/a run \(1\)'$"):
+        start(tmp_path / "a run (1)", tiny_recipe(), fabric, stop=1)

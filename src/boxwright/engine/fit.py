@@ -2,6 +2,7 @@
 
 import errno
 import json
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -163,7 +164,7 @@ class Session:
 
     def how_to_resume(self) -> str:
         """Say what is safe and how to go on."""
-        folder = self.run.whole or self.run.path
+        folder = shlex.quote(str(self.run.whole or self.run.path))
         if self.epoch == 0:
             return f"No epoch has finished; start again with: boxwright train --resume {folder}"
         return f"The checkpoint of epoch {self.epoch} is safe; go on with: boxwright train --resume {folder}"
