@@ -61,6 +61,11 @@ def lively(name):
     return detector
 
 
+def test_an_export_says_nothing_of_its_own(tmp_path, caplog):
+    export_onnx(lively("tood-tiny"), tmp_path / "detector.onnx")
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
 # one head by default, in a file for any number of images; the others are slow
 HEADS = ["retinanet", "atss", "gfl", "gflv2", "nanodet", "nanodet-plus", "tood", "ssd"]
 CASES = [pytest.param(f"{name}-tiny", 1, marks=pytest.mark.slow, id=name) for name in HEADS]
