@@ -97,6 +97,26 @@ def test_a_run_brings_its_data_its_recipe_and_a_list_for_relabelling(tmp_path):
         assert sentence in refused.stderr
 
 
+def test_images_that_a_run_left_out_are_left_out_again(tmp_path):
+    root, page = write_dataset(tmp_path / "set"), tmp_path / "page.html"
+    image = root / "images" / "b.png"
+    whole = image.read_bytes()
+    image.write_bytes(whole[: len(whole) // 2])
+    small = ["schedule.epochs=1", "data.size=64", "data.batch_size=2", "data.workers=0"]
+    trained = train("gfl-tiny", root, overrides=small, output=tmp_path / "run", skip_bad=True, quiet=True)
+    options = ("--no-sweep", "--assigner", "atss", "--output", page, "--device", "cpu")
+    result = run("--run", trained.path, *options)
+    assert result.exit_code == 0, result.output
+    assert f"skipped: {image}" in result.stderr
+    report = json.loads(page.with_suffix(".json").read_text())
+    result = run("--run", trained.weights_path, "--data", root, *options)
+    assert result.exit_code == 2
+    assert str(image) in result.stderr
+    result = run("--run", trained.weights_path, "--data", root, "--skip-bad", *options)
+    assert result.exit_code == 0, result.output
+    assert json.loads(page.with_suffix(".json").read_text())["data"] == report["data"]
+
+
 def test_without_any_object_there_is_nothing_to_look_at(tmp_path):
     file = write_coco(tmp_path, coco_content(annotations=[]))
     result = run("--data", file, "--output", tmp_path / "page.html")

@@ -6,7 +6,17 @@ from typing import Annotated
 
 import typer
 
-from boxwright.cli.options import Classes, DataFormat, Device, Images, OneBased, SkipBad, class_list, pick_device
+from boxwright.cli.options import (
+    Classes,
+    DataFormat,
+    Device,
+    Images,
+    OneBased,
+    SkipBad,
+    class_list,
+    pick_device,
+    skipping,
+)
 
 __all__ = ["evaluate"]
 
@@ -29,7 +39,6 @@ def evaluate(
     device: Device = None,
 ) -> None:
     """Evaluate a trained detector: COCO's twelve numbers, and the AP of every class."""
-    from boxwright.engine import Run
     from boxwright.engine.load import find_weights
     from boxwright.engine.score import evaluate_source, open_data
     from boxwright.files import write_text
@@ -47,8 +56,7 @@ def evaluate(
     )
     if not as_json:
         typer.echo("\n".join([index.describe(), *index.notes]))
-    skip_bad = skip_bad or (data is None and bool(Run.open(source).data.get("skip_bad")))  # as it was trained
-    skip = (lambda problem: typer.echo(f"skipped: {problem}", err=True)) if skip_bad else None
+    skip = skipping(skip_bad, source, data)
     metrics = evaluate_source(source, index, split=name, device=pick_device(device), skip=skip)
     typer.echo(json.dumps(metrics.to_json(), indent=1) if as_json else f"\n{metrics}")
     if predictions is not None:

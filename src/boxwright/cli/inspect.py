@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from boxwright.cli.options import Classes, DataFormat, Device, Images, class_list, pick_device
+from boxwright.cli.options import Classes, DataFormat, Device, Images, SkipBad, class_list, pick_device, skipping
 from boxwright.cli.recipes import Overrides
 
 __all__ = ["inspect"]
@@ -55,6 +55,7 @@ def inspect(
     format: DataFormat = None,
     classes: Classes = None,
     images: Images = None,
+    skip_bad: SkipBad = False,
     device: Device = None,
 ) -> None:
     """Show what assigners do with the objects of a data set: one HTML page that needs no network."""
@@ -106,6 +107,7 @@ def inspect(
             sweep=sweep,
             show=show,
             network=network,
+            skip=skipping(skip_bad, run, data),
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     written = {"page": page, "numbers": page.with_suffix(".json")}

@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -23,6 +24,15 @@ Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, …; by def
 def class_list(names: str | None) -> list[str] | None:
     """Split the value of `--classes`."""
     return None if names is None else [name.strip() for name in names.split(",")]
+
+
+def skipping(asked: bool, run: Path | None, data: Path | None) -> Callable[[str], None] | None:
+    """Return what tells of images left out: where that is asked for, or a run was trained so on its own data."""
+    from boxwright.engine import Run
+
+    if not asked and (run is None or data is not None or not Run.open(run).data.get("skip_bad")):
+        return None
+    return lambda problem: typer.echo(f"skipped: {problem}", err=True)
 
 
 def split_map(arguments: list[str] | None) -> dict[str, str] | None:

@@ -164,6 +164,25 @@ def verify_images(records: Sequence[ImageRecord], decode: bool = False) -> dict[
     return findings
 
 
+def readable(records: Sequence[ImageRecord], skip: Callable[[str], None] | None = None) -> Sequence[ImageRecord]:
+    """Return the records whose images can be read.
+
+    Args:
+        records: images.
+        skip: told what is wrong with an image that is left out; None refuses such images.
+
+    Raises:
+        DataError: images cannot be read, and there is no `skip`.
+    """
+    bad = verify_images(records, decode=skip is not None)
+    if skip is None and bad:
+        raise bad_images([*bad.values()])
+    for problem in bad.values():
+        assert skip is not None
+        skip(problem)
+    return [record for position, record in enumerate(records) if position not in bad] if bad else records
+
+
 def bad_images(problems: Sequence[str]) -> DataError:
     """Return the error about images that cannot be read."""
     more = f" (and {len(problems) - 1} more images)" if len(problems) > 1 else ""

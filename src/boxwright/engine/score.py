@@ -8,8 +8,7 @@ import torch
 
 from boxwright.data.dataset import DetectionDataset
 from boxwright.data.index import DataIndex, open_dataset
-from boxwright.data.loader import bad_images, build_loader, verify_images
-from boxwright.data.records import ImageRecord
+from boxwright.data.loader import build_loader, readable
 from boxwright.data.transforms import evaluation_transform
 from boxwright.engine.coco import Metrics
 from boxwright.engine.device import resolve_precision
@@ -46,14 +45,7 @@ def evaluate_source(
     """
     detector, recipe = load_with_recipe(source, device=device)
     category_ids = match_classes(detector.class_names, index)
-    records: Sequence[ImageRecord] = index.split(split)
-    bad = verify_images(records, decode=skip is not None)
-    if skip is None and bad:
-        raise bad_images([*bad.values()])
-    if skip is not None and bad:
-        for problem in bad.values():
-            skip(problem)
-        records = [record for position, record in enumerate(records) if position not in bad]
+    records = readable(index.split(split), skip)
     size = recipe.data.size
     loader = build_loader(
         DetectionDataset(records, evaluation_transform(size)),

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 import boxwright
 from boxwright.data.index import DataIndex, Records
+from boxwright.data.loader import readable
 from boxwright.data.records import ImageRecord
 from boxwright.engine.score import match_classes
 from boxwright.errors import DataError
@@ -44,6 +45,7 @@ def inspect_data(
     sweep: bool = True,
     show: int = 12,
     network: Network | None = None,
+    skip: Callable[[str], None] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Run assigners over the boxes of a data set, before any training or with a run's network, and report what they do.
@@ -57,6 +59,7 @@ def inspect_data(
         sweep: also try other values of each assigner's main setting.
         show: how many images to draw; all of `images` where those are given.
         network: of a run of this recipe, for assigners that look at predictions; see `Network.of_run`.
+        skip: told of an image that cannot be read, which is left out; None refuses it where the network must see it.
         progress: called with the number of images done, and of how many.
 
     Returns:
@@ -72,6 +75,8 @@ def inspect_data(
     records: Sequence[ImageRecord] = index.split(split)
     if images:
         records = [records[i] for i in find_images(index.split(split), images)]
+    if network is not None or skip is not None:
+        records = readable(records, skip)
     class_names = index.class_names
     if network is not None:
         class_names = network.after.detector.class_names
