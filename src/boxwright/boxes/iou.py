@@ -4,7 +4,8 @@
 serves soft targets. To train with an overlap use `boxwright.losses`.
 """
 
-from typing import Literal, get_args
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ __all__ = ["IoUMode", "aligned_iou", "box_iou"]
 IoUMode = Literal["iou", "iof", "giou", "diou"]
 
 # pairs at a time: as many as the threads have use for, fewer where there are more temporaries; a GPU takes more at once
-BLOCK = {"iou": 2**19, "iof": 2**19, "giou": 3 * 2**17, "diou": 3 * 2**17}
+BLOCK = {"iou": 2**20, "iof": 2**20, "giou": 3 * 2**17, "diou": 3 * 2**17}
 ON_GPU = 64
 
 
@@ -47,13 +48,14 @@ def box_iou(a: Tensor, b: Tensor, mode: IoUMode = "iou", *, eps: float = 1e-7, o
         return _overlap(rows, columns, mode, eps, offset)
     shape = torch.broadcast_shapes(rows[0].shape, columns[0].shape)
     pairs = BLOCK[mode] if a.is_cpu else BLOCK[mode] * ON_GPU
-    if shape.numel() <= pairs:
+    if 2 * shape.numel() <= pairs:
         return _overlap(rows, columns, mode, eps, offset)
     height = -(-shape[-2] // -(-shape.numel() // pairs))  # of equal blocks, which find the memory of the one before
+    halves = [(..., part, slice(None)) for part in (slice(height // 2), slice(height // 2, None))]
     blocks = zip(*(plane.split(height, -2) for plane in rows), strict=True)
     result = rows[0].new_empty(shape, dtype=torch.promote_types(rows[0].dtype, columns[0].dtype))
     for part, block in zip(result.split(height, -2), blocks, strict=True):
-        _overlap(block, columns, mode, eps, offset, out=part)
+        _overlap(block, columns, mode, eps, offset, part, halves)
     return result
 
 
@@ -75,11 +77,22 @@ def aligned_iou(a: Tensor, b: Tensor, mode: IoUMode = "iou", *, eps: float = 1e-
 
 
 def _overlap(
-    a: tuple[Tensor, ...], b: tuple[Tensor, ...], mode: IoUMode, eps: float, offset: float, out: Tensor | None = None
+    a: tuple[Tensor, ...],
+    b: tuple[Tensor, ...],
+    mode: IoUMode,
+    eps: float,
+    offset: float,
+    out: Tensor | None = None,
+    parts: Sequence[Any] = (...,),
 ) -> Tensor:
-    """Overlap of four planes with four planes that broadcast; `out` and temporaries are reused wherever that works."""
+    """Overlap of four planes with four planes that broadcast; `out` and temporaries are reused wherever that works.
+
+    Where most temporaries are alive, at the second axis of the intersection, it goes part by part (indices of `a`).
+    """
     area_a, area_b = _area(a, offset), _area(b, offset)
-    overlap = _extent(a, b, 0, offset, out).mul_(_extent(a, b, 1, offset))
+    overlap = _extent(a, b, 0, offset, out)
+    for part in parts:
+        overlap[part].mul_(_extent(tuple(plane[part] for plane in a), b, 1, offset))
     if mode == "iof":
         return torch.div(overlap, area_a.clamp(min=eps), out=out)
     union = (area_a + area_b).sub_(overlap)
