@@ -5,8 +5,10 @@ from functools import partial
 
 import pytest
 
+from boxwright.data import open_dataset
 from boxwright.recipes import load_recipe
 from boxwright.study import inspect_data, inspect_page
+from inspect_scenes import write_dataset
 
 
 @pytest.fixture(scope="module")
@@ -193,3 +195,17 @@ def test_page_fits_its_width_and_passes_axe(open_page, width, scheme):
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     found = axe.Axe().run(page)
     assert found.violations_count == 0, found.generate_report()
+
+
+def test_hundreds_of_classes_and_long_names_leave_a_table_of_one_screen(tmp_path, open_file):
+    file = write_dataset(tmp_path / "set") / "annotations" / "instances_train.json"
+    content = json.loads(file.read_text())
+    content["categories"] += [{"id": number, "name": f"class {number} " * 30} for number in range(3, 300)]
+    file.write_text(json.dumps(content))
+    index = open_dataset(file, images=tmp_path / "set" / "images", cache=False)
+    found = inspect_data(index, load_recipe("retinanet-tiny", ["data.size=128"]), assigners=["atss"], sweep=False)
+    (tmp_path / "page.html").write_text(inspect_page(found), encoding="utf-8")
+    page = open_file(tmp_path / "page.html")
+    assert page.locator(".axis-class tbody tr").count() == 299
+    assert page.locator(".scroll:has(> .axis-class)").bounding_box()["height"] < 600
+    assert page.locator(".axis-class tbody tr:last-child th").bounding_box()["width"] < 300

@@ -141,11 +141,16 @@ def _steps(number: int, assigner: dict[str, Any]) -> str:
 def _axis(number: int, axis: dict[str, Any], groups: Sequence[dict[str, Any]]) -> str:
     columns = (_OBJECTS, *_RESULT)
     rows = [
-        row(escape(group["name"]), columns, group, f'data-axis="{number}" data-group="{index}"', index)
+        row(_titled(group["name"]), columns, group, f'data-axis="{number}" data-group="{index}"', index)
         for index, group in enumerate(groups)
     ]
     caption = f"<b>{escape(axis['title'])}</b> {escape(axis['note'])}"
     return table(f"axis-{axis['key']} sortable", caption, axis["title"].lower(), columns, rows)
+
+
+def _titled(name: str) -> str:
+    """A name that may not find room, with a title to read it by."""
+    return f'<span title="{escape(name)}">{escape(name)}</span>'
 
 
 def _spread(report: dict[str, Any], sizes: Sequence[dict[str, Any]]) -> str:
