@@ -16,6 +16,7 @@ import boxwright
 from boxwright.data.synth import write_synthetic
 from boxwright.engine import Run, train
 from boxwright.engine.checkpoint import load_weights
+from boxwright.engine.score import open_data
 from boxwright.engine.train import RUNS
 from boxwright.errors import DataError, RecipeError, RunError
 from boxwright.recipes import load_recipe
@@ -241,6 +242,15 @@ def test_two_processes_are_launched_by_the_command(scenes, tmp_path):
     assert run.finished
     assert json.loads((run.path / "environment.json").read_text())[0]["processes"] == 2
     assert output.count("found: COCO") == 1
+
+
+def test_a_run_whose_data_has_moved_names_the_option(trained, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained.path, run)
+    (run / "data.json").write_text(json.dumps(trained.data | {"path": str(tmp_path / "gone")}))
+    for use in (lambda: train(resume=run, quiet=True), lambda: open_data(run, None)):
+        with pytest.raises(RunError, match=r"there is no .*gone, where .*run has its data.* with --data PATH"):
+            use()
 
 
 def test_resume_follows_moved_data_and_refuses_another_recipe(trained, scenes, tmp_path):

@@ -86,6 +86,10 @@ class Run:
         """Arguments that opened the data set."""
         return dict(self._json("data.json"))
 
+    def moved(self, path: str | Path) -> RunError:
+        """Return the error about a data set that is not where the run has it."""
+        return RunError(f"there is no {path}, where {self.path} has its data: say where it is now with --data PATH")
+
     @property
     def environments(self) -> list[dict[str, Any]]:
         """Where it ran: at the start and at every resume."""

@@ -71,13 +71,15 @@ def open_data(source: str | Path, data: str | Path | None, **options: Any) -> Da
         options: as for `open_dataset`; only with `data`.
 
     Raises:
-        RunError: there is no `data`, and `source` is no run folder that says which it was.
+        RunError: there is no `data`, and `source` is no run folder that says which it was, or it is not there any more.
     """
     if data is not None:
         return open_dataset(data, **options)
     if not (Path(source) / "data.json").is_file():
         raise RunError(f"say which data set to evaluate {source} on: --data PATH")
-    arguments = Run.open(source).data
+    arguments = (run := Run.open(source)).data
+    if not Path(arguments["path"]).exists():
+        raise run.moved(arguments["path"])
     known = {
         name: arguments[name] for name in ("format", "classes", "splits", "images", "one_based") if name in arguments
     }

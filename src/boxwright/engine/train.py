@@ -97,14 +97,7 @@ def train(
     console = Console() if fabric.is_global_zero and not quiet else None
     index = _opened(fabric, source, run)
     path = fabric.broadcast(path)
-    for line in (
-        index.describe(),
-        *index.notes,
-        *_lacking(index),
-        *remarks(recipe),
-        f"run: {path}, {fabric.strategy.precision.precision}",
-        *_done(run, recipe),
-    ):
+    for line in _told(index, recipe, run, f"{path}, {fabric.strategy.precision.precision}"):
         _print(console, line)
     recipe = settle_anchors(recipe, index.split("train"))
     training, validation = build_loaders(fabric, recipe, index, bool(source["skip_bad"]), console)
@@ -152,11 +145,21 @@ def _asked(
 def _opened(fabric: Fabric, source: Mapping[str, Any], run: Run | None) -> DataIndex:
     """Open the data, which must have the classes of the run that goes on."""
     options = {key: value for key, value in source.items() if key not in ("path", "skip_bad")}
+    if run is not None and not Path(source["path"]).exists():
+        raise run.moved(source["path"])
     with fabric.rank_zero_first():  # the first parses, the others find its cache
         index = open_dataset(source["path"], **options)
     if run is not None and list(index.class_names) != run.classes:
         raise RunError(f"{run.path} was trained on the classes {run.classes}, the data now has {[*index.class_names]}")
     return index
+
+
+def _told(index: DataIndex, recipe: Recipe, run: Run | None, where: str) -> Iterator[str]:
+    """Say what is trained on and where, and what of it is not as one may expect."""
+    yield index.describe()
+    yield from (*index.notes, *_lacking(index), *remarks(recipe), f"run: {where}")
+    if run is not None and run.epochs_done >= recipe.schedule.epochs:
+        yield f"nothing left to train: {run.epochs_done} epochs are done; for more, --set schedule.epochs=N"
 
 
 def _lacking(index: DataIndex) -> Iterator[str]:
@@ -168,12 +171,6 @@ def _lacking(index: DataIndex) -> Iterator[str]:
         yield f"no object in train: {', '.join(missing[:10])}" + f" and {len(missing) - 10} more" * (len(missing) > 10)
     if not val.any():
         yield "no object in val: there will be no AP, and no report"
-
-
-def _done(run: Run | None, recipe: Recipe) -> Iterator[str]:
-    """Say that a run has nothing left to train."""
-    if run is not None and run.epochs_done >= recipe.schedule.epochs:
-        yield f"nothing left to train: {run.epochs_done} epochs are done; for more, --set schedule.epochs=N"
 
 
 def _run_to_resume(
