@@ -76,3 +76,17 @@ def test_a_recipe_says_where():
         build_criterion(load_recipe("retinanet-tiny", ["criterion.classification.gamma=-1"]))
     with pytest.raises(RecipeError, match=r"criterion\.box: beta must not be negative, got -1\.0"):
         build_criterion(load_recipe("ssd-tiny", ["criterion.box.beta=-1"]))
+
+
+@pytest.mark.parametrize(
+    ("module", "printed"),
+    [
+        (losses.GIoULoss(version="torchvision"), "GIoULoss(eps=1e-07, version='torchvision', reduction='mean')"),
+        (losses.RankSortLoss(scope="image"), "RankSortLoss(delta=0.5, scope='image')"),
+        (losses.SeesawLoss(3), "SeesawLoss(num_classes=3, p=0.8, q=2.0, background='last', reduction='mean')"),
+        (losses.QualityFocalLoss(class_weight="balanced"), "reduction='mean', class_weight='balanced')"),
+        (losses.GHMRLoss(bins=7), "(density): GradientDensity(bins=7, momentum=0.7)"),
+    ],
+)
+def test_a_module_prints_its_options(module: torch.nn.Module, printed: str) -> None:
+    assert printed in repr(module)

@@ -6,8 +6,8 @@ from torch import Tensor
 from boxwright.distributed import mean_over_processes
 from boxwright.kernels.error_driven import Ranking, Scope, Update, error_driven
 from boxwright.kernels.soft_count import Ramps
+from boxwright.losses.module import LossModule
 from boxwright.losses.ranking import check_ranked, check_rule
-from boxwright.losses.state import WideState
 
 __all__ = ["ALRPLoss", "alrp_loss", "average_lrp"]
 
@@ -60,7 +60,7 @@ def alrp_loss(
     return loss, (weights * torch.where(positive, box_losses, 0)).sum()
 
 
-class ALRPLoss(WideState):
+class ALRPLoss(LossModule):
     """Module of `alrp_loss` with self-balancing; `forward(inputs, targets, box_losses)`, so it needs `ALRPCriterion`.
 
     The localisation loss is multiplied by the ratio of the whole loss to its localisation part, averaged over the last

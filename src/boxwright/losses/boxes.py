@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from boxwright.kernels.overlap import PairFormula, PairGeometry, pair_loss
+from boxwright.losses.module import LossModule
 from boxwright.losses.reduction import Reduction, check_choice, reduce, upcast_pair, weighted
-from boxwright.losses.state import WideState
 
 __all__ = ["BoxLoss", "coordinate_loss", "overlap_loss"]
 
 
-class BoxLoss(WideState):
+class BoxLoss(LossModule):
     """A box loss as a module: keeps the hyper-parameters of its `function` and the reduction.
 
     A subclass names the function and lists its hyper-parameters in `__init__`. `space` says what the loss compares:
@@ -51,10 +51,6 @@ class BoxLoss(WideState):
         """
         function = type(self).function
         return function(inputs, targets, weight=weight, reduction=self.reduction, normalizer=normalizer, **self.hyper)
-
-    def extra_repr(self) -> str:
-        """List the hyper-parameters."""
-        return ", ".join(f"{name}={value!r}" for name, value in [*self.hyper.items(), ("reduction", self.reduction)])
 
 
 def overlap_loss(

@@ -4,18 +4,18 @@ from typing import ClassVar, Unpack, get_args
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from boxwright.distributed import all_reduce_sum, world_size
 from boxwright.kernels import dense_targets
+from boxwright.losses.module import LossModule
 from boxwright.losses.pointwise import ClassificationLoss, ClassWeight, Common, check_targets, row_weight_of
 from boxwright.losses.reduction import Reduction, check_choice, reduce, upcast, upcast_pair, weighted
-from boxwright.losses.state import WideState
 
 __all__ = ["GHMCLoss", "GHMRLoss"]
 
 
-class GradientDensity(WideState):
+class GradientDensity(LossModule):
     """How many entries fall into each bin of gradient length 0..1, over all processes, with a running mean.
 
     The buffer `running` (bins,) holds the running count of each bin; a bin without entries keeps its count. It starts
@@ -95,7 +95,7 @@ class GHMCLoss(ClassificationLoss):
         return harmonized(weighted(loss, row_weight), length, chosen, self.density, chosen.sum(), self.reduction)
 
 
-class GHMRLoss(nn.Module):
+class GHMRLoss(LossModule):
     """`sqrt(e**2 + mu**2) - mu` of an encoded box's error e, weighted by the inverse density of its slope.
 
     Li et al. 2019, arXiv:1811.05181. As `GHMCLoss` it brings its own normaliser, the sum of the weights, and `weight`

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from boxwright.kernels import Modulator, dense_targets, modulated_cross_entropy, modulated_row_sums
 from boxwright.losses.class_weights import class_weights
+from boxwright.losses.module import LossModule
 from boxwright.losses.reduction import (
     IGNORED,
     Reduction,
@@ -19,7 +20,6 @@ from boxwright.losses.reduction import (
     upcast,
     weighted,
 )
-from boxwright.losses.state import WideState
 
 __all__ = [
     "ClassWeight",
@@ -46,7 +46,7 @@ class Common(TypedDict):
     normalizer: Tensor | float | None
 
 
-class ClassificationLoss(WideState):
+class ClassificationLoss(LossModule):
     """Base of the classification modules: all are called alike, so that one can stand in for another.
 
     A subclass names its `function` and lists the hyper-parameters in `__init__`, or overrides `compute`.
@@ -136,8 +136,9 @@ class ClassificationLoss(WideState):
         return bool(self.hyper.get("from_logits", True))
 
     def extra_repr(self) -> str:
-        """List the hyper-parameters."""
-        return ", ".join(f"{name}={value!r}" for name, value in [*self.hyper.items(), ("reduction", self.reduction)])
+        """List the options, and the rule for class weights."""
+        rule = self.class_weight_rule
+        return super().extra_repr() + ("" if rule is None else f", class_weight={rule!r}")
 
 
 def modulated_loss(

@@ -3,10 +3,11 @@
 from typing import get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from boxwright.distributed import all_reduce_sum, mean_over_processes
 from boxwright.kernels.error_driven import Ranking, Scope, Update, error_driven
+from boxwright.losses.module import LossModule
 from boxwright.losses.reduction import IGNORED, check_choice, check_labels
 
 __all__ = ["APLoss", "RankingLoss", "ap_loss", "average_precision", "check_ranked", "check_rule"]
@@ -49,7 +50,7 @@ def ap_loss(
     return loss
 
 
-class RankingLoss(nn.Module):
+class RankingLoss(LossModule):
     """Base of the ranking losses that are called like every classification loss; they normalise themselves.
 
     Args:
