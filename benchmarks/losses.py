@@ -3,14 +3,16 @@
     python benchmarks/losses.py                # 16 x 8400 x 80 logits
     python benchmarks/losses.py --priors 200700 --images 2 --out benchmarks/results/losses_large.json
 
-Each ratio is the median over the rounds of time / baseline's time of the same round, so that a busy machine changes
-both; `best` is the ratio of the fastest rounds, which other work on the machine disturbs least.
+The losses take turns, each round in another order. Each ratio is the median over the rounds of time / baseline's time
+of the same round, so that a busy machine changes both; `best` is the ratio of the fastest rounds, which other work on
+the machine disturbs least.
 Peak is the allocator's high water above the start, in units of the bytes of the inputs (gradient included).
 """
 
 import argparse
 import json
 import platform
+import random
 import statistics
 import time
 from collections.abc import Callable
@@ -103,8 +105,11 @@ def measure(inputs: Tensor, runs: dict[str, Run], rounds: int) -> list[dict[str,
     """One row per call: median milliseconds, ratio to the first call, peak in units of the inputs."""
     for run in runs.values():
         step(inputs, run)
-    times = [{name: step(inputs, run) for name, run in runs.items()} for _ in range(rounds)]
-    baseline = next(iter(runs))
+    names, shuffle = list(runs), random.Random(0)
+    # what comes after something large pays for the memory that this gives back: nobody always comes after the same one
+    orders = [shuffle.sample(names, len(names)) for _ in range(rounds)]
+    times = [{name: step(inputs, runs[name]) for name in order} for order in orders]
+    baseline = names[0]
     size = inputs.numel() * inputs.element_size()
     return [
         {
