@@ -1,5 +1,6 @@
 """Class weights and the class-balanced losses against both published projects."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from boxwright.losses import (
     sigmoid_cross_entropy,
     sigmoid_focal_loss,
     softmax_cross_entropy,
+    softmax_focal_loss,
 )
 from goldens import Case, golden_cases, load_case
 
@@ -106,6 +108,13 @@ def test_a_rule_waits_for_the_counts() -> None:
     given.count_classes([3, 300])
     torch.testing.assert_close(loss(logits, labels), given(logits, labels))
     torch.testing.assert_close(class_weights("balanced", [1, 3]), balanced([1, 3]))
+
+
+@pytest.mark.parametrize("loss", [softmax_cross_entropy, softmax_focal_loss])
+def test_weights_of_no_class_at_all(loss: Callable[..., Tensor]) -> None:
+    labels = torch.tensor([-1, -2, -1])
+    values = loss(torch.randn(3, 1), labels, class_weight=torch.zeros(0), reduction="none")
+    torch.testing.assert_close(values, torch.zeros(3))
 
 
 def test_class_weight_is_per_label_and_background_has_one() -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, TypedDict, Unpack, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from boxwright.kernels import Modulator, dense_targets, modulated_cross_entropy, modulated_row_sums
@@ -254,7 +255,7 @@ def row_weight_of(targets: Tensor, class_weight: Tensor | None) -> Tensor | None
         if class_weight is not None:
             raise ValueError("class_weight needs labels: a row of dense targets has no single class")
         return None
-    counted = (targets != IGNORED).to(torch.float32 if class_weight is None else class_weight.dtype)
     if class_weight is None:
-        return counted
-    return torch.where(targets >= 0, class_weight[targets.clamp(min=0)], counted)
+        return (targets != IGNORED).to(torch.float32)
+    # labels below 0 count from the end of the table: what is ignored before background
+    return F.pad(F.pad(class_weight, (0, 1)), (0, 1), value=1)[targets]
