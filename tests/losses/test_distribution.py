@@ -164,3 +164,18 @@ def test_a_distillation_that_does_not_fit_is_refused(shapes: dict[str, tuple[int
     inputs, teacher, matched, weight = (torch.rand(shape) for shape in shape.values())
     with pytest.raises(ValueError, match=named):
         localization_distillation_loss(inputs, teacher, matched > 0.5, weight=weight)
+
+
+@pytest.mark.parametrize(
+    ("matched", "temperature", "error", "words"),
+    [
+        (torch.ones(1, 2, dtype=torch.int64), 5.0, TypeError, "matched must be bool, got torch.int64"),
+        (torch.ones(1, 2, dtype=torch.bool), 0.0, ValueError, r"temperature must be positive, got 0\.0"),
+    ],
+)
+def test_a_distillation_that_cannot_be_meant_is_refused(
+    matched: torch.Tensor, temperature: float, error: type[Exception], words: str
+) -> None:
+    logits = torch.randn(1, 2, 4, 9)
+    with pytest.raises(error, match=words):
+        localization_distillation_loss(logits, logits, matched, weight=torch.ones(1, 2), temperature=temperature)

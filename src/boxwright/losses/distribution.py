@@ -102,10 +102,15 @@ def localization_distillation_loss(
         Scalar.
 
     Raises:
-        ValueError: shapes that do not fit.
+        TypeError: `matched` is not bool.
+        ValueError: shapes that do not fit, or a temperature that is not positive.
     """
+    if not temperature > 0:
+        raise ValueError(f"temperature must be positive, got {temperature}")
     check_same_shape(inputs, teacher)
     check_shape("matched", matched, inputs.shape[:-2])
+    if matched.dtype != torch.bool:
+        raise TypeError(f"matched must be bool, got {matched.dtype}")
     check_shape("weight", weight, inputs.shape[:-2])
     student, teacher = (upcast(logits) / temperature for logits in (inputs, teacher.detach()))
     log_teacher = teacher.log_softmax(-1)
