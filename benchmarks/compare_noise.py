@@ -8,7 +8,7 @@ share of 1,000 comparisons in which any pair was called different; 5 % is aimed 
 
 import numpy as np
 
-from boxwright.study.statistics import compare_recipes
+from boxwright.study.comparison.statistics import compare_recipes
 
 REPEATS, IMAGES = 1000, 200
 NOISE = {

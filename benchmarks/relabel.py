@@ -28,12 +28,12 @@ from torch import Tensor
 from boxwright.boxes import box_iou
 from boxwright.data.index import DataIndex, open_dataset
 from boxwright.data.records import ImageRecord
-from boxwright.study.evidence import Evidence
-from boxwright.study.network import Network, pixels_of
-from boxwright.study.scenes import Scenes
-from boxwright.study.sides import Sides
-from boxwright.study.suspects import Suspects
-from boxwright.study.unlabelled import Unlabelled
+from boxwright.study.inspection.evidence import Evidence
+from boxwright.study.inspection.network import Network, pixels_of
+from boxwright.study.inspection.scenes import Scenes
+from boxwright.study.inspection.sides import Sides
+from boxwright.study.inspection.suspects import Suspects
+from boxwright.study.inspection.unlabelled import Unlabelled
 
 START = 0.1  # of a list
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from boxwright.study.sides import Sides
+from boxwright.study.inspection.sides import Sides
 
 
 def certain_sides(scenes):

@@ -4,8 +4,8 @@ import functools
 
 from boxwright.data.index import open_dataset
 from boxwright.recipes import dump_recipe
-from boxwright.study.held import contestants, with_seed
-from boxwright.study.runs import RunSpec, run_one
+from boxwright.study.comparison.contestants import contestants, with_seed
+from boxwright.study.comparison.runs import RunSpec, run_one
 
 CHANGES = ["data.size=64", "data.batch_size=8", "data.workers=0", "schedule.warmup_steps=2", "train.precision=32-true"]
 

@@ -69,8 +69,8 @@ def inspect(
     from boxwright.files import write_text
     from boxwright.recipes import load_recipe
     from boxwright.study import inspect_data, inspect_page, relabel_csv
-    from boxwright.study.network import Network
-    from boxwright.study.report import find_split
+    from boxwright.study.inspection.network import Network
+    from boxwright.study.inspection.report import find_split
 
     if run is not None and (recipe is not None or overrides):
         raise BoxwrightError("a run brings its own recipe: leave out --recipe and --set, or --run")

@@ -1,0 +1,81 @@
+"""The images of a report: which to show, and what is drawn on them."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from boxwright.data.records import ImageRecord
+from boxwright.study.inspection.assigner_choices import Choice
+from boxwright.study.inspection.image_report import portrait
+from boxwright.study.inspection.network import Network, Seen, pixels_of
+from boxwright.study.inspection.scenes import PriorGenerator, Scenes, priors_of
+from boxwright.study.inspection.tally import Tally
+from boxwright.study.pictures import picture
+
+__all__ = ["gallery", "pick"]
+
+
+def pick(scenes: Scenes, tallies: dict[str, Tally], count: int) -> dict[int, str]:
+    """Choose images worth looking at: those that lead some list, in turn, then others spread over the data set.
+
+    Args:
+        scenes: the data set.
+        tallies: what each assigner does, by its name.
+        count: how many images.
+
+    Returns:
+        Why an image was chosen, by its index.
+    """
+    lists: dict[str, Any] = {}
+    for name, tally in tallies.items():
+        lists[f"most objects without positives: {name}"] = tally.positives.sum(1) == 0
+    lists["most boxes that look like duplicates"] = scenes.crowding >= 0.8
+    for name, tally in tallies.items():
+        lists[f"most priors lost to another object: {name}"] = tally.lost
+    width, height = (scenes.boxes[:, 2:] - scenes.boxes[:, :2]).T
+    lists["most objects under 16 px"] = np.sqrt(width * height) < 16
+    counts = {why: np.bincount(scenes.image, values, minlength=len(scenes.frames)) for why, values in lists.items()}
+    orders = {why: iter([int(i) for i in np.argsort(-some, kind="stable") if some[i]]) for why, some in counts.items()}
+    chosen: dict[int, str] = {}
+    while orders and len(chosen) < count:
+        for why in list(orders):
+            image = next((i for i in orders[why] if i not in chosen), None)
+            if image is None:
+                del orders[why]
+            elif len(chosen) < count:
+                chosen[image] = why
+    for image in np.linspace(0, len(scenes.frames) - 1, count).round().astype(int).tolist():
+        if len(chosen) < min(count, len(scenes.frames)):
+            chosen.setdefault(image, "one of the others")
+    return chosen
+
+
+def gallery(
+    scenes: Scenes,
+    records: Sequence[ImageRecord],
+    lay: PriorGenerator,
+    choices: Sequence[Choice],
+    chosen: dict[int, str],
+    network: Network | None = None,
+) -> list[dict[str, Any]]:
+    """Describe chosen images: picture, objects, and for each step of each assigner its positives with their reasons.
+
+    With a network also heat maps of its scores in all stages, and what every prior contributes to the losses. Without
+    one an image that cannot be read is described without its picture, and says why.
+
+    Raises:
+        DataError: an image that a network is to look at cannot be read.
+    """
+    frames = [scenes.frames[index] for index in chosen]
+    batches = [scenes.batch([frame], priors_of(lay, frame.canvas)) for frame in frames]
+    looks: Iterable[list[Seen]] = ([] for _ in batches)
+    if network is not None:
+        pixels = pixels_of(records, batches, network.recipe.data.size)
+        looks = ([stage.look(image) for stage in network.stages] for _, image in pixels)
+    return [
+        {"name": records[frame.record].path.name, "why": why}
+        | portrait(batch, choices, network, seen)
+        | picture(records[frame.record])
+        for frame, why, batch, seen in zip(frames, chosen.values(), batches, looks, strict=True)
+    ]
