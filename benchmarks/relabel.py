@@ -56,7 +56,7 @@ class Lists:
         if evidence is None:
             raise SystemExit("the run has no distributional boxes; train gfl-tiny, gflv2-tiny or nanodet-plus-tiny")
         for batch, pixels in pixels_of(records, scenes.batches(lay, most=8), size):
-            evidence.add(batch, network.after.look(pixels).predictions)
+            evidence.add(batch, network.after.predict(pixels).predictions)
         scale = [[r.width / f.size[1], r.height / f.size[0]] * 2 for f, r in zip(scenes.frames, records, strict=True)]
         return cls(records, torch.tensor(scale), scenes, *evidence.weighed(scenes))
 

@@ -92,17 +92,15 @@ def _print(report: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from boxwright.study.comparison.wording import mean_and_spread
+
     table = Table("recipe", "AP", "AP50", "AP75", "seeds", box=None, pad_edge=False)
     for column in table.columns[1:]:
         column.justify = "right"
     for recipe in report["recipes"]:
-        cells = [_spread(recipe["metrics"][name]) for name in ("AP", "AP50", "AP75")]
+        cells = [mean_and_spread(recipe["metrics"][name]) for name in ("AP", "AP50", "AP75")]
         table.add_row(recipe["name"], *cells, str(len(recipe["runs"])))
     Console(highlight=False).print(table)
     verdict = report["verdict"]
     for line in (f"{verdict['headline']}. {verdict['text']}".strip(), *verdict["settle"]):
         typer.echo(line)
-
-
-def _spread(values: dict[str, Any]) -> str:
-    return f"{values['mean']:.3f}" + ("" if values["deviation"] is None else f" ± {values['deviation']:.3f}")

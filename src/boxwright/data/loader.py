@@ -3,6 +3,7 @@
 import logging
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -13,7 +14,7 @@ from boxwright.data.images import check_image, read_image
 from boxwright.data.records import ImageRecord
 from boxwright.errors import DataError
 
-__all__ = ["BatchOrder", "Loader", "bad_images", "build_loader", "verify_images"]
+__all__ = ["BatchOrder", "Loader", "bad_images", "build_loader", "readable", "verify_images", "worker_errors"]
 
 logger = logging.getLogger(__name__)
 
@@ -90,15 +91,21 @@ class Loader:
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """Yield the batches of an epoch, the same whatever was read before; a skipped image is logged once."""
         self._order.epoch = epoch
-        try:
+        with worker_errors():
             for batch in self._batches:
                 for message in set(batch.skipped) - self._reported:
                     self._reported.add(message)
                     logger.warning("skipped: %s", message)
                 yield batch
-        except DataError as error:
-            # a worker process hands on its whole traceback as the message
-            raise DataError(str(error).rpartition("DataError: ")[2].strip()) from error
+
+
+@contextmanager
+def worker_errors() -> Iterator[None]:
+    """Give a `DataError` that comes from a loader process its own sentence back: torch makes it a whole traceback."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(str(error).rpartition("DataError: ")[2].strip()) from error
 
 
 def build_loader(

@@ -1,6 +1,6 @@
 """What a data set consists of: images, objects per class and split, and how large the objects are."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -55,6 +55,12 @@ class Statistics:
         return asdict(self) | {"classes": self.classes, "sizes": self.sizes}
 
 
+def count_sizes(areas: NDArray[Any] | Sequence[float]) -> dict[str, int]:
+    """Count the objects of each of COCO's sizes, by their areas in square pixels."""
+    counts = np.bincount(np.digitize(areas, list(SIZES.values())[:-1]), minlength=len(SIZES))
+    return dict(zip(SIZES, counts.tolist(), strict=True))
+
+
 def statistics(class_names: tuple[str, ...], splits: Mapping[str, SplitColumns]) -> Statistics:
     """Count images, objects, classes and sizes of every split."""
     return Statistics({name: _split_statistics(class_names, columns) for name, columns in splits.items()})
@@ -64,7 +70,6 @@ def _split_statistics(class_names: tuple[str, ...], columns: SplitColumns) -> Sp
     counts, labels, crowd, area = columns
     objects = (crowd == 0) & (labels >= 0)
     classes = np.bincount(labels[objects], minlength=len(class_names)).tolist()
-    sizes = np.bincount(np.digitize(area[objects], list(SIZES.values())[:-1]), minlength=len(SIZES)).tolist()
     spread = (np.min(counts), np.median(counts), np.mean(counts), np.max(counts)) if len(counts) else (0, 0, 0, 0)
     return SplitStatistics(
         images=len(counts),
@@ -72,7 +77,7 @@ def _split_statistics(class_names: tuple[str, ...], columns: SplitColumns) -> Sp
         objects=int(objects.sum()),
         crowd=int((crowd != 0).sum()),
         classes=dict(zip(class_names, classes, strict=True)),
-        sizes=dict(zip(SIZES, sizes, strict=True)),
+        sizes=count_sizes(area[objects]),
         per_image=dict(zip(("min", "median", "mean", "max"), map(float, spread), strict=True)),
     )
 

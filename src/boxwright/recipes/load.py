@@ -17,7 +17,7 @@ from boxwright.recipes.parts import Section, nearest
 from boxwright.recipes.schema import CriterionConfig, Recipe
 from boxwright.recipes.two_stage import StageConfig, TwoStageRecipe
 
-__all__ = ["dump_recipe", "load_recipe", "parse_recipe", "recipe_names"]
+__all__ = ["changed_recipe", "dump_recipe", "load_recipe", "parse_recipe", "recipe_names", "validate_recipe"]
 
 _KINDS: dict[str, type[Recipe]] = {"darknet": GridRecipe, "two-stage": TwoStageRecipe}  # by detector.type
 _ELSEWHERE: dict[type[Recipe], tuple[type[Section], str]] = {  # keys of a dense criterion, and where they went
@@ -61,7 +61,7 @@ def load_recipe(name_or_path: str | Path, overrides: list[str] | tuple[str, ...]
     source, values = _resolved(str(name_or_path))
     for override in sorted(overrides, key=lambda text: not text.partition("=")[0].endswith(".type")):
         _override(values, override)
-    return _validated(values, source)
+    return validate_recipe(values, source)
 
 
 def parse_recipe(text: str, source: str) -> Recipe:
@@ -74,7 +74,16 @@ def parse_recipe(text: str, source: str) -> Recipe:
     Raises:
         RecipeError: it does not validate; names the field and the nearest known one.
     """
-    return _validated(_mapping(text, source), source)
+    return validate_recipe(_mapping(text, source), source)
+
+
+def changed_recipe(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
+    """Return a recipe with some values changed, section by section: `{"train": {"seed": 1}}`.
+
+    Raises:
+        RecipeError: the result does not validate.
+    """
+    return validate_recipe(_merged(recipe.model_dump(mode="json"), changes), f"recipe {recipe.name}")
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -107,7 +116,8 @@ def _mapping(text: str, source: str) -> dict[str, Any]:
     return values
 
 
-def _validated(values: dict[str, Any], source: str) -> Recipe:
+def validate_recipe(values: dict[str, Any], source: str) -> Recipe:
+    """Build a recipe from values as YAML has them; arguments and errors as `parse_recipe`."""
     kind = _kind(values.get("detector"), source)
     try:
         return kind.model_validate(values)

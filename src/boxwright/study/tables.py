@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any, Final, NamedTuple
 
-__all__ = ["Column", "row", "table", "written"]
+__all__ = ["Column", "framed_table", "heading", "row", "table", "written"]
 
 _FORMS: Final = {"count": "{:,}", "mean": "{:.2f}", "share": "{:.1%}"}
 
@@ -21,23 +21,31 @@ class Column(NamedTuple):
 def table(
     kind: str, caption: str, head: str, columns: Iterable[Column], rows: Iterable[str], attributes: str = ""
 ) -> str:
+    """Write a table of columns and rows (see `row`); `head` is the heading of the first column."""
+    headings = [heading(escape(head)), *(heading(escape(column.title)) for column in columns)]
+    return framed_table(kind, caption, headings, rows, attributes)
+
+
+def framed_table(kind: str, caption: str, headings: Iterable[str], rows: Iterable[str], attributes: str = "") -> str:
     """Write a table in a box that scrolls sideways.
 
     Args:
         kind: classes of the table; `sortable` gives its headings buttons.
         caption: markup.
-        head: heading of the first column.
-        columns: the others.
-        rows: see `row`.
+        headings: see `heading`.
+        rows: markup.
         attributes: more attributes of the table.
     """
-    columns = [Column("", "", head), *columns]
-    heads = "".join(f'<th scope="col"{_words(column)}>{escape(column.title)}</th>' for column in columns)
     return (
         f'<div class="scroll" tabindex="0" role="group" aria-label="{escape(kind.split()[0])}">'
-        f'<table class="{kind}" {attributes}>'
-        f"<caption>{caption}</caption><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+        f'<table class="{kind}" {attributes}><caption>{caption}</caption>'
+        f"<thead><tr>{''.join(headings)}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
+
+
+def heading(title: str, attributes: str = "") -> str:
+    """Write the heading of a column; `title` is markup."""
+    return f'<th scope="col" {attributes}>{title}</th>'
 
 
 def row(
@@ -46,10 +54,6 @@ def row(
     """Write a row; `label` is markup, `order` what it is sorted by instead of its text."""
     head = f'<th scope="row"{"" if order is None else f" data-v={order!r}"}>{label}</th>'
     return f"<tr {attributes}>{head}{''.join(_cell(column, numbers[column.key]) for column in columns)}</tr>"
-
-
-def _words(column: Column) -> str:
-    return ' class="words"' if column.style == "words" else ""
 
 
 def _cell(column: Column, value: Any) -> str:

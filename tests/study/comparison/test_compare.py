@@ -21,7 +21,7 @@ from compared import CHANGES, Here, specs
 
 
 def test_two_recipes_are_compared_and_found_again(scenes, tmp_path, monkeypatch):
-    monkeypatch.setattr("boxwright.study.comparison.submitter", lambda *arguments: Here)
+    monkeypatch.setattr("boxwright.study.comparison.compare.submitter", lambda *arguments: Here)
     lines = []
     arguments = {"seeds": 2, "overrides": [*CHANGES, "schedule.epochs=1"], "output": tmp_path / "out", "jobs": 2}
     report = compare(scenes, ["retinanet-tiny", "gfl-tiny"], progress=lines.append, **arguments)

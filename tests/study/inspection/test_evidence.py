@@ -24,7 +24,7 @@ def test_what_is_not_annotated_is_what_the_detector_finds_away_from_all_boxes(gf
     scenes = Scenes.of(records, 128)
     evidence = Evidence.empty(network, len(scenes))
     for batch, pixels in pixels_of(records, scenes.batches(detector.priors, most=3), 128):
-        evidence.add(batch, network.after.look(pixels).predictions)
+        evidence.add(batch, network.after.predict(pixels).predictions)
     suspects, missing = evidence.weighed(scenes)
     lists = relabel(scenes, records, data.class_names, suspects, missing)
     expected = []

@@ -44,13 +44,13 @@ def test_a_training_shows(network):
 def test_predictions_are_those_of_an_evaluation_and_leave_the_detector_alone(network, data):
     pixels = torch.randint(0, 256, (2, 3, 128, 128), dtype=torch.uint8)
     state = {name: value.clone() for name, value in network.after.detector.state_dict().items()}
-    seen = network.after.look(pixels)
+    outputs = network.after.predict(pixels)
     detector = network.after.detector
     with torch.no_grad():
         expected, priors = detector.eval().predict(pixels)
-    assert torch.equal(seen.predictions.logits, expected.logits)
-    torch.testing.assert_close(seen.predictions.boxes, network.criterion.coder.decode(priors, expected.params))
-    assert torch.equal(seen.deciding.logits, expected.logits)
+    assert torch.equal(outputs.predictions.logits, expected.logits)
+    torch.testing.assert_close(outputs.predictions.boxes, network.criterion.coder.decode(priors, expected.params))
+    assert torch.equal(outputs.for_assigner.logits, expected.logits)
     for name, value in detector.state_dict().items():
         assert torch.equal(value, state[name]), name
     assert not detector.training
@@ -59,10 +59,10 @@ def test_predictions_are_those_of_an_evaluation_and_leave_the_detector_alone(net
 def test_a_guide_decides(train_small, data):
     run = train_small("nanodet-plus-tiny", "schedule.epochs=1")
     network = Network.of_run(run.path, data)
-    seen = network.after.look(torch.randint(0, 256, (1, 3, 128, 128), dtype=torch.uint8))
-    assert torch.equal(seen.deciding.logits, seen.predictions.extras["guide_logits"])
-    assert not torch.equal(seen.deciding.logits, seen.predictions.logits)
-    assert seen.deciding.boxes.shape == seen.predictions.boxes.shape
+    outputs = network.after.predict(torch.randint(0, 256, (1, 3, 128, 128), dtype=torch.uint8))
+    assert torch.equal(outputs.for_assigner.logits, outputs.predictions.extras["guide_logits"])
+    assert not torch.equal(outputs.for_assigner.logits, outputs.predictions.logits)
+    assert outputs.for_assigner.boxes.shape == outputs.predictions.boxes.shape
 
 
 def test_the_criterion_is_that_of_the_last_epochs(network):

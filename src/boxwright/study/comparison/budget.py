@@ -26,7 +26,7 @@ from boxwright.engine.schedule import Schedule
 from boxwright.engine.train import build_loaders
 from boxwright.errors import BoxwrightError, RecipeError, RunError
 from boxwright.files import write_text
-from boxwright.recipes import Recipe, build_detector, parse_recipe
+from boxwright.recipes import build_detector
 from boxwright.study.comparison.runs import RunSpec, failure
 
 __all__ = ["Pace", "fitting_epochs", "pace"]
@@ -75,7 +75,7 @@ def fitting_epochs(
         known[key] = {spec.name: asdict(pace(spec)) for spec in specs}
         write_text(file, json.dumps(known, indent=1))
     paces = [Pace(**known[key][spec.name]) for spec in specs]
-    recipe = _recipe(specs[0])
+    recipe = specs[0].parsed()
     evaluations = recipe.schedule.epochs / recipe.train.eval_every
 
     def total(epochs: int) -> float:
@@ -118,12 +118,13 @@ def main() -> None:
 
 
 def _timed(spec: RunSpec) -> dict[str, float]:
+    """Train a few steps as `train` does, evaluate two batches, write a checkpoint, and return the seconds of each."""
     if spec.threads is not None:
         torch.set_num_threads(spec.threads)
     options = {("path" if name == "data" else name): value for name, value in spec.data.items()}
     skip_bad = options.pop("skip_bad", False)
     index = open_dataset(**options)
-    recipe = settle_anchors(_recipe(spec), index.split("train"))
+    recipe = settle_anchors(spec.parsed(), index.split("train"))
     fabric = build_fabric(precision=recipe.train.precision)
     training, validation = build_loaders(fabric, recipe, index, skip_bad)
     counts = index.class_counts("train")
@@ -137,7 +138,7 @@ def _timed(spec: RunSpec) -> dict[str, float]:
     clock = [time.perf_counter()]
     for group in islice(grouped(training.epoch(0), recipe.train.accumulate), _STEPS + 2):
         trainer.step([batch.to(fabric.device) for batch in group])
-        _settle()
+        _synchronize()
         clock.append(time.perf_counter())
     times = [after - before for before, after in itertools.pairwise(clock)]
     step = statistics.median(times[2:] or times)
@@ -162,10 +163,7 @@ def _known(file: Path) -> dict[str, dict[str, dict[str, float]]]:
         raise RunError(f"{file} is damaged: {error}; delete it, and the paces are measured again") from error
 
 
-def _recipe(spec: RunSpec) -> Recipe:
-    return parse_recipe(spec.recipe, f"recipe of {spec.name}")
-
-
-def _settle() -> None:
+def _synchronize() -> None:
+    """Wait for the GPU, where there is one, so that the clock is read after its work."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()

@@ -10,7 +10,8 @@ import torch
 
 from boxwright.engine.loop import seed_everything
 from boxwright.errors import RecipeError
-from boxwright.recipes import Recipe, build_detector, dump_recipe, load_recipe, parse_recipe
+from boxwright.recipes import Recipe, build_detector, dump_recipe, load_recipe
+from boxwright.recipes.load import changed_recipe, validate_recipe
 
 __all__ = ["HELD", "Contestant", "contestants", "shortened", "with_seed"]
 
@@ -53,7 +54,7 @@ def contestants(recipes: Sequence[str | Path], overrides: Sequence[str] = ()) ->
     loaded = [_loaded(str(name), overrides) for name in recipes]
     if not any(override.startswith("train.eval_every=") for override in overrides):
         often = max(1, loaded[0].schedule.epochs // _EVALUATIONS)
-        loaded = [_changed(recipe, {"train": {"eval_every": often}}) for recipe in loaded]
+        loaded = [changed_recipe(recipe, {"train": {"eval_every": often}}) for recipe in loaded]
     first, called = loaded[0], Counter(own.name for own in loaded)
     names, seen, result = Counter[str](), Counter[str](), []
     for source, own in zip(recipes, loaded, strict=True):
@@ -76,7 +77,7 @@ def contestants(recipes: Sequence[str | Path], overrides: Sequence[str] = ()) ->
 
 def with_seed(recipe: Recipe, seed: int) -> Recipe:
     """Return the recipe with another seed."""
-    return _changed(recipe, {"train": {"seed": seed}})
+    return changed_recipe(recipe, {"train": {"seed": seed}})
 
 
 def shortened(recipe: Recipe, epochs: int) -> Recipe:
@@ -88,7 +89,7 @@ def shortened(recipe: Recipe, epochs: int) -> Recipe:
     if epochs == 1:
         schedule["milestones"] = []
     train = {"eval_every": max(1, min(epochs, round(recipe.train.eval_every * share)))}
-    return _changed(_own_phases(recipe, share, epochs), {"schedule": schedule, "train": train})
+    return changed_recipe(_own_phases(recipe, share, epochs), {"schedule": schedule, "train": train})
 
 
 def shared_weights(recipes: Sequence[Recipe], classes: Sequence[str]) -> list[tuple[int, int]]:
@@ -118,7 +119,7 @@ def _own_phases(recipe: Recipe, share: float, epochs: int) -> Recipe:
         changes["criterion"] = {"first": {"epochs": _part(first.epochs, share, epochs)}}
     if (guide := getattr(recipe.detector, "guide", None)) is not None:
         changes["detector"] = {"guide": {"detach_epoch": _part(guide.detach_epoch, share, epochs)}}
-    return _changed(recipe, changes)
+    return changed_recipe(recipe, changes)
 
 
 def _part(epoch: int, share: float, epochs: int) -> int:
@@ -126,30 +127,13 @@ def _part(epoch: int, share: float, epochs: int) -> int:
 
 
 def _held(first: Recipe, own: Recipe) -> Recipe:
+    """Return a recipe with the sections `HELD` of the first."""
     given, values = first.model_dump(mode="json"), own.model_dump(mode="json")
     for section in HELD[:-1]:
         values[section] = given[section]
     if "backbone" in given["detector"] and "backbone" in values["detector"]:
         values["detector"]["backbone"] = given["detector"]["backbone"]
-    return _parsed(values)
-
-
-def _changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
-    values = recipe.model_dump(mode="json")
-    return _parsed(_merged(values, changes)) if changes else recipe
-
-
-def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(values)
-    for key, value in changes.items():
-        merged[key] = _merged(merged[key], value) if isinstance(value, Mapping) else value
-    return merged
-
-
-def _parsed(values: Mapping[str, Any]) -> Recipe:
-    import yaml
-
-    return parse_recipe(yaml.safe_dump(values, sort_keys=False), f"recipe {values['name']}, in a comparison")
+    return validate_recipe(values, f"recipe {own.name}, in a comparison")
 
 
 def _differences(old: Recipe, new: Recipe, sections: Sequence[str]) -> list[str]:

@@ -4,18 +4,14 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from boxwright.study.comparison.matching import Matches
+from boxwright.study.comparison.matching import Flags, Ints, Matches
 
 __all__ = ["KINDS", "Errors", "error_kinds"]
 
 KINDS: Final = ("classification", "localisation", "both", "duplicate", "background", "missed")
 _RIGHT: Final = 0.5  # overlap from which a detection may be right
 _NEAR: Final = 0.1  # overlap up to which it lies on background
-
-Ints = NDArray[np.int64]
-Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -25,16 +21,10 @@ class Errors:
     Attributes:
         counts: number of wrong detections, and of missed objects.
         cost: AP50 that would be gained without them, None where there is no object.
-        ap50: AP at IoU 0.5.
-        wrong: AP50 that would be gained without any wrong detection.
-        unfound: AP50 that would be gained if every object that was not found did not exist.
     """
 
     counts: dict[str, int]
     cost: dict[str, float | None]
-    ap50: float | None
-    wrong: float | None
-    unfound: float | None
 
 
 def error_kinds(matches: Matches) -> Errors:
@@ -61,15 +51,9 @@ def error_kinds(matches: Matches) -> Errors:
         **{kind: _kept(half, ~kinds[kind]) for kind in ("both", "duplicate", "background")},
         "missed": _without_objects(half, missed),
     }
-    wrong = (half.found[0] < 0) & ~half.ignored[0]
-    found = np.zeros(len(half.truth.image), bool)
-    found[half.found[0][half.found[0] >= 0]] = True
     return Errors(
         {**{kind: int(kinds[kind].sum()) for kind in KINDS[:-1]}, "missed": int(missed.sum())},
         {kind: _gain(_ap(fixed[kind]), base) for kind in KINDS},
-        base,
-        _gain(_ap(_kept(half, ~wrong)), base),
-        _gain(_ap(_without_objects(half, ~found & ~half.truth.crowd)), base),
     )
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from boxwright.study.comparison.wording import commands, facts, mean_and_spread
+
 __all__ = ["compare_markdown"]
 
 
@@ -10,11 +12,12 @@ def compare_markdown(report: Mapping[str, Any]) -> str:
     """Write a report of `compare` or `run_report` as Markdown."""
     recipes, verdict = report["recipes"], report["verdict"]
     names = [recipe["name"] for recipe in recipes]
-    parts = [f"# {verdict['headline']}", _facts(report)]
+    parts = [f"# {verdict['headline']}", facts(report)]
     parts += [text for text in (verdict["text"], *verdict["settle"]) if text]
     metrics = report["metrics"]
     rows = [
-        [recipe["name"], *(spread(recipe["metrics"][name]) for name in metrics), *_cost(recipe)] for recipe in recipes
+        [recipe["name"], *(mean_and_spread(recipe["metrics"][name]) for name in metrics), *_cost(recipe)]
+        for recipe in recipes
     ]
     parts += ["## Recipes", "Mean ± deviation over seeds."] if len(recipes) > 1 else ["## Numbers"]
     parts += [_table(["recipe", *metrics, "s/step", "MB"], rows)]
@@ -28,42 +31,25 @@ def compare_markdown(report: Mapping[str, Any]) -> str:
             entry["name"],
             f"{entry['train']:,}",
             f"{entry['val']:,}",
-            *(spread(r["classes"][entry["name"]]) for r in recipes),
+            *(mean_and_spread(r["classes"][entry["name"]]) for r in recipes),
         ]
         for entry in classes
     ]
     parts += ["## AP by class", _table(["class", "training objects", "validation objects", *names], rows)]
     rows = [
-        [recipe["name"], *(spread(recipe["errors"]["cost"][kind]) for kind in report["kinds"])] for recipe in recipes
+        [recipe["name"], *(mean_and_spread(recipe["errors"]["cost"][kind]) for kind in report["kinds"])]
+        for recipe in recipes
     ]
     parts += ["## Errors", "AP50 that each kind of error costs (TIDE).", _table(["recipe", *report["kinds"]], rows)]
     if len(recipes) > 1 or report.get("failures"):
         parts += ["## Not the same", *_differences(report)]
-    parts += ["## To repeat", _commands(report)]
+    parts += ["## To repeat", f"```bash\n{commands(report)}\n```"]
     return "\n\n".join(parts) + "\n"
-
-
-def spread(values: Mapping[str, Any], form: str = ".3f") -> str:
-    """Write mean ± deviation."""
-    if values["mean"] is None:
-        return "–"
-    deviation = "" if values["deviation"] is None else f" ± {values['deviation']:{form}}"
-    return f"{values['mean']:{form}}{deviation}"
-
-
-def _facts(report: Mapping[str, Any]) -> str:
-    data = report["data"]
-    seeds = sorted({len(recipe["runs"]) for recipe in report["recipes"]})
-    what = data["describe"].removeprefix("found: ")
-    return (
-        f"{what}. Measured on {data['images']:,} validation images with {data['objects']:,} objects; "
-        f"{' or '.join(map(str, seeds))} {'seed' if seeds == [1] else 'seeds'} for each recipe."
-    )
 
 
 def _cost(recipe: Mapping[str, Any]) -> list[str]:
     memory = recipe["peak_memory"]["mean"]
-    return [spread(recipe["seconds_per_step"]), "–" if memory is None else f"{memory / 1e6:.0f}"]
+    return [mean_and_spread(recipe["seconds_per_step"]), "–" if memory is None else f"{memory / 1e6:.0f}"]
 
 
 def _pair(pair: Mapping[str, Any], names: Sequence[str]) -> list[str]:
@@ -93,12 +79,6 @@ def _differences(report: Mapping[str, Any]) -> Iterable[str]:
         yield f"**{recipe['name']}**\n\n" + "\n".join(lines)
     for failure in report.get("failures", ()):
         yield f"Missing: {failure['name']}, seed {failure['seed']}: {failure['reason']}"
-
-
-def _commands(report: Mapping[str, Any]) -> str:
-    lines = [report["command"]] if "command" in report else []
-    lines += [run["command"] for recipe in report["recipes"] for run in recipe["runs"]]
-    return "\n".join(["```bash", *lines, "```"])
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

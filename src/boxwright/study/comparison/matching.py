@@ -28,7 +28,6 @@ class Truth:
     Attributes:
         image_ids: (I,) ascending ids of the images.
         categories: (K,) ids of the classes, ascending.
-        names: class names, in that order.
         image: (G,) index of each object's image, ascending.
         label: (G,) index of its class.
         box: (G, 4) xyxy in pixels of the stored image.
@@ -37,7 +36,6 @@ class Truth:
 
     image_ids: Ints
     categories: Ints
-    names: tuple[str, ...]
     image: Ints
     label: Ints
     box: Floats
@@ -47,15 +45,13 @@ class Truth:
     def of(cls, ground_truth: Mapping[str, Any]) -> "Truth":
         """Read the content of a COCO file."""
         image_ids = np.unique([image["id"] for image in ground_truth["images"]]).astype(np.int64)
-        classes = sorted(ground_truth["categories"], key=lambda category: category["id"])
-        categories = np.array([category["id"] for category in classes], np.int64)
+        categories = np.array(sorted(category["id"] for category in ground_truth["categories"]), np.int64)
         entries = ground_truth["annotations"]
         image = np.searchsorted(image_ids, np.array([entry["image_id"] for entry in entries], np.int64))
         order = np.argsort(image, kind="stable")
         return cls(
             image_ids,
             categories,
-            tuple(category["name"] for category in classes),
             image[order],
             np.searchsorted(categories, np.array([entry["category_id"] for entry in entries], np.int64))[order],
             _corners([entry["bbox"] for entry in entries])[order],

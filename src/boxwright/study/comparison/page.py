@@ -1,18 +1,16 @@
 """The report of a comparison, or of one run, as an HTML page that needs no network."""
 
-import json
 from collections.abc import Mapping, Sequence
 from html import escape
-from importlib import resources
-from string import Template
 from typing import Any, Final
 
 from boxwright.study.comparison import page_tables as tables
 from boxwright.study.comparison.page_images import case_style, cases
+from boxwright.study.comparison.wording import commands, facts
+from boxwright.study.templates import asset, embedded, fill
 
 __all__ = ["COLOURS", "compare_page"]
 
-_FOLDER: Final = resources.files("boxwright.study") / "page"
 # told apart by people who see red and green alike, and legible on white and on black (after Okabe & Ito 2008)
 COLOURS: Final = ("#3b82c4", "#d97706", "#0d9668", "#c2569b", "#7c6ee6", "#b8860b", "#4aa3c7", "#8a8f98")
 
@@ -23,19 +21,20 @@ def compare_page(report: Mapping[str, Any]) -> str:
 
     several = len(report["recipes"]) > 1
     verdict = report["verdict"]
-    return Template(_read("compare.html")).substitute(
+    return fill(
+        "compare.html",
         title="Which criterion is better here?" if several else "Report of a run",
         headline=escape(verdict["headline"]),
         verdict=_verdict(verdict),
-        facts=escape(_facts(report)),
-        css=_read("page.css") + _read("compare.css") + _colours(len(report["recipes"])) + case_style(report["images"]),
+        facts=escape(facts(report)),
+        css=asset("page.css", "compare.css") + _colours(len(report["recipes"])) + case_style(report["images"]),
         legend="Recipes" if several else "Recipe",
         recipes="".join(_choice(index, recipe["name"]) for index, recipe in enumerate(report["recipes"])),
         sections="\n".join(_sections(report)),
         footer=f"boxwright {escape(report['boxwright'])}. Also written: the same numbers as Markdown and JSON.",
-        data=json.dumps(_drawn(report)).replace("<", "\\u003c"),
+        data=embedded(_drawn(report)),
         plotly=get_plotlyjs(),
-        script="".join(map(_read, ("tables.js", "charts.js", "compare.js"))),
+        script=asset("tables.js", "charts.js", "compare.js"),
     )
 
 
@@ -71,7 +70,8 @@ def _sections(report: Mapping[str, Any]) -> Sequence[str]:
         parts.append(_section("Missing runs", "", _missing(report["failures"])))
     if several:
         parts.append(_section("What was the same, and what was not", "", _differences(report)))
-    parts.append(_section("Runs, and how to repeat them", "", tables.runs(report) + _commands(report)))
+    repeat = f'<pre tabindex="0" aria-label="Commands">{escape(commands(report))}</pre>'
+    parts.append(_section("Runs, and how to repeat them", "", tables.runs(report) + repeat))
     return parts
 
 
@@ -131,18 +131,6 @@ def _verdict(verdict: Mapping[str, Any]) -> str:
     return text + (f'<ul class="settle">{settle}</ul>' if settle else "")
 
 
-def _facts(report: Mapping[str, Any]) -> str:
-    data, recipes = report["data"], report["recipes"]
-    seeds = sorted({len(recipe["runs"]) for recipe in recipes})
-    epochs = recipes[0].get("epochs")
-    what = data["describe"].removeprefix("found: ")
-    return (
-        f"{what}. Measured on {data['images']:,} validation images with {data['objects']:,} objects"
-        f"{f', after {epochs} epochs' if epochs else ''}; {' or '.join(map(str, seeds))} "
-        f"{'seed' if seeds == [1] else 'seeds'} of each recipe. Of every run, its best checkpoint."
-    )
-
-
 def _choice(index: int, name: str) -> str:
     return (
         f'<label><input type="checkbox" data-recipe="{index}" checked>'
@@ -182,13 +170,6 @@ def _missing(failures: Sequence[Mapping[str, Any]]) -> str:
     return f'<ul class="advice missing">{"".join(lines)}</ul>'
 
 
-def _commands(report: Mapping[str, Any]) -> str:
-    lines = [run["command"] for recipe in report["recipes"] for run in recipe["runs"]]
-    whole = [report["command"]] if "command" in report else []
-    text = escape("\n".join([*whole, *lines]))
-    return f'<pre tabindex="0" aria-label="Commands">{text}</pre>'
-
-
 def _drawn(report: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a report that the charts need."""
     keys = ("name", "metrics", "classes", "errors", "precision", "calibration")
@@ -203,7 +184,3 @@ def _drawn(report: Mapping[str, Any]) -> dict[str, Any]:
             for recipe in report["recipes"]
         ],
     }
-
-
-def _read(name: str) -> str:
-    return (_FOLDER / name).read_text(encoding="utf-8")

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any, Final
 
-from boxwright.study.tables import Column, table
+from boxwright.study.tables import framed_table, heading
 
 __all__ = ["classes", "errors", "pairs", "recipes", "runs"]
 
@@ -18,13 +18,8 @@ def recipes(report: Mapping[str, Any]) -> str:
     """Write the main table: a row for each recipe."""
     found = report["recipes"]
     best = {name: _highest([recipe["metrics"][name]["mean"] for recipe in found]) for name in _SHOWN}
-    columns = [
-        *(_TITLES.get(name, name) for name in _SHOWN),
-        "calibration error",
-        "ms per step",
-        "peak MB",
-        "parameters, million",
-    ]
+    titles = (_TITLES.get(name, name) for name in _SHOWN)
+    heads = _headings("recipe", *titles, "calibration error", "ms per step", "peak MB", "parameters, million")
     rows = []
     for index, recipe in enumerate(found):
         cells = []
@@ -37,7 +32,7 @@ def recipes(report: Mapping[str, Any]) -> str:
         cells.append(_number(recipe.get("parameters"), "parameters", ".2f", 1e-6))
         rows.append(_row(_name(index, recipe["name"]), cells, f'data-recipe="{index}"'))
     caption = f"<b>COCO’s numbers</b> on {report['data']['images']:,} images"
-    return _table("recipes sortable", caption, "recipe", columns, rows)
+    return framed_table("recipes sortable", caption, heads, rows)
 
 
 def pairs(report: Mapping[str, Any]) -> str:
@@ -59,7 +54,8 @@ def pairs(report: Mapping[str, Any]) -> str:
         ]
         label = f"{_name(ahead, names[ahead])} over {_name(behind, names[behind])}"
         rows.append(_row(label, cells, f'data-pair="{first} {second}"'))
-    heads = [
+    heads = _headings(
+        "pair",
         "AP difference",
         "95 % interval",
         "by images alone",
@@ -67,9 +63,9 @@ def pairs(report: Mapping[str, Any]) -> str:
         "ahead beyond the noise",
         "or with seeds",
         "or with images",
-    ]
+    )
     caption = "<b>Pairs</b> the last columns say how many seeds, or how many validation images, would settle it"
-    return _table("pairs sortable", caption, "pair", heads, rows)
+    return framed_table("pairs sortable", caption, heads, rows)
 
 
 def classes(report: Mapping[str, Any]) -> str:
@@ -84,9 +80,8 @@ def classes(report: Mapping[str, Any]) -> str:
         name = escape(kind["name"])
         rows.append(_row(f'<span title="{name}">{name}</span>', cells))
     caption = "<b>AP by class</b> with the objects to learn from and those it is measured on"
-    return _table(
-        "classes sortable", caption, "class", ["training objects", "validation objects", *_names(found)], rows, 2
-    )
+    heads = [*_headings("class", "training objects", "validation objects"), *_recipe_headings(found)]
+    return framed_table("classes sortable", caption, heads, rows)
 
 
 def errors(report: Mapping[str, Any]) -> str:
@@ -101,7 +96,7 @@ def errors(report: Mapping[str, Any]) -> str:
             cells.append(_spread(cost, f"cost{index}", after=number, attributes=f' data-recipe="{index}"'))
         rows.append(_row(kind, cells))
     caption = "<b>AP50 that errors cost</b> and how many there are in a run"
-    return _table("errors sortable", caption, "kind", _names(found), rows, 0)
+    return framed_table("errors sortable", caption, [*_headings("kind"), *_recipe_headings(found)], rows)
 
 
 def runs(report: Mapping[str, Any]) -> str:
@@ -119,20 +114,17 @@ def runs(report: Mapping[str, Any]) -> str:
                 f'<td class="words"><code>{escape(run["path"])}</code></td>',
             ]
             rows.append(_row(_name(index, recipe["name"]), cells, f'data-recipe="{index}"'))
-    heads = ["seed", "AP", "AP50", "score of best F1", "machine", "with", "folder"]
-    return _table("runs sortable", "<b>Runs</b>", "recipe", heads, rows)
+    heads = _headings("recipe", "seed", "AP", "AP50", "score of best F1", "machine", "with", "folder")
+    return framed_table("runs sortable", "<b>Runs</b>", heads, rows)
 
 
-def _table(
-    kind: str, caption: str, head: str, columns: Sequence[str], rows: Iterable[str], per_recipe: int | None = None
-) -> str:
-    """Write a table; `per_recipe` is the number of columns before those of the recipes, which can be hidden."""
-    style = dict.fromkeys(_WORDS, "words")
-    written = table(kind, caption, head, [Column("", "", title, style.get(title, "")) for title in columns], rows)
-    for index, title in enumerate(columns[per_recipe:] if per_recipe is not None else ()):
-        old = f'<th scope="col">{escape(title)}</th>'
-        written = written.replace(old, f'<th scope="col" data-recipe="{index}">{_name(index, title)}</th>', 1)
-    return written
+def _headings(*titles: str) -> list[str]:
+    return [heading(escape(title), 'class="words"' if title in _WORDS else "") for title in titles]
+
+
+def _recipe_headings(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Headings of a column for each recipe, which the page's script can hide."""
+    return [heading(_name(i, recipe["name"]), f'data-recipe="{i}"') for i, recipe in enumerate(found)]
 
 
 def _row(label: str, cells: Iterable[str], attributes: str = "") -> str:
@@ -141,10 +133,6 @@ def _row(label: str, cells: Iterable[str], attributes: str = "") -> str:
 
 def _name(index: int, name: str) -> str:
     return f'<span class="key c{index}"></span>{escape(name)}'
-
-
-def _names(found: Sequence[Mapping[str, Any]]) -> list[str]:
-    return [recipe["name"] for recipe in found]
 
 
 def _spread(

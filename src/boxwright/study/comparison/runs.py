@@ -18,7 +18,7 @@ import torch
 from boxwright.engine import Run, train
 from boxwright.errors import BoxwrightError, RunError
 from boxwright.files import write_text
-from boxwright.recipes import parse_recipe
+from boxwright.recipes import Recipe, parse_recipe
 
 __all__ = ["RunSpec", "finished", "measure", "measured", "run_one"]
 
@@ -51,6 +51,10 @@ class RunSpec:
     def key(self) -> str:
         """Digest of resolved recipe and data."""
         return hashlib.sha256(f"{self.recipe}\0{self.fingerprint}".encode()).hexdigest()[:12]
+
+    def parsed(self) -> Recipe:
+        """Return the recipe, validated."""
+        return parse_recipe(self.recipe, f"recipe of {self.name}")
 
     @property
     def path(self) -> Path:
@@ -100,13 +104,12 @@ def run_one(spec: RunSpec) -> dict[str, Any]:
             shutil.rmtree(spec.path, ignore_errors=True)  # no epoch has finished, so nothing is lost
         resume = spec.path if spec.path.exists() else None
         if resume is not None:
-            _check_folder(Run(resume))
-        recipe = parse_recipe(spec.recipe, f"recipe of {spec.name}")
-        return measure(train(recipe, output=spec.path, resume=resume, quiet=True, **spec.data))
+            _check_resumable(Run(resume))
+        return measure(train(spec.parsed(), output=spec.path, resume=resume, quiet=True, **spec.data))
 
 
-def _check_folder(run: Run) -> None:
-    """Find out whether a run can be gone on with."""
+def _check_resumable(run: Run) -> None:
+    """Raise where a file that a resume needs is missing or broken."""
     try:
         Run.open(run.path)
         _ = run.recipe, run.classes, run.data, run.environments, run.state()

@@ -10,9 +10,8 @@ from typing import Any, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import stdtr, stdtrit
 from torch import Tensor
-
-from boxwright.study.comparison.student import t_quantile, t_two_sided
 
 __all__ = ["LEVEL", "RESAMPLINGS", "Pair", "Verdict", "compare_recipes", "image_weights", "mean_and_deviation"]
 
@@ -152,7 +151,7 @@ class _Noise:
         error, df = self.error_and_df(seeds, images)
         if error == 0:
             return 1.0 if self.difference == 0 else 0.0
-        return t_two_sided(self.difference / error, df)
+        return 2 * float(stdtr(df, -abs(self.difference / error)))
 
     def pair(self, level: float, corrected: float) -> Pair:
         significant = corrected <= LEVEL
@@ -161,7 +160,7 @@ class _Noise:
             return Pair(self.first, self.second, self.difference, None, interval=None, p=None, p_corrected=None,
                         significant=False, seeds_needed=None, images_needed=None, **common)  # fmt: skip
         error, df = self.error_and_df(self.seeds, self.images)
-        reach = t_quantile(LEVEL, df) * error
+        reach = float(stdtrit(df, 1 - LEVEL / 2)) * error
         more = range(self.seeds + 1, _MOST_SEEDS + 1)
         doublings = [self.images * 2**power for power in range(1, 11)]
         return Pair(

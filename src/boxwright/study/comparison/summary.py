@@ -9,6 +9,7 @@ import numpy as np
 import boxwright
 from boxwright.data.index import DataIndex
 from boxwright.data.loader import verify_images
+from boxwright.data.stats import count_sizes
 from boxwright.engine import Run
 from boxwright.engine.evaluate import coco_ground_truth
 from boxwright.errors import DataError
@@ -19,7 +20,7 @@ from boxwright.study.comparison.error_kinds import KINDS
 from boxwright.study.comparison.matching import Truth
 from boxwright.study.comparison.runs import measured
 from boxwright.study.comparison.statistics import RESAMPLINGS, compare_recipes, image_weights, mean_and_deviation
-from boxwright.study.comparison.verdict import verdict_words
+from boxwright.study.comparison.wording import verdict_words
 
 __all__ = ["METRICS", "Entry", "summarise"]
 
@@ -77,7 +78,7 @@ def summarise(
             "path": shown_path(entries[0].runs[0].data["path"]),
             "images": len(truth.image_ids),
             "objects": int((~truth.crowd).sum()),
-            "sizes": _sizes(content["annotations"]),
+            "sizes": count_sizes([entry["area"] for entry in content["annotations"] if not entry["iscrowd"]]),
             "classes": [
                 {"name": name, "train": int(train), "val": int(val)}
                 for name, train, val in zip(
@@ -102,13 +103,6 @@ def _without(content: Mapping[str, Any], image_ids: set[int]) -> dict[str, Any]:
     images = [image for image in content["images"] if image["id"] not in image_ids]
     annotations = [entry for entry in content["annotations"] if entry["image_id"] not in image_ids]
     return {**content, "images": images, "annotations": annotations}
-
-
-def _sizes(annotations: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """Count the objects of each size, by COCO's limits of 32 and 96 pixels squared."""
-    areas = [entry["area"] for entry in annotations if not entry["iscrowd"]]
-    small, medium = sum(area < 32**2 for area in areas), sum(32**2 <= area < 96**2 for area in areas)
-    return {"small": small, "medium": medium, "large": len(areas) - small - medium}
 
 
 def _recipe(entry: Entry, analyses: Sequence[Analysis]) -> dict[str, Any]:

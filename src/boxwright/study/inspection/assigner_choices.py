@@ -12,6 +12,8 @@ from boxwright.recipes.grid import GridRecipe
 from boxwright.recipes.parts import Part, built, nearest
 from boxwright.recipes.schema import Assigner, Recipe
 from boxwright.recipes.two_stage import TwoStageRecipe
+from boxwright.structures import Predictions
+from boxwright.study.inspection.network import Outputs
 
 __all__ = ["Choice", "Step", "choices"]
 
@@ -61,6 +63,10 @@ class Choice:
     def assigner(self) -> Any:
         """The assigner as it was asked for."""
         return self.steps[self.usual].assigner
+
+    def predictions(self, outputs: Sequence[Outputs]) -> Predictions | None:
+        """Return what the assigner looks at, of what every stage of the network says; None where it needs nothing."""
+        return None if self.stage is None else outputs[self.stage].for_assigner
 
 
 def choices(

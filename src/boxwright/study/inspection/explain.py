@@ -11,7 +11,7 @@ from boxwright.study.inspection.assigner_rules import Rule, rule_of
 from boxwright.study.inspection.scenes import Batch
 from boxwright.study.inspection.tally import alone
 
-__all__ = ["Match", "Verdict", "explain"]
+__all__ = ["Explanation", "Match", "explain"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Match:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Explanation:
     """One object: its positive priors and the sentence that says why, or why it has none."""
 
     matches: tuple[Match, ...]
@@ -38,7 +38,7 @@ class Verdict:
 
 def explain(
     assigner: Any, batch: Batch, predictions: Predictions | None = None, assignment: Assignment | None = None
-) -> list[Verdict]:
+) -> list[Explanation]:
     """Explain the assignment of a batch of one image, object by object (crowd regions left out).
 
     Args:
@@ -57,15 +57,15 @@ def explain(
     for index, entry in enumerate(number.tolist()):
         owner[assignment.gt_index[0] == entry] = index
     rule = rule_of(assigner, batch, number, predictions)
-    verdicts = []
+    explanations = []
     for index in range(len(number)):
         priors = (owner == index).nonzero()[:, 0].tolist()
         matches = tuple(
             Match(prior, _short(rule.numbers(index, prior)), _note(rule, index, prior, wanted)) for prior in priors
         )
         sentence = rule.sentence(index) if priors else _why_none(rule, index, wanted, owner)
-        verdicts.append(Verdict(matches, sentence))
-    return verdicts
+        explanations.append(Explanation(matches, sentence))
+    return explanations
 
 
 def _short(numbers: tuple[float, ...]) -> tuple[float, ...]:

@@ -7,8 +7,8 @@ import numpy as np
 
 from boxwright.data.records import ImageRecord
 from boxwright.study.inspection.assigner_choices import Choice
-from boxwright.study.inspection.image_report import portrait
-from boxwright.study.inspection.network import Network, Seen, pixels_of
+from boxwright.study.inspection.image_report import image_report
+from boxwright.study.inspection.network import Network, Outputs, pixels_of
 from boxwright.study.inspection.scenes import PriorGenerator, Scenes, priors_of
 from boxwright.study.inspection.tally import Tally
 from boxwright.study.pictures import picture
@@ -54,7 +54,7 @@ def pick(scenes: Scenes, tallies: dict[str, Tally], count: int) -> dict[int, str
 def gallery(
     scenes: Scenes,
     records: Sequence[ImageRecord],
-    lay: PriorGenerator,
+    prior_generator: PriorGenerator,
     choices: Sequence[Choice],
     chosen: dict[int, str],
     network: Network | None = None,
@@ -68,14 +68,14 @@ def gallery(
         DataError: an image that a network is to look at cannot be read.
     """
     frames = [scenes.frames[index] for index in chosen]
-    batches = [scenes.batch([frame], priors_of(lay, frame.canvas)) for frame in frames]
-    looks: Iterable[list[Seen]] = ([] for _ in batches)
+    batches = [scenes.batch([frame], priors_of(prior_generator, frame.canvas)) for frame in frames]
+    outputs: Iterable[list[Outputs]] = ([] for _ in batches)
     if network is not None:
         pixels = pixels_of(records, batches, network.recipe.data.size)
-        looks = ([stage.look(image) for stage in network.stages] for _, image in pixels)
+        outputs = ([stage.predict(image) for stage in network.stages] for _, image in pixels)
     return [
         {"name": records[frame.record].path.name, "why": why}
-        | portrait(batch, choices, network, seen)
+        | image_report(batch, choices, network, output)
         | picture(records[frame.record])
-        for frame, why, batch, seen in zip(frames, chosen.values(), batches, looks, strict=True)
+        for frame, why, batch, output in zip(frames, chosen.values(), batches, outputs, strict=True)
     ]

@@ -6,41 +6,42 @@ from typing import Any
 import torch
 
 from boxwright.study.inspection.assigner_choices import Choice
-from boxwright.study.inspection.explain import Verdict, explain
+from boxwright.study.inspection.explain import Explanation, explain
 from boxwright.study.inspection.heat_maps import grids, heat_map, score_maps
 from boxwright.study.inspection.loss_shares import loss_shares, with_assigner
-from boxwright.study.inspection.network import Network, Seen
+from boxwright.study.inspection.network import Network, Outputs
 from boxwright.study.inspection.scenes import Batch
 from boxwright.study.inspection.tally import level_of
 
-__all__ = ["portrait"]
+__all__ = ["image_report"]
 
 
-def portrait(batch: Batch, choices: Sequence[Choice], network: Network | None, seen: Sequence[Seen]) -> dict[str, Any]:
+def image_report(
+    batch: Batch, choices: Sequence[Choice], network: Network | None, outputs: Sequence[Outputs]
+) -> dict[str, Any]:
     """Describe a batch of one image, all but its picture.
 
     Args:
         batch: one image.
         choices: the assigners.
         network: the run's; None before any training.
-        seen: what each stage of the network says about the image.
+        outputs: what each stage of the network says about the image.
 
     Returns:
         `objects`; `crowd`; `grids` of the levels; `priors`, level and box of every prior that is ever positive; for
-        each of the `assigners` the verdicts of its `steps` and, with a network, the `loss` of its usual step; `scores`
-        of each stage.
+        each of the `assigners` the explanations of its `steps` and, with a network, the `loss` of its usual step;
+        `scores` of each stage.
     """
     [frame] = batch.frames
     labels, crowd = frame.labels[~frame.crowd], frame.boxes[frame.crowd]
     assigners = []
     used: set[int] = set()
     for choice in choices:
-        deciding = None if choice.stage is None else seen[choice.stage].deciding
-        steps = [explain(step.assigner, batch, deciding) for step in choice.steps]
-        used |= {match.prior for verdicts in steps for verdict in verdicts for match in verdict.matches}
-        entry: dict[str, Any] = {"steps": [[_verdict(verdict) for verdict in verdicts] for verdicts in steps]}
+        steps = [explain(step.assigner, batch, choice.predictions(outputs)) for step in choice.steps]
+        used |= {match.prior for objects in steps for object_ in objects for match in object_.matches}
+        entry: dict[str, Any] = {"steps": [[_written(object_) for object_ in objects] for objects in steps]}
         if network is not None:
-            entry["loss"] = _loss(batch, choice, network, seen[choice.stage or 0])
+            entry["loss"] = _loss(batch, choice, network, outputs)
         assigners.append(entry)
     boxes = [[round(side, 1) for side in box] for box in frame.boxes[~frame.crowd].tolist()]
     level = level_of(batch.priors)
@@ -55,18 +56,18 @@ def portrait(batch: Batch, choices: Sequence[Choice], network: Network | None, s
             for prior in sorted(used)
         },
         "assigners": assigners,
-        "scores": [score_maps(look.predictions, batch.priors, labels) for look in seen],
+        "scores": [score_maps(output.predictions, batch.priors, labels) for output in outputs],
     }
 
 
-def _verdict(verdict: Verdict) -> dict[str, Any]:
-    """A verdict in few characters: `priors` holds each prior with its numbers, `notes` the notes of some."""
-    notes = {str(match.prior): match.note for match in verdict.matches if match.note}
-    priors = [[match.prior, *match.numbers] for match in verdict.matches]
-    return {"why": verdict.sentence, "priors": priors} | ({"notes": notes} if notes else {})
+def _written(explanation: Explanation) -> dict[str, Any]:
+    """An explanation in few characters: `priors` holds each prior with its numbers, `notes` the notes of some."""
+    notes = {str(match.prior): match.note for match in explanation.matches if match.note}
+    priors = [[match.prior, *match.numbers] for match in explanation.matches]
+    return {"why": explanation.sentence, "priors": priors} | ({"notes": notes} if notes else {})
 
 
-def _loss(batch: Batch, choice: Choice, network: Network, seen: Seen) -> dict[str, Any]:
+def _loss(batch: Batch, choice: Choice, network: Network, outputs: Sequence[Outputs]) -> dict[str, Any]:
     """Divide the criterion's losses, with the assigner in place of its own, among positives and background.
 
     Returns:
@@ -74,9 +75,8 @@ def _loss(batch: Batch, choice: Choice, network: Network, seen: Seen) -> dict[st
         `background`, the shares of all priors that are not positive; `map` of the sums of the shares.
     """
     criterion = with_assigner(network.criterion, choice.assigner)
-    shares, terms = loss_shares(criterion, seen.predictions, batch.priors, batch.targets)
-    deciding = seen.deciding if choice.stage is not None else None
-    positive = choice.assigner(batch.priors, batch.targets, deciding).positive[0]
+    shares, terms = loss_shares(criterion, outputs[choice.stage or 0].predictions, batch.priors, batch.targets)
+    positive = choice.assigner(batch.priors, batch.targets, choice.predictions(outputs)).positive[0]
     table = torch.stack([share[0] for share in shares.values()], dim=1) if shares else torch.zeros(len(positive), 0)
     index = positive.nonzero()[:, 0].tolist()
     return {

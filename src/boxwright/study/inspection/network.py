@@ -13,11 +13,12 @@ from torch.utils.data import DataLoader
 from boxwright.criteria import DenseCriterion, PhasedCriterion
 from boxwright.data.dataset import DetectionDataset, Sample, collate
 from boxwright.data.index import DataIndex
+from boxwright.data.loader import worker_errors
 from boxwright.data.records import ImageRecord
 from boxwright.data.transforms import evaluation_transform
 from boxwright.engine.load import load_with_recipe
 from boxwright.engine.loop import seed_everything
-from boxwright.errors import DataError, RecipeError, RunError
+from boxwright.errors import RecipeError, RunError
 from boxwright.models import DenseDetector
 from boxwright.recipes import Recipe, build_criterion, build_detector
 from boxwright.recipes.grid import GridRecipe
@@ -25,19 +26,19 @@ from boxwright.structures import Predictions
 from boxwright.study.inspection.scenes import Batch
 from boxwright.study.inspection.sides import DistributionCoder
 
-__all__ = ["Network", "Seen", "Stage", "pixels_of"]
+__all__ = ["Network", "Outputs", "Stage", "pixels_of"]
 
 
-class Seen(NamedTuple):
+class Outputs(NamedTuple):
     """What a network says about B images.
 
     Attributes:
         predictions: everything that a criterion reads, with decoded boxes.
-        deciding: what an assigner looks at, and no more: the guide's predictions where the network has one.
+        for_assigner: what an assigner looks at, and no more: the guide's predictions where the network has one.
     """
 
     predictions: Predictions
-    deciding: Predictions
+    for_assigner: Predictions
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -48,7 +49,7 @@ class Stage:
     detector: DenseDetector
 
     @torch.no_grad()
-    def look(self, pixels: Tensor) -> Seen:
+    def predict(self, pixels: Tensor) -> Outputs:
         """Predict for images (B, 3, H, W); the answer is on the CPU.
 
         As in a training a guide predicts as well, but batch norms use the statistics that they have gathered.
@@ -63,8 +64,8 @@ class Stage:
         if "guide_logits" in extras:
             logits, boxes = extras["guide_logits"], decode(priors, extras["guide_params"].float())
         kept = {name: extra for name, extra in extras.items() if name in ("background", "objectness")}
-        deciding = Predictions(logits, logits[..., :0], kept, boxes).with_sigmoids()
-        return Seen(predictions.to("cpu"), deciding.to("cpu"))
+        for_assigner = Predictions(logits, logits[..., :0], kept, boxes).with_sigmoids()
+        return Outputs(predictions.to("cpu"), for_assigner.to("cpu"))
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -159,8 +160,6 @@ def pixels_of(
         collate_fn=partial(collate, square=size if isinstance(size, int) else None),
         num_workers=workers,
     )
-    try:
+    with worker_errors():
         for batch, loaded in zip(batches, loader, strict=True):
             yield batch, loaded.images
-    except DataError as error:  # a worker process hands on its whole traceback as the message
-        raise DataError(str(error).rpartition("DataError: ")[2].strip()) from error

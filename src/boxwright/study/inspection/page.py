@@ -1,19 +1,16 @@
 """The report as one HTML page that needs no network: tables by Python, filters and pictures by a script in the page."""
 
-import json
 from collections.abc import Iterable, Sequence
 from html import escape
-from importlib import resources
-from string import Template
 from typing import Any, Final
 
 from boxwright.study.inspection.relabel_page import relabel_section, shortened
 from boxwright.study.tables import Column, row, table, written
+from boxwright.study.templates import asset, embedded, fill
 
 __all__ = ["inspect_page"]
 
-_FOLDER: Final = resources.files("boxwright.study") / "page"
-_SCRIPTS: Final = ("tables.js", "page.js", "heat.js", "images.js", "steps.js", "relabel.js", "start.js")
+_SCRIPTS: Final = ("tables.js", "inspect.js", "heat.js", "images.js", "steps.js", "relabel.js", "start.js")
 
 _OBJECTS: Final = Column("objects", "count", "objects")
 _RESULT: Final = (
@@ -45,15 +42,15 @@ def inspect_page(report: dict[str, Any]) -> str:
         f"seen at {_size(recipe['size'])} px as {recipe['name']} sees them, on strides "
         f"{', '.join(f'{stride:g}' for stride in recipe['strides'])}."
     )
-    script = "".join((_FOLDER / name).read_text(encoding="utf-8") for name in _SCRIPTS)
     section = relabel_section(report)
-    return Template((_FOLDER / "page.html").read_text(encoding="utf-8")).substitute(
+    return fill(
+        "inspect.html",
         title="What each assigner does with these objects",
         facts=escape(facts),
         run=_run(report),
         nav=_nav(relabel=bool(section)),
-        css=(_FOLDER / "page.css").read_text(encoding="utf-8"),
-        script=script,
+        css=asset("page.css"),
+        script=asset(*_SCRIPTS),
         controls=_controls(report),
         cards="".join(_card(column, first["all"]) for column in _CARDS),
         assigners=_assigners(assigners),
@@ -64,7 +61,7 @@ def inspect_page(report: dict[str, Any]) -> str:
         anchors=_anchors(report["fit"]["anchors"]),
         relabel=section,
         footer=f"boxwright {report['boxwright']}, <code>boxwright inspect</code>. Also written: its numbers, as JSON.",
-        data=json.dumps(shortened(report)).replace("<", "\\u003c"),
+        data=embedded(shortened(report)),
     )
 
 

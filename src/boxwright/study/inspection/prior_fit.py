@@ -29,7 +29,7 @@ class Advice:
     help: str
 
 
-def fit_report(scenes: Scenes, lay: PriorGenerator) -> dict[str, Any]:
+def fit_report(scenes: Scenes, prior_generator: PriorGenerator) -> dict[str, Any]:
     """Compare a recipe's priors with the objects.
 
     Returns:
@@ -38,12 +38,12 @@ def fit_report(scenes: Scenes, lay: PriorGenerator) -> dict[str, Any]:
         `anchors` is empty and the levels have no shapes.
     """
     sizes = torch.from_numpy(scenes.boxes[:, 2:] - scenes.boxes[:, :2])
-    shapes = [] if isinstance(lay, PointGenerator) else _shapes(lay)
+    shapes = [] if isinstance(prior_generator, PointGenerator) else _shapes(prior_generator)
     levels = [
         {"stride": stride, "shapes": shapes[number].tolist() if shapes else []}
-        for number, stride in enumerate(lay.strides)
+        for number, stride in enumerate(prior_generator.strides)
     ]
-    advice = [*_of_strides(scenes, sizes, lay.strides)]
+    advice = [*_of_strides(scenes, sizes, prior_generator.strides)]
     anchors: dict[str, Any] = {}
     if shapes and len(sizes):
         advice += _of_shapes(sizes, shapes)
@@ -84,9 +84,9 @@ def _recommend(own: dict[str, float], fitted: dict[str, Any]) -> str:
     )
 
 
-def _shapes(lay: PriorGenerator) -> list[Tensor]:
+def _shapes(prior_generator: PriorGenerator) -> list[Tensor]:
     """Width and height of the anchors of a cell, (A, 2) for each level."""
-    priors = lay([(1, 1)] * len(lay.strides))
+    priors = prior_generator([(1, 1)] * len(prior_generator.strides))
     sizes = priors.boxes[:, 2:] - priors.boxes[:, :2]
     return list(sizes.split([level.size for level in priors.levels]))
 

@@ -55,8 +55,7 @@ def relabel(
     Raises:
         DataError: an image cannot be read.
     """
-    frames = ((frame.size, records[frame.record]) for frame in scenes.frames)
-    scale = torch.tensor([[r.width / width, r.height / height] * 2 for (height, width), r in frames]).view(-1, 4)
+    scale = torch.tensor([frame.to_stored(records[frame.record]) for frame in scenes.frames]).view(-1, 4)
     names = [records[frame.record].path.name for frame in scenes.frames]
     first, order = range(min(_DRAWN, len(unlabelled))), suspects.order.tolist()
     drawn = [draw_object(scenes, records, scale, suspects, row) for row in order[:_DRAWN]]

@@ -3,8 +3,6 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from html import escape
-from importlib import resources
-from string import Template
 from typing import Any, Final
 
 from boxwright.study.inspection.relabel import NOT_ANNOTATED
@@ -12,6 +10,7 @@ from boxwright.study.inspection.sides import FOUND
 from boxwright.study.inspection.suspects import REASONS, WIDE
 from boxwright.study.inspection.unlabelled import SHOWN
 from boxwright.study.tables import Column, row, table
+from boxwright.study.templates import fill
 
 __all__ = ["relabel_section", "shortened"]
 
@@ -51,8 +50,8 @@ def relabel_section(report: dict[str, Any]) -> str:
         f"Up to {_IN_PAGE['annotated']} of {len(lists['annotated']['rows']):,} annotated objects, and up to "
         f"{_IN_PAGE['unlabelled']} of {len(lists['unlabelled']['rows']):,} without a box; the files hold all"
     )
-    section = (resources.files("boxwright.study") / "page" / "relabel.html").read_text(encoding="utf-8")
-    return Template(section).substitute(
+    return fill(
+        "relabel.html",
         classes="".join(f"<option>{escape(name)}</option>" for name in report["data"]["classes"]),
         reasons=_reasons(lists),
         shown=f"{SHOWN:g}",

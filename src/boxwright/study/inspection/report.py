@@ -21,7 +21,7 @@ from boxwright.recipes import Recipe, build_detector
 from boxwright.study.inspection.assigner_choices import Choice, choices
 from boxwright.study.inspection.evidence import Evidence
 from boxwright.study.inspection.gallery import gallery, pick
-from boxwright.study.inspection.network import Network, Seen, pixels_of
+from boxwright.study.inspection.network import Network, Outputs, pixels_of
 from boxwright.study.inspection.object_groups import BINS, Axis, Cells, axes, describe
 from boxwright.study.inspection.prior_fit import fit_report
 from boxwright.study.inspection.relabel import relabel
@@ -83,13 +83,13 @@ def inspect_data(
         records = relabelled(records, index, class_names)
     stages = () if network is None else network.stages
     chosen = choices(recipe, assigners, stages=[stage.name for stage in stages], sweep=sweep)
-    lay: Any = build_detector(recipe, class_names, pretrained=False).priors
+    prior_generator: Any = build_detector(recipe, class_names, pretrained=False).priors
     scenes = Scenes.of(records, recipe.data.size)
     if not (images or network or len(scenes) or scenes.vanished):
         raise DataError(f"no image of {split} has an object, so that there is nothing to look at")
     cells = Cells(axes(scenes, class_names))
     evidence = None if network is None else Evidence.empty(network, len(scenes))
-    tallies = _run(scenes, records, lay, chosen, network, evidence, progress)
+    tallies = _run(scenes, records, prior_generator, chosen, network, evidence, progress)
     usual = {choice.name: tally[choice.usual] for choice, tally in zip(chosen, tallies, strict=True)}
     looked_at = dict.fromkeys(range(len(records)), "asked for") if images else pick(scenes, usual, show)
     return {
@@ -102,17 +102,19 @@ def inspect_data(
             "vanished": scenes.vanished,
             "classes": list(class_names),
         },
-        "recipe": {"name": recipe.name, "size": recipe.data.size, "strides": list(lay.strides)},
+        "recipe": {"name": recipe.name, "size": recipe.data.size, "strides": list(prior_generator.strides)},
         "stages": [stage.name for stage in stages],
         "missing": "" if network is None else network.missing,
         "bins": list(BINS),
         "axes": [_axis(axis) for axis in cells.axes],
         "cells": cells.keys.tolist(),
         "assigners": [_assigner(c, t, cells) for c, t in zip(chosen, tallies, strict=True)],
-        "fit": fit_report(scenes, lay),
+        "fit": fit_report(scenes, prior_generator),
         "unmatched": {name: _unmatched(scenes, records, tally) for name, tally in usual.items()},
         "relabel": None if evidence is None else relabel(scenes, records, class_names, *evidence.weighed(scenes)),
-        "images": _grouped(gallery(scenes, records, lay, chosen, looked_at, network), looked_at, scenes, cells.axes),
+        "images": _grouped(
+            gallery(scenes, records, prior_generator, chosen, looked_at, network), looked_at, scenes, cells.axes
+        ),
     }
 
 
@@ -178,26 +180,24 @@ def relabelled(records: Sequence[ImageRecord], index: DataIndex, class_names: Se
 def _run(
     scenes: Scenes,
     records: Sequence[ImageRecord],
-    lay: PriorGenerator,
+    prior_generator: PriorGenerator,
     chosen: Sequence[Choice],
     network: Network | None,
     evidence: Evidence | None,
     progress: Progress | None,
 ) -> list[list[Tally]]:
     """Run every step of every assigner over all images, and gather what the trained network says of the annotations."""
-    tallies = [[Tally.empty(len(scenes), len(lay.strides)) for _ in choice.steps] for choice in chosen]
+    tallies = [[Tally.empty(len(scenes), len(prior_generator.strides)) for _ in choice.steps] for choice in chosen]
     done = 0
     with ThreadPoolExecutor(os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        for batch, seen in _looks(scenes, records, lay, network):
+        for batch, outputs in _outputs(scenes, records, prior_generator, network):
             jobs = [
-                pool.submit(
-                    counts.add, batch, step.assigner, None if choice.stage is None else seen[choice.stage].deciding
-                )
+                pool.submit(counts.add, batch, step.assigner, choice.predictions(outputs))
                 for choice, tally in zip(chosen, tallies, strict=True)
                 for step, counts in zip(choice.steps, tally, strict=True)
             ]
             if evidence is not None:
-                evidence.add(batch, seen[0].predictions)
+                evidence.add(batch, outputs[0].predictions)
             for job in jobs:
                 job.result()
             done += len(batch.frames)
@@ -206,18 +206,18 @@ def _run(
     return tallies
 
 
-def _looks(
-    scenes: Scenes, records: Sequence[ImageRecord], lay: PriorGenerator, network: Network | None
-) -> Iterator[tuple[Batch, list[Seen]]]:
+def _outputs(
+    scenes: Scenes, records: Sequence[ImageRecord], prior_generator: PriorGenerator, network: Network | None
+) -> Iterator[tuple[Batch, list[Outputs]]]:
     """Yield all images in batches, with what every stage of the network says about them."""
     if network is None:
-        for batch in scenes.batches(lay):
+        for batch in scenes.batches(prior_generator):
             yield batch, []
         return
     data = network.recipe.data
-    batches = scenes.batches(lay, most=_IMAGES_AT_ONCE)
+    batches = scenes.batches(prior_generator, most=_IMAGES_AT_ONCE)
     for batch, pixels in pixels_of(records, batches, data.size, data.workers):
-        yield batch, [stage.look(pixels) for stage in network.stages]
+        yield batch, [stage.predict(pixels) for stage in network.stages]
 
 
 def _axis(axis: Axis) -> dict[str, Any]:
@@ -261,7 +261,6 @@ def _unmatched(scenes: Scenes, records: Sequence[ImageRecord], tally: Tally) -> 
     listed = []
     for row in rows.tolist():
         frame, record = scenes.frames[scenes.image[row]], records[int(scenes.image[row])]
-        scale = np.array([record.width / frame.size[1], record.height / frame.size[0]] * 2)
-        box = (scenes.boxes[row] * scale).round(1).tolist()
+        box = (scenes.boxes[row] * np.array(frame.to_stored(record))).round(1).tolist()
         listed.append({"image": record.path.name, "class": int(scenes.labels[row]), "box": box})
     return listed

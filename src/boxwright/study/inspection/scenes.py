@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol, Self
+from typing import Final, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from boxwright.boxes import box_iou, clip_boxes
+from boxwright.boxes import AnchorGenerator, PointGenerator, box_iou, clip_boxes
 from boxwright.data.dataset import STRIDE
 from boxwright.data.records import ImageRecord
 from boxwright.data.transforms import Sanitize, Size, fitted
@@ -17,16 +17,8 @@ from boxwright.structures import Priors, Targets
 
 __all__ = ["Batch", "Frame", "PriorGenerator", "Scenes", "priors_of"]
 
+PriorGenerator = AnchorGenerator | PointGenerator
 _PRIORS_AT_ONCE: Final = 2**21  # (image, prior) pairs of a batch: 16 MB per int64 tensor
-
-
-class PriorGenerator(Protocol):
-    """Lays priors over feature maps; `DenseDetector.priors` is one."""
-
-    strides: tuple[float, ...]
-
-    def __call__(self, sizes: Sequence[tuple[int, int]], device: torch.device | str = "cpu") -> Priors:
-        """Return the priors of feature maps with the given (height, width), finest first."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -62,6 +54,11 @@ class Frame:
         keep = (boxes[:, 2:] - boxes[:, :2] >= Sanitize(min_visible=0.0).min_side).all(dim=1)
         vanished = int((~keep & ~record.crowd).sum())
         return cls(index, (height, width), canvas, boxes[keep], record.labels[keep], record.crowd[keep], vanished)
+
+    def to_stored(self, record: ImageRecord) -> list[float]:
+        """Return the factors of a box's sides (x1, y1, x2, y2) from input pixels to those of the stored image."""
+        height, width = self.size
+        return [record.width / width, record.height / height] * 2
 
     def targets(self) -> dict[str, Tensor]:
         """Return what `Targets.from_list` takes."""
@@ -129,18 +126,18 @@ class Scenes:
         """Objects that are too small to reach the network."""
         return sum(frame.vanished for frame in self.frames)
 
-    def batches(self, lay: PriorGenerator, most: int = 64) -> Iterator[Batch]:
+    def batches(self, prior_generator: PriorGenerator, most: int = 64) -> Iterator[Batch]:
         """Yield every image once, together with others of its canvas and about as many objects, for little padding.
 
         Args:
-            lay: the priors of a recipe.
+            prior_generator: the priors of a recipe.
             most: images per batch; fewer where there are many priors.
         """
         order = sorted(self.frames, key=lambda frame: (frame.canvas, len(frame.boxes)))
         start = 0
         while start < len(order):
             canvas = order[start].canvas
-            priors = priors_of(lay, canvas)
+            priors = priors_of(prior_generator, canvas)
             stop = start + max(1, min(most, _PRIORS_AT_ONCE // max(len(priors), 1)))
             frames = [frame for frame in order[start:stop] if frame.canvas == canvas]
             yield self.batch(frames, priors)
@@ -154,9 +151,11 @@ class Scenes:
         return Batch(frames, priors, targets, rows.where(targets.objects, -1))
 
 
-def priors_of(lay: PriorGenerator, canvas: tuple[int, int]) -> Priors:
+def priors_of(prior_generator: PriorGenerator, canvas: tuple[int, int]) -> Priors:
     """Lay the priors of a canvas; the sides of a level are rounded up, as strided convolutions do."""
-    return lay([(-int(-canvas[0] // stride), -int(-canvas[1] // stride)) for stride in lay.strides])
+    return prior_generator(
+        [(-int(-canvas[0] // stride), -int(-canvas[1] // stride)) for stride in prior_generator.strides]
+    )
 
 
 def _crowding(boxes: Tensor) -> Tensor:

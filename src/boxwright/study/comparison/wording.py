@@ -1,9 +1,9 @@
-"""The verdict of a comparison in words: who wins, and what would settle it where nobody does."""
+"""What a report says in words: who wins, what would settle it where nobody does, and what was measured on what."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["pair_words", "verdict_words"]
+__all__ = ["commands", "facts", "mean_and_spread", "pair_words", "verdict_words"]
 
 
 def verdict_words(report: Mapping[str, Any]) -> dict[str, Any]:
@@ -60,6 +60,32 @@ def pair_words(pair: Mapping[str, Any], names: Sequence[str]) -> str:
     if ways:
         return f"{who}: a difference of this size would be settled by {' or '.join(ways)}."
     return f"{who}: so small that neither 100 seeds nor a thousand times the images would settle it alone."
+
+
+def facts(report: Mapping[str, Any]) -> str:
+    """Say what the recipes of a report were measured on, and how often."""
+    data, recipes = report["data"], report["recipes"]
+    seeds = sorted({len(recipe["runs"]) for recipe in recipes})
+    epochs = recipes[0].get("epochs")
+    return (
+        f"{data['describe'].removeprefix('found: ')}. Measured on {data['images']:,} validation images with "
+        f"{data['objects']:,} objects{f', after {epochs} epochs' if epochs else ''}; {' or '.join(map(str, seeds))} "
+        f"{'seed' if seeds == [1] else 'seeds'} of each recipe. Of every run, its best checkpoint."
+    )
+
+
+def commands(report: Mapping[str, Any]) -> str:
+    """Return the commands that repeat a report and its runs, one a line."""
+    whole = [report["command"]] if "command" in report else []
+    return "\n".join([*whole, *(run["command"] for recipe in report["recipes"] for run in recipe["runs"])])
+
+
+def mean_and_spread(values: Mapping[str, Any], form: str = ".3f") -> str:
+    """Write mean ± deviation over the seeds."""
+    if values["mean"] is None:
+        return "–"
+    deviation = "" if values["deviation"] is None else f" ± {values['deviation']:{form}}"
+    return f"{values['mean']:{form}}{deviation}"
 
 
 def _list(names: Sequence[str]) -> str:
