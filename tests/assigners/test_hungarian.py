@@ -118,3 +118,22 @@ def test_hostile_predictions_still_match():
         assert assignment.gt_index.tolist() == [[-1, -1, 0]]
     with pytest.raises(ValueError, match="decoded"):
         HungarianAssigner()(_queries(3), targets)
+
+
+@pytest.mark.parametrize("solver", ["scipy", "batched"])
+def test_a_compiler_and_torch_func_see_one_operator(solver):
+    draw = torch.Generator().manual_seed(0)
+    boxes = torch.rand(2, 6, 4, generator=draw).sort(dim=2).values
+    logits = torch.randn(2, 6, 3, generator=draw)
+    objects = [{"boxes": boxes[0, :count], "labels": torch.arange(count)} for count in (3, 0)]
+    targets, priors, assigner = Targets.from_list(objects), _queries(6), HungarianAssigner(solver=solver)
+
+    def matched(logits):
+        answer = assigner(priors, targets, Predictions(logits, boxes, boxes=boxes))
+        return answer.positive, (logits.sigmoid().sum(2) * answer.positive).sum()
+
+    expected, _ = matched(logits)
+    assert expected.sum() == 3
+    assert torch.equal(torch.compile(matched, fullgraph=True, backend="aot_eager")(logits)[0], expected)
+    gradient = torch.func.grad(lambda logits: matched(logits)[1])(logits)
+    assert torch.equal(gradient.any(2), expected)

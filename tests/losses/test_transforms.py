@@ -46,3 +46,25 @@ def test_gradients_and_images_by_transforms(loss: nn.Module, dtype: torch.dtype)
     torch.testing.assert_close(grad(value)(inputs, targets), expected)
     images = torch.stack([grad(value)(*image) for image in zip(inputs, targets, strict=True)])
     torch.testing.assert_close(vmap(grad(value))(inputs, targets), images)
+
+OVERLAPS = [name for name in losses.__all__ if name.endswith("iou_loss") or name == "normalized_wasserstein_loss"]
+
+
+@pytest.mark.parametrize("name", OVERLAPS)
+def test_second_derivatives_are_finite_where_a_box_has_no_area(name: str) -> None:
+    """As the boxes of what is matched with nothing have, whose weight of 0 would not hide a NaN."""
+    boxes = torch.rand(6, 4).sort(dim=1).values * 50
+    line = torch.cat([boxes[:, :2], boxes[:, :1], boxes[:, 3:]], dim=1)
+    nothing = torch.zeros(6, 4)
+    function = getattr(losses, name)
+    versions = ("gated", "classic", "torchvision") if name == "ciou_loss" else (None,)
+    for options in ({} if version is None else {"version": version} for version in versions):
+        options |= {"mean": torch.tensor(0.5)} if name == "wise_iou_loss" else {}
+        for inputs in (boxes, line, nothing):
+            for targets in (boxes, line, nothing):
+                inputs = inputs.clone().requires_grad_()
+                loss = function(inputs, targets, reduction="sum", **options)
+                (slope,) = torch.autograd.grad(loss, inputs, create_graph=True)
+                (curve,) = torch.autograd.grad(slope.square().sum(), inputs)
+                assert slope.isfinite().all()
+                assert curve.isfinite().all()

@@ -30,7 +30,10 @@ class HungarianAssigner:
     priors have no area, never are), and an object takes one only to leave the others theirs; it then has none.
 
     The (B, L, G) cost matrix is held at once and the solver synchronises with the host: this is for a few hundred
-    queries, not for dense grids. Carion et al. 2020, arXiv 2005.12872.
+    queries, not for dense grids. To `torch.compile` the solver is one operator. Carion et al. 2020, arXiv 2005.12872.
+
+    Q queries lie nowhere: their priors are `Priors(torch.zeros(Q, 4), torch.zeros(Q, 2), torch.zeros(Q))`, and boxes
+    of targets and predictions are then both xyxy in fractions of the image.
 
     Attributes:
         class_cost: weight of the class term.

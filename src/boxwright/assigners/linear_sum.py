@@ -29,9 +29,21 @@ def linear_sum_assignment(cost: Tensor, valid: Tensor, solver: Literal["scipy", 
     >>> linear_sum_assignment(torch.tensor([[[4.0, 1.0], [2.0, 0.0]]]), torch.tensor([[True, True]]), "batched")
     tensor([[1, 0]])
     """
-    if cost.shape[1] == 0 or cost.shape[2] == 0 or cost.shape[0] == 0:
-        return torch.full(cost.shape[:2], -1, dtype=torch.int64, device=cost.device)
-    return _scipy(cost, valid) if solver == "scipy" else _batched(cost, valid)
+    columns: Tensor = _solve(cost, valid, solver)
+    return columns
+
+
+# one operator, as how often it looks at values can be traced neither by a compiler nor by `torch.func`
+@torch.library.custom_op("boxwright::linear_sum_assignment", mutates_args=())
+def _solve(cost: Tensor, valid: Tensor, solver: str) -> Tensor:
+    if cost.numel() == 0:
+        return torch.full(valid.shape, -1, dtype=torch.int64, device=cost.device)
+    return _scipy(cost, valid) if solver == "scipy" else _batched(cost, valid).contiguous()
+
+
+@_solve.register_fake
+def _(cost: Tensor, valid: Tensor, solver: str) -> Tensor:
+    return torch.empty(valid.shape, dtype=torch.int64, device=cost.device)
 
 
 def _scipy(cost: Tensor, valid: Tensor) -> Tensor:

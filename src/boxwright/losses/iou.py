@@ -232,8 +232,11 @@ def aspect_gap(pair: PairGeometry, eps: float) -> Tensor:
 def aspect_angle(size: Tensor, target_size: Tensor, eps: float) -> Tensor:
     """`atan(w_t / h_t) - atan(w / h)` (n,) of the target and the prediction, from sizes (2, n)."""
     sine, cosine = _turn(size, target_size, eps)
-    # where all is 0, autograd's arc tangent has no gradient
-    return torch.atan2(sine, torch.where(cosine == 0, TINY, cosine))
+    # autograd squares both, which of tiny boxes is 0; multiples of both have the same angle
+    length = (sine.abs() + cosine.abs()).detach()
+    nothing = length == 0
+    length = length.masked_fill(nothing, 1)
+    return torch.atan2(sine / length, (cosine / length).masked_fill(nothing, 1))
 
 
 def _turn(size: Tensor, target_size: Tensor, eps: float) -> tuple[Tensor, Tensor]:
