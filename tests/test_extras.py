@@ -43,6 +43,26 @@ def test_load_says_what_to_install():
     )
 
 
+def test_importing_a_part_of_the_trainer_says_what_to_install():
+    packages = ("data", "engine", "models", "recipes", "study")
+    code = f"""
+import importlib, sys
+sys.modules.update(dict.fromkeys({sorted(_others() - {"torch", "triton", "numpy"})}))
+for package in {packages}:
+    try:
+        importlib.import_module("boxwright." + package)
+    except ImportError as error:
+        print(error)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    said = result.stdout.splitlines()
+    assert len(said) == len(packages)
+    for line in said:
+        assert re.fullmatch(
+            r"this needs the package '.+', which is not installed: pip install \"boxwright\[train\]\"", line
+        )
+
+
 def test_the_hungarian_assigner_says_what_its_solver_needs_and_does_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "scipy.optimize", None)
     with pytest.raises(BoxwrightError, match=r"needs the package 'scipy.optimize'.*boxwright\[train\]"):

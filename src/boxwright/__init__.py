@@ -13,9 +13,7 @@ __all__ = ["__version__", "load"]
 def __getattr__(name: str) -> object:
     """Import the trainer only when somebody asks for it, so that the criteria import with torch alone."""
     if name == "load":
-        from boxwright.extras import needs_extra
+        from boxwright.engine.load import load
 
-        with needs_extra("train"):
-            from boxwright.engine.load import load
         return load
     raise AttributeError(f"module 'boxwright' has no attribute {name!r}")

@@ -5,6 +5,10 @@ class BoxwrightError(Exception):
     """Base of every error that is the user's to mend; the command line prints it without a traceback."""
 
 
+class MissingPackageError(BoxwrightError, ImportError):
+    """An optional package is not installed; an `ImportError` to who tries whether a part can be imported."""
+
+
 class DataError(BoxwrightError):
     """A data set, annotation file or image that cannot be used as it is."""
 

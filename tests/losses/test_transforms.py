@@ -47,6 +47,7 @@ def test_gradients_and_images_by_transforms(loss: nn.Module, dtype: torch.dtype)
     images = torch.stack([grad(value)(*image) for image in zip(inputs, targets, strict=True)])
     torch.testing.assert_close(vmap(grad(value))(inputs, targets), images)
 
+
 OVERLAPS = [name for name in losses.__all__ if name.endswith("iou_loss") or name == "normalized_wasserstein_loss"]
 
 
