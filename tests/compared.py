@@ -15,7 +15,7 @@ def specs(scenes, folder, recipes=("retinanet-tiny", "gfl-tiny"), seeds=(0,), ep
     print_ = open_dataset(scenes).fingerprint("train", "val")
     entrants = contestants(recipes, [*CHANGES, f"schedule.epochs={epochs}", *changes])
     return [
-        RunSpec(own.name, seed, dump_recipe(with_seed(own.recipe, seed)), {"data": str(scenes)}, print_, str(folder), 1)
+        RunSpec(own.name, seed, dump_recipe(with_seed(own.recipe, seed)), {"path": str(scenes)}, print_, str(folder), 1)
         for seed in seeds
         for own in entrants
     ]

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 import boxwright
-from boxwright.data.synth import write_synthetic
 from boxwright.engine import train
 from boxwright.engine.alternate import STEPS, steps_of
 from boxwright.engine.checkpoint import load_weights, read_header
@@ -24,13 +23,6 @@ SMALL = [
     "train.precision=32-true", "detector.regions.channels=32", "detector.regions.pool_size=3",
     "detector.proposals.train_post_nms=40", "detector.proposals.post_nms=20", "schedule.regime=alternating",
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def scenes(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data") / "scenes"
-    write_synthetic(folder, train=8, val=4, size=64)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -71,11 +71,8 @@ HEADS = ["retinanet", "atss", "gfl", "gflv2", "nanodet", "nanodet-plus", "tood",
 CASES = [pytest.param(f"{name}-tiny", 1, marks=pytest.mark.slow, id=name) for name in HEADS]
 
 
-@pytest.mark.parametrize(("name", "batch"), [("atss-tiny", None), *CASES])
-def test_duplicates_are_suppressed_inside_the_file(pictures, tmp_path, name, batch):
-    """The same detections as torchvision's `batched_nms` leaves, from every head."""
-    pytest.importorskip("onnxruntime")
-    detector, path = lively(name), tmp_path / "detector.onnx"
+def checked_suppression(detector, path, pictures, batch):
+    """Export with NMS inside; the file and the module find what the detector finds. Return module and images."""
     export_onnx(detector, path, batch=batch, nms=True)
     difference = compare_onnx(path, detector, pictures, batch=batch, nms=True)
     assert difference.alone == 0
@@ -88,6 +85,15 @@ def test_duplicates_are_suppressed_inside_the_file(pictures, tmp_path, name, bat
     detections = detector(images)
     torch.testing.assert_close(detections.boxes, boxes)
     torch.testing.assert_close(detections.scores, scores)
+    return module, images
+
+
+@pytest.mark.parametrize(("name", "batch"), [("atss-tiny", None), *CASES])
+def test_duplicates_are_suppressed_inside_the_file(pictures, tmp_path, name, batch):
+    """The same detections as torchvision's `batched_nms` leaves, from every head."""
+    pytest.importorskip("onnxruntime")
+    detector, path = lively(name), tmp_path / "detector.onnx"
+    module, images = checked_suppression(detector, path, pictures, batch)
     exported = torch.export.export(module, (images,)).module()
     for found, wanted in zip(exported(images), module(images), strict=True):
         torch.testing.assert_close(found, wanted)
@@ -109,18 +115,7 @@ def test_two_stages_are_one_file(tmp_path, overrides, batch):
     path = tmp_path / "detector.onnx"
     with pytest.raises(RunError, match="export it with --nms"):
         export_onnx(detector, path, batch=batch)
-    export_onnx(detector, path, batch=batch, nms=True)
-    difference = compare_onnx(path, detector, pictures, batch=batch, nms=True)
-    assert difference.alone == 0
-    assert difference.boxes < 1e-2
-    assert difference.scores < 1e-4
-    module = ExportableDetector(detector, nms=True)
-    images = torch.stack([letterbox(read_image(file), 64) for file in pictures])
-    boxes, scores, _, count = module(images)
-    assert (count > 2).all()
-    detections = detector(images)
-    torch.testing.assert_close(detections.boxes, boxes)
-    torch.testing.assert_close(detections.scores, scores)
+    checked_suppression(detector, path, pictures, batch)
 
 
 def test_the_scores_of_a_softmax_are_exported(pictures, tmp_path):

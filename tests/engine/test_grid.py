@@ -6,7 +6,6 @@ import pytest
 import torch
 
 import boxwright
-from boxwright.data.synth import write_synthetic
 from boxwright.engine import train
 from boxwright.engine.checkpoint import load_weights
 from boxwright.engine.export import ExportableDetector
@@ -18,13 +17,6 @@ SMALL = [
     "data.size=64", "data.batch_size=4", "data.workers=0", "schedule.epochs=2", "train.eval_every=1",
     "train.precision=32-true", "detector.width=0.05", "detector.depth=0.1",
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def scenes(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data") / "scenes"
-    write_synthetic(folder, train=8, val=4, size=64)
-    return folder
 
 
 @pytest.fixture(scope="module")

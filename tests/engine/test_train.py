@@ -28,13 +28,6 @@ SMALL = (
 
 
 @pytest.fixture(scope="module")
-def scenes(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data") / "scenes"
-    write_synthetic(folder, train=8, val=4, size=64)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def trained(scenes, tmp_path_factory):
     return train("retinanet-tiny", scenes, overrides=SMALL, output=tmp_path_factory.mktemp("runs") / "run", quiet=True)
 

@@ -6,8 +6,18 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from boxwright.cli.options import Classes, DataFormat, Images, OneBased, SkipBad, Splits, class_list, split_map
-from boxwright.cli.recipes import Overrides
+from boxwright.cli.options import (
+    Classes,
+    DataFormat,
+    Images,
+    OneBased,
+    Overrides,
+    SkipBad,
+    Splits,
+    comma_list,
+    number_table,
+    split_map,
+)
 from boxwright.errors import BoxwrightError
 
 __all__ = ["compare"]
@@ -47,7 +57,7 @@ def compare(
 
     report = compare(
         data,
-        [name.strip() for name in recipes.split(",")],
+        comma_list(recipes) or (),
         seeds=seeds,
         overrides=overrides or (),
         budget=None if budget is None else _seconds(budget),
@@ -58,7 +68,7 @@ def compare(
         images=show,
         skip_bad=skip_bad,
         format=format,
-        classes=class_list(classes),
+        classes=comma_list(classes),
         splits=split_map(split),
         image_folder=images,
         one_based=one_based,
@@ -90,13 +100,10 @@ def _options(arguments: list[str] | None) -> dict[str, Any]:
 def _print(report: dict[str, Any]) -> None:
     """Print the verdict and the main numbers."""
     from rich.console import Console
-    from rich.table import Table
 
     from boxwright.study.comparison.wording import mean_and_spread
 
-    table = Table("recipe", "AP", "AP50", "AP75", "seeds", box=None, pad_edge=False)
-    for column in table.columns[1:]:
-        column.justify = "right"
+    table = number_table("recipe", "AP", "AP50", "AP75", "seeds", box=None, pad_edge=False)
     for recipe in report["recipes"]:
         cells = [mean_and_spread(recipe["metrics"][name]) for name in ("AP", "AP50", "AP75")]
         table.add_row(recipe["name"], *cells, str(len(recipe["runs"])))

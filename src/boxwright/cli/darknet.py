@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from boxwright.cli.options import Source
+
 __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True, help="Read and write darknet's .cfg, .weights and .names.")
@@ -27,7 +29,7 @@ def read(
 
 @app.command("write")
 def write(
-    source: Annotated[Path, typer.Argument(metavar="RUN|WEIGHTS", help="A run folder, or a .safetensors file of one.")],
+    source: Source,
     output: Annotated[Path, typer.Option(help="The files' path without suffix.")],
 ) -> None:
     """Write a trained YOLOv2 or v3 as .cfg, .weights and .names."""

@@ -4,11 +4,11 @@ import json
 import os
 from collections import defaultdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from boxwright.cli.options import Classes, DataFormat, Images, OneBased, Splits, class_list, split_map
+from boxwright.cli.options import Classes, DataFormat, Images, OneBased, Splits, dataset_options, number_table
 
 if TYPE_CHECKING:
     from boxwright.data.check import Report
@@ -38,7 +38,7 @@ def check(
     """Find everything that is wrong with a data set; exit with 2 on errors, 1 on warnings with --strict."""
     from boxwright.data.check import check_dataset
 
-    report = check_dataset(path, **_arguments(format, classes, split, images, one_based))
+    report = check_dataset(path, **dataset_options(format, classes, split, images, one_based))
     if as_json:
         typer.echo(json.dumps(report.to_dict(), indent=2))
     else:
@@ -61,7 +61,7 @@ def convert_command(
     from boxwright.data.convert import convert
     from boxwright.data.index import open_dataset
 
-    index = open_dataset(source, **_arguments(format, classes, split, images, one_based))
+    index = open_dataset(source, **dataset_options(format, classes, split, images, one_based))
     for note in (index.describe(), *index.notes, *convert(index, target, to)):
         typer.echo(note)
     typer.echo(f"written: {target}")
@@ -80,7 +80,7 @@ def stats(
     """Count images, objects, classes and sizes."""
     from boxwright.data.index import open_dataset
 
-    index = open_dataset(path, **_arguments(format, classes, split, images, one_based))
+    index = open_dataset(path, **dataset_options(format, classes, split, images, one_based))
     statistics = index.statistics()
     if as_json:
         typer.echo(json.dumps({"title": index.describe(), "notes": index.notes, **statistics.to_dict()}, indent=2))
@@ -103,19 +103,6 @@ def synth(
 
     write_synthetic(target, train=train, val=val, size=size, seed=seed)
     typer.echo(f"written: {target}, {train} + {val} scenes of {size}x{size} pixels")
-
-
-def _arguments(
-    format: str | None, classes: str | None, split: list[str] | None, images: Path | None, one_based: bool | None
-) -> dict[str, Any]:
-    """Return the options that all commands share as keyword arguments of `open_dataset` and `check_dataset`."""
-    return {
-        "format": format,
-        "classes": class_list(classes),
-        "splits": split_map(split),
-        "images": images,
-        "one_based": one_based,
-    }
 
 
 def _print_report(report: "Report", limit: int, path: Path) -> None:
@@ -144,13 +131,10 @@ def _print_statistics(statistics: "Statistics") -> None:
     """Print images, classes and sizes by split."""
     from rich.console import Console
     from rich.markup import escape
-    from rich.table import Table
 
-    table = Table("", *statistics.splits, "all", "share")
+    table = number_table("", *statistics.splits, "all", "share")
     parts = list(statistics.splits.values())
     objects = sum(part.objects for part in parts)
-    for column in table.columns[1:]:
-        column.justify = "right"
     for label, counts in {
         "images": [part.images for part in parts],
         "without objects": [part.background for part in parts],

@@ -13,7 +13,8 @@ from boxwright.cli.options import (
     Images,
     OneBased,
     SkipBad,
-    class_list,
+    Source,
+    comma_list,
     pick_device,
     skipping,
 )
@@ -22,7 +23,7 @@ __all__ = ["evaluate"]
 
 
 def evaluate(
-    source: Annotated[Path, typer.Argument(metavar="RUN|WEIGHTS", help="A run folder, or a .safetensors file of one.")],
+    source: Source,
     data: Annotated[
         Path | None, typer.Option(help="The data set; by default the one that the run was trained on.")
     ] = None,
@@ -49,7 +50,7 @@ def evaluate(
         source,
         data,
         format=format,
-        classes=class_list(classes),
+        classes=comma_list(classes),
         splits={name: path} if path else None,
         images=images,
         one_based=one_based,

@@ -5,11 +5,13 @@ from typing import Annotated, Literal
 
 import typer
 
+from boxwright.cli.options import Source
+
 __all__ = ["export"]
 
 
 def export(
-    source: Annotated[Path, typer.Argument(metavar="RUN|WEIGHTS", help="A run folder, or a .safetensors file of one.")],
+    source: Source,
     format: Annotated[Literal["onnx"], typer.Option(help="What to write.")] = "onnx",
     output: Annotated[Path | None, typer.Option(help="The file; by default beside the weights.")] = None,
     batch: Annotated[int, typer.Option(min=0, help="Images per call; 0 leaves it open.")] = 1,

@@ -5,8 +5,18 @@ from typing import Annotated, Any
 
 import typer
 
-from boxwright.cli.options import Classes, DataFormat, Device, Images, SkipBad, class_list, pick_device, skipping
-from boxwright.cli.recipes import Overrides
+from boxwright.cli.options import (
+    Classes,
+    DataFormat,
+    Device,
+    Images,
+    Overrides,
+    SkipBad,
+    comma_list,
+    number_table,
+    pick_device,
+    skipping,
+)
 
 __all__ = ["inspect"]
 
@@ -85,7 +95,7 @@ def inspect(
         run or "",
         data,
         format=format,
-        classes=class_list(classes),
+        classes=comma_list(classes),
         splits={name: path} if path else None,
         images=images,
     )
@@ -103,7 +113,7 @@ def inspect(
             network.recipe if network is not None else load_recipe(recipe or "retinanet-tiny", overrides or ()),
             split=name,
             images=pictures or (),
-            assigners=None if assigner is None else _names(assigner),
+            assigners=comma_list(assigner),
             sweep=sweep,
             show=show,
             network=network,
@@ -120,18 +130,12 @@ def inspect(
     typer.echo(", ".join(f"{what}: {where}" for what, where in written.items()))
 
 
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",")]
-
-
 def _print(report: dict[str, Any]) -> None:
     """Print the assigners' main numbers and what does not fit."""
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table("assigner", "objects without positives", "positives per object", "lost", box=None, pad_edge=False)
-    for column in table.columns[1:]:
-        column.justify = "right"
+    columns = ("assigner", "objects without positives", "positives per object", "lost")
+    table = number_table(*columns, box=None, pad_edge=False)
     for entry in report["assigners"]:
         found = entry["summary"]["all"]
         positives, lost = found["positives_per_object"] or 0, found["lost_share"] or 0

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from boxwright.cli.options import Device, pick_device
+from boxwright.cli.options import Device, Source, pick_device
 
 if TYPE_CHECKING:
     from boxwright.engine.predict import Prediction
@@ -14,7 +14,7 @@ __all__ = ["predict"]
 
 
 def predict(
-    source: Annotated[Path, typer.Argument(metavar="RUN|WEIGHTS", help="A run folder, or a .safetensors file of one.")],
+    source: Source,
     images: Annotated[list[str], typer.Argument(metavar="IMAGE|FOLDER|GLOB...", help="What to look at.")],
     output: Annotated[Path, typer.Option(help="Folder for the pictures and predictions.json.")] = Path("predictions"),
     score: Annotated[float, typer.Option(min=0, max=1, help="Show objects with at least this score.")] = 0.3,

@@ -5,12 +5,9 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(invoke_without_command=True, help="List the recipes, or show one.")
+from boxwright.cli.options import Overrides
 
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a field, for example criterion.box.type=giou; repeatable."),
-]
+app = typer.Typer(invoke_without_command=True, help="List the recipes, or show one.")
 
 
 @app.callback()

@@ -5,8 +5,16 @@ from typing import Annotated, Literal
 
 import typer
 
-from boxwright.cli.options import Classes, DataFormat, Images, OneBased, SkipBad, Splits, class_list, split_map
-from boxwright.cli.recipes import Overrides
+from boxwright.cli.options import (
+    Classes,
+    DataFormat,
+    Images,
+    OneBased,
+    Overrides,
+    SkipBad,
+    Splits,
+    dataset_options,
+)
 
 __all__ = ["train"]
 
@@ -55,11 +63,7 @@ def train(
         nodes=nodes,
         on_nonfinite=on_nonfinite,
         skip_bad=skip_bad,
-        format=format,
-        classes=class_list(classes),
-        splits=split_map(split),
-        images=images,
-        one_based=one_based,
+        **dataset_options(format, classes, split, images, one_based),
     )
     if is_first() and (page := write_report(run)) is not None:
         typer.echo(f"report: {page}")

@@ -176,13 +176,12 @@ class Annotations:
         self.problems.append(Finding(kind, message, file, line, id))
 
     def box_table(self) -> BoxTable:
-        """Return the boxes as arrays, and keep a problem for each whose class is unknown."""
+        """Return the boxes as arrays; a class that is not in the class list has label -1."""
         owner, xyxy, crowd, area, place = zip(*self._boxes, strict=True) if self._boxes else ((), (), (), (), ())
-        labels = np.array([self._labels.get(key, -1) for key in self._keys], np.int64)
         return BoxTable(
             np.array(owner, np.int64),
             np.array(xyxy, np.float64).reshape(-1, 4),
-            labels,
+            np.array([self._labels.get(key, -1) for key in self._keys], np.int64),
             np.array(crowd, bool),
             np.array(area, np.float64),
             np.array(place, np.int64),

@@ -56,7 +56,7 @@ def look(path: Path) -> Look:
 def _header_findings(entry: ImageEntry, path: Path, header: ImageHeader) -> Iterator[Finding]:
     """Compare one image's header with its annotation."""
     stored, annotated = (header.width, header.height), (entry.width, entry.height)
-    turned = stored[::-1] if header.orientation >= 5 else stored
+    turned = stored[::-1] if header.lies_down else stored
     if header.orientation > 1:
         frame = "as stored" if annotated == stored else "as shown"
         message = (

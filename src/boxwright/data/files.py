@@ -15,7 +15,6 @@ from boxwright.data.findings import Finding, FindingError
 from boxwright.errors import DataError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
-_ORIENTATION = 0x0112  # EXIF tag; from 5 on width and height change places
 SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val"}
 SPLIT_NAMES |= {"test": "test", "testing": "test", "trainval": "train"}
 
@@ -106,7 +105,7 @@ def list_images(folder: Path) -> list[str]:
 def image_size(path: Path) -> tuple[int, int]:
     """Return width and height of an image, upright (EXIF), from its header: the frame in which people drew boxes."""
     header = read_header(path)
-    return (header.width, header.height) if header.orientation < 5 else (header.height, header.width)
+    return (header.height, header.width) if header.lies_down else (header.width, header.height)
 
 
 class ImageHeader(NamedTuple):
@@ -117,17 +116,22 @@ class ImageHeader(NamedTuple):
     mode: str
     orientation: int
 
+    @property
+    def lies_down(self) -> bool:
+        """Whether upright (by EXIF) width and height change places."""
+        return self.orientation >= 5
+
 
 def read_header(path: Path) -> ImageHeader:
     """Return an image's header without decoding the pixels, or raise `FindingError`."""
-    from PIL import Image
+    from PIL import ExifTags, Image
 
     try:
         with warnings.catch_warnings():
             # The loader and `data check` judge decompression bombs; a header alone is harmless.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path) as image:
-                return ImageHeader(*image.size, image.mode, image.getexif().get(_ORIENTATION, 1))
+                return ImageHeader(*image.size, image.mode, image.getexif().get(ExifTags.Base.Orientation, 1))
     except FileNotFoundError:
         raise FindingError(Finding("image-missing", "the image does not exist", path)) from None
     except Exception as error:  # Pillow's plugins raise SyntaxError, struct.error and more on hostile files

@@ -7,14 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
 from boxwright.errors import DataError
 
 __all__ = ["check_image", "read_image"]
 
-_ORIENTATION = 0x0112  # EXIF tag
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -86,7 +85,7 @@ def _turn(image: Image.Image, size: tuple[int, int] | None, path: Path | str) ->
     """Transposition between the stored frame and the one asked for."""
     if size is not None and tuple(size) == image.size:
         return None  # without a look at EXIF, for which Pillow would decode a whole PNG
-    upright = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+    upright = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     if size is None:
         return upright
     if upright in _SWAPPING and tuple(size) == image.size[::-1]:

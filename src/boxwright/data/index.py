@@ -58,6 +58,25 @@ def open_dataset(
     return _open(reader, request, cache, val_fraction, seed)
 
 
+def dataset_arguments(
+    path: str | Path | None,
+    format: str | None,
+    classes: Sequence[str] | None,
+    splits: Mapping[str, str] | None,
+    images: str | Path | None,
+    one_based: bool | None,
+) -> dict[str, Any]:
+    """Return arguments of `open_dataset` as JSON can hold them, with absolute paths, so that a run can keep them."""
+    return {
+        "path": None if path is None else str(Path(path).absolute()),
+        "format": format,
+        "classes": None if classes is None else list(classes),
+        "splits": None if splits is None else dict(splits),
+        "images": None if images is None else str(Path(images).absolute()),
+        "one_based": one_based,
+    }
+
+
 class DataIndex:
     """A data set's classes and splits; its records are read from a memory-mapped file and cost no memory.
 

@@ -1,12 +1,11 @@
 """Faster R-CNN's alternating training: four steps, each a training of its own with its own checkpoint."""
 
 from collections.abc import Callable
-from typing import Any
 
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from boxwright.engine.checkpoint import load_weights, read_header
+from boxwright.engine.checkpoint import load_weights
 from boxwright.engine.loop import seed_everything
 from boxwright.engine.run import Run
 from boxwright.errors import RunError
@@ -82,7 +81,7 @@ def alternate(
         detector.load_state_dict(before)
         return detector.train_only("rpn" if number == 2 else "roi", trunk=False)
 
-    safe = fabric.broadcast([_epochs(step) for step in steps])
+    safe = fabric.broadcast([step.epochs_done for step in steps])
     for number, (step, what) in enumerate(zip(steps, STEPS.values(), strict=True)):
         if safe[number] >= recipe.schedule.epochs:
             continue
@@ -93,10 +92,3 @@ def alternate(
             )
         say(f"step {number + 1} of {len(steps)}: {what}")
         train(step, prepared(number), number % 2 == 1)
-
-
-def _epochs(step: Run) -> int:
-    """How many epochs of a step are safe."""
-    path = step.weights_file("last")
-    header: dict[str, Any] = read_header(path) if path.is_file() else {}
-    return int(header.get("epoch", 0))

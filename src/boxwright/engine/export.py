@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from boxwright.boxes.suppress import suppress
 from boxwright.data.images import read_image
+from boxwright.engine.onnx_suppress import translations
 from boxwright.engine.predict import find_images
 from boxwright.engine.score import open_data
-from boxwright.engine.suppress import translations
 from boxwright.errors import RunError
 from boxwright.extras import needs_extra
 from boxwright.files import atomic_path

@@ -11,6 +11,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from boxwright.data.dataset import seed_from
 from boxwright.distributed import all_reduce_sum
 from boxwright.engine.ema import ModelEMA
 from boxwright.engine.optim import build_optimizer
@@ -221,7 +222,7 @@ def grouped(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 def seed_everything(*entropy: int) -> None:
     """Seed torch, numpy and random from integers (seed, epoch, rank), so that no generator's state needs saving."""
-    seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
+    seed = seed_from(*entropy)
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 (third-party modules draw from it)
     torch.manual_seed(seed)

@@ -80,10 +80,7 @@ def open_data(source: str | Path, data: str | Path | None, **options: Any) -> Da
     arguments = (run := Run.open(source)).data
     if not Path(arguments["path"]).exists():
         raise run.moved(arguments["path"])
-    known = {
-        name: arguments[name] for name in ("format", "classes", "splits", "images", "one_based") if name in arguments
-    }
-    return open_dataset(arguments["path"], **known)
+    return open_dataset(**{name: value for name, value in arguments.items() if name != "skip_bad"})
 
 
 def match_classes(class_names: Sequence[str], index: DataIndex) -> list[int | None]:

@@ -10,7 +10,7 @@ from lightning_fabric import Fabric
 from rich.console import Console
 
 from boxwright.data.dataset import DetectionDataset, read_record
-from boxwright.data.index import DataIndex, open_dataset
+from boxwright.data.index import DataIndex, dataset_arguments, open_dataset
 from boxwright.data.loader import Loader, bad_images, build_loader, verify_images
 from boxwright.data.mix import Mix
 from boxwright.data.records import ImageRecord
@@ -79,15 +79,7 @@ def train(
         DataError: the data set cannot be used.
         RunError: the run had to stop; says how to resume.
     """
-    given = {
-        "path": None if data is None else str(Path(data).absolute()),
-        "format": format,
-        "classes": None if classes is None else list(classes),
-        "splits": None if splits is None else dict(splits),
-        "images": None if images is None else str(Path(images).absolute()),
-        "one_based": one_based,
-        "skip_bad": skip_bad or None,
-    }
+    given = dataset_arguments(data, format, classes, splits, images, one_based) | {"skip_bad": skip_bad or None}
     run = _run_to_resume(output, resume, recipe, data)
     recipe, source = _asked(run, recipe, overrides, given)
     # looked for before the processes meet, so that none finds what another has made
@@ -144,11 +136,11 @@ def _asked(
 
 def _opened(fabric: Fabric, source: Mapping[str, Any], run: Run | None) -> DataIndex:
     """Open the data, which must have the classes of the run that goes on."""
-    options = {key: value for key, value in source.items() if key not in ("path", "skip_bad")}
+    options = {name: value for name, value in source.items() if name != "skip_bad"}
     if run is not None and not Path(source["path"]).exists():
         raise run.moved(source["path"])
     with fabric.rank_zero_first():  # the first parses, the others find its cache
-        index = open_dataset(source["path"], **options)
+        index = open_dataset(**options)
     if run is not None and list(index.class_names) != run.classes:
         raise RunError(f"{run.path} was trained on the classes {run.classes}, the data now has {[*index.class_names]}")
     return index

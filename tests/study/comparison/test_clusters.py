@@ -21,7 +21,7 @@ EPOCHS = 20  # enough to be disturbed in between, even if one run starts much la
 
 
 def spec_in(folder):
-    return RunSpec("gfl-tiny", 0, "", {"data": "nowhere"}, "", str(folder))
+    return RunSpec("gfl-tiny", 0, "", {"path": "nowhere"}, "", str(folder))
 
 
 def test_a_folder_that_is_not_shared_is_told_before_the_training(tmp_path):

@@ -147,7 +147,7 @@ def test_a_full_disk_or_a_file_in_place_of_the_folder_is_told(scenes, tmp_path, 
     def full(path, text):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("boxwright.study.comparison.compare.write_text", full)
+    monkeypatch.setattr("boxwright.study.comparison.report_files.write_text", full)
     with pytest.raises(RunError, match="No space left on device; the runs in it are kept"):
         compare(scenes, ["retinanet-tiny"], seeds=1, output=tmp_path / "out", overrides=ONE_EPOCH)
 

@@ -9,7 +9,7 @@ from boxwright.data.synth import write_synthetic
 from boxwright.engine.evaluate import coco_ground_truth
 from boxwright.study.comparison.markdown import compare_markdown
 from boxwright.study.comparison.page import compare_page
-from boxwright.study.comparison.run_report import write_report
+from boxwright.study.comparison.report_files import write_report
 from boxwright.study.comparison.summary import Entry, summarise
 from simulated_runs import EPOCHS, write_run
 

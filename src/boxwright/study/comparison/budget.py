@@ -121,7 +121,7 @@ def _timed(spec: RunSpec) -> dict[str, float]:
     """Train a few steps as `train` does, evaluate two batches, write a checkpoint, and return the seconds of each."""
     if spec.threads is not None:
         torch.set_num_threads(spec.threads)
-    options = {("path" if name == "data" else name): value for name, value in spec.data.items()}
+    options = dict(spec.data)
     skip_bad = options.pop("skip_bad", False)
     index = open_dataset(**options)
     recipe = settle_anchors(spec.parsed(), index.split("train"))

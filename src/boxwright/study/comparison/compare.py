@@ -1,6 +1,5 @@
 """Which criterion is better here: recipes times seeds, everything else held fixed, and no winner inside the noise."""
 
-import json
 import os
 import time
 from collections import defaultdict
@@ -9,26 +8,23 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from boxwright.data.index import DataIndex, open_dataset
+from boxwright.data.index import DataIndex, dataset_arguments, open_dataset
 from boxwright.data.loader import bad_images, verify_images
 from boxwright.engine import Run
 from boxwright.errors import DataError, RecipeError, RunError
-from boxwright.files import write_text
 from boxwright.recipes import dump_recipe
 from boxwright.study.comparison.budget import fitting_epochs
 from boxwright.study.comparison.commands import compare_command
 from boxwright.study.comparison.contestants import HELD, Contestant, contestants, shared_weights, shortened, with_seed
 from boxwright.study.comparison.executors import Engine, Submit, execute, submitter
-from boxwright.study.comparison.markdown import compare_markdown
-from boxwright.study.comparison.page import compare_page
+from boxwright.study.comparison.report_files import save_report
 from boxwright.study.comparison.runs import RunSpec, finished
 from boxwright.study.comparison.summary import Entry, summarise
 
 __all__ = ["compare"]
 
-NAME: Final = "compare"  # of the report's files
 Progress = Callable[[str], None]
 
 
@@ -91,23 +87,17 @@ def compare(
     if seeds < 1 or jobs < 1:
         raise RecipeError(f"a comparison needs at least one seed and one job, got seeds = {seeds}, jobs = {jobs}")
     folder = Path(output).absolute()
-    options = {
-        "format": format,
-        "classes": None if classes is None else list(classes),
-        "splits": None if splits is None else dict(splits),
-        "images": None if image_folder is None else str(Path(image_folder).absolute()),
-        "one_based": one_based,
-    }
-    index = open_dataset(data, **options)  # type: ignore[arg-type]
+    source = dataset_arguments(data, format, classes, splits, image_folder, one_based)
+    index = open_dataset(**source)
     for line in (index.describe(), *index.notes):
         progress(line)
     entrants = contestants(recipes, overrides)
-    _check(index, skip_bad, progress)
+    _check_data(index, skip_bad, progress)
     with _writing(folder):
         (folder / "runs").mkdir(parents=True, exist_ok=True)
     make = partial(
         RunSpec,
-        data={"data": str(Path(data).absolute()), **options, "skip_bad": skip_bad},
+        data=source | {"skip_bad": skip_bad},
         fingerprint=index.fingerprint("train", "val"),
         folder=str(folder / "runs"),
         threads=None if engine != "processes" or "OMP_NUM_THREADS" in os.environ else max(1, _cores() // jobs),
@@ -123,12 +113,10 @@ def compare(
     submit = submitter(engine, folder, engine_options or {})
     by_seed = [spec for group in zip(*specs, strict=True) for spec in group]  # so that no recipe is ahead of another
     failures = _run(by_seed, submit, jobs, None if budget is None else started + budget, progress)
-    again = compare_command({"path": data, **options, "skip_bad": skip_bad}, recipes, seeds, overrides, budget, output)
+    again = compare_command(source | {"skip_bad": skip_bad}, recipes, seeds, overrides, budget, output)
     report = _report(entrants, specs, index, images) | {"failures": failures, "held": list(HELD), "command": again}
     with _writing(folder):
-        write_text(folder / f"{NAME}.json", json.dumps(report))
-        write_text(folder / f"{NAME}.md", compare_markdown(report))
-        write_text(folder / f"{NAME}.html", compare_page(report))
+        save_report(report, folder / "compare")
     return report
 
 
@@ -140,7 +128,7 @@ def _writing(folder: Path) -> Iterator[None]:
         raise RunError(f"cannot write to {folder}: {error.strerror}; the runs in it are kept") from error
 
 
-def _check(index: DataIndex, skip_bad: bool, progress: Progress) -> None:
+def _check_data(index: DataIndex, skip_bad: bool, progress: Progress) -> None:
     """Find out before the first run what would stop every one of them."""
     if not index.class_counts("val").sum():
         raise DataError("split 'val' has no objects, so there is nothing to measure a recipe by")
@@ -178,11 +166,11 @@ def _run(
     missing = [spec for spec in left if spec.path in why]
     failures = [{"name": spec.name, "seed": spec.seed, "reason": why[spec.path]} for spec in missing]
     if failures and len(failures) == len(specs):
-        raise RunError(_nothing(failures, specs[0]))
+        raise RunError(_no_run_finished(failures, specs[0]))
     return failures
 
 
-def _nothing(failures: Sequence[dict[str, Any]], spec: RunSpec) -> str:
+def _no_run_finished(failures: Sequence[dict[str, Any]], spec: RunSpec) -> str:
     """Say why no run has finished, and what to do."""
     reasons: dict[str, list[str]] = defaultdict(list)
     for failure in failures:

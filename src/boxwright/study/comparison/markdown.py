@@ -9,7 +9,7 @@ __all__ = ["compare_markdown"]
 
 
 def compare_markdown(report: Mapping[str, Any]) -> str:
-    """Write a report of `compare` or `run_report` as Markdown."""
+    """Write a report of `summarise` as Markdown."""
     recipes, verdict = report["recipes"], report["verdict"]
     names = [recipe["name"] for recipe in recipes]
     parts = [f"# {verdict['headline']}", facts(report)]

@@ -16,7 +16,7 @@ COLOURS: Final = ("#3b82c4", "#d97706", "#0d9668", "#c2569b", "#7c6ee6", "#b8860
 
 
 def compare_page(report: Mapping[str, Any]) -> str:
-    """Write the page of a report of `compare` or `run_report`."""
+    """Write the page of a report of `summarise`."""
     from plotly.offline import get_plotlyjs
 
     several = len(report["recipes"]) > 1

@@ -33,7 +33,7 @@ class RunSpec:
         name: of the recipe, as it is called in the report.
         seed: the recipe's `train.seed`.
         recipe: the resolved recipe, as YAML.
-        data: arguments of `train` that say which data set.
+        data: which data set, as a run keeps it: arguments of `open_dataset`, and `skip_bad`.
         fingerprint: of the data set's content.
         folder: the folder of all runs.
         threads: of the CPU; None leaves them as they are.
@@ -105,7 +105,9 @@ def run_one(spec: RunSpec) -> dict[str, Any]:
         resume = spec.path if spec.path.exists() else None
         if resume is not None:
             _check_resumable(Run(resume))
-        return measure(train(spec.parsed(), output=spec.path, resume=resume, quiet=True, **spec.data))
+        options = dict(spec.data)
+        path = options.pop("path")
+        return measure(train(spec.parsed(), path, output=spec.path, resume=resume, quiet=True, **options))
 
 
 def _check_resumable(run: Run) -> None:

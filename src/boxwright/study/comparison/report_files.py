@@ -1,7 +1,9 @@
-"""The report of a single run, as `boxwright train` writes it into the run folder."""
+"""Reports as files: the same in HTML, Markdown and JSON; that of a single run goes into its folder."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from boxwright.data.index import DataIndex
 from boxwright.engine import Run
@@ -13,7 +15,15 @@ from boxwright.study.comparison.page import compare_page
 from boxwright.study.comparison.runs import measure
 from boxwright.study.comparison.summary import Entry, summarise
 
-__all__ = ["write_report"]
+__all__ = ["save_report", "write_report"]
+
+
+def save_report(report: Mapping[str, Any], stem: Path) -> Path:
+    """Write a report of `summarise` as `stem` with `.json`, `.md` and `.html`; return the page."""
+    write_text(stem.with_suffix(".json"), json.dumps(report))
+    write_text(stem.with_suffix(".md"), compare_markdown(report))
+    write_text(page := stem.with_suffix(".html"), compare_page(report))
+    return page
 
 
 def write_report(run: Run, index: DataIndex | None = None) -> Path | None:
@@ -33,7 +43,4 @@ def write_report(run: Run, index: DataIndex | None = None) -> Path | None:
     [(_, parameters)] = shared_weights([recipe], run.classes)
     facts = {"description": recipe.description, "epochs": recipe.schedule.epochs, "parameters": parameters}
     report = summarise([Entry(recipe.name, [run], facts)], index or open_data(run.path, None))
-    write_text(run.path / "report.json", json.dumps(report))
-    write_text(run.path / "report.md", compare_markdown(report))
-    write_text(run.path / "report.html", compare_page(report))
-    return run.path / "report.html"
+    return save_report(report, run.path / "report")
