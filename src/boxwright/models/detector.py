@@ -100,7 +100,7 @@ class DenseDetector(nn.Module):
             return self.losses(pixels, self._targets(targets, pixels, scales))
         predictions, priors = self.predict(pixels, sizes)
         detections = self.postprocess(predictions, priors, self.criterion.coder, sizes)
-        return detections if scales is None else _rescaled(detections, 1 / scales)
+        return detections if scales is None else replace(detections, boxes=detections.boxes / scales.view(-1, 1, 1))
 
     def losses(self, pixels: Tensor, targets: Targets) -> dict[str, Tensor]:
         """Return the losses of a batch (B, 3, H, W)."""
@@ -114,8 +114,7 @@ class DenseDetector(nn.Module):
         """
         features = self._features(pixels)
         levels = self.neck(features)
-        priors = self.priors([(level.shape[-2], level.shape[-1]) for level in levels], pixels.device)
-        predictions: Predictions = self.head(levels)
+        predictions, priors = self._dense(levels)
         if self.guide is not None and self.training:
             guide = self.guide(features, levels)
             extras = {"guide_logits": guide.logits, "guide_params": guide.params}
@@ -148,6 +147,12 @@ class DenseDetector(nn.Module):
         features: list[Tensor] = self.backbone((to_float(pixels) - self.mean) / self.std)
         return features
 
+    def _dense(self, levels: list[Tensor]) -> tuple[Predictions, Priors]:
+        """What the dense head says about the neck's levels, and the priors on them."""
+        priors = self.priors([(level.shape[-2], level.shape[-1]) for level in levels], levels[0].device)
+        predictions: Predictions = self.head(levels)
+        return predictions, priors
+
     def _targets(
         self, targets: Targets | Sequence[Mapping[str, Tensor]] | None, pixels: Tensor, scales: Tensor | None
     ) -> Targets:
@@ -171,9 +176,3 @@ class DenseDetector(nn.Module):
                     f"targets[{index}]['labels'] holds class {int(target['labels'].max())}, but the detector has "
                     f"{classes}, counted from 0 (torchvision's own detectors count from 1)"
                 )
-
-
-def _rescaled(detections: Detections, scales: Tensor) -> Detections:
-    """Detections with the boxes of image b multiplied by `scales[b]`."""
-    boxes = detections.boxes * scales.view(-1, 1, 1)
-    return Detections(boxes, detections.scores, detections.labels, detections.count)

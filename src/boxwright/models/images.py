@@ -41,11 +41,12 @@ def batch_images(images: Sequence[Tensor], size: int | tuple[int, int], divisor:
     """
     if not images:
         raise ValueError("a detector needs at least one image, got an empty list")
+    short, long = (size, size) if isinstance(size, int) else size
     scales, resized = [], []
     for index, image in enumerate(images):
         if image.ndim != 3 or image.shape[0] != 3 or 0 in image.shape:
             raise ValueError(f"images[{index}] must have shape (3, height, width), got {tuple(image.shape)}")
-        scale = _scale(image.shape[-2], image.shape[-1], size)
+        scale = min(short / min(image.shape[-2:]), long / max(image.shape[-2:]))
         height, width = (max(1, round(side * scale)) for side in image.shape[-2:])
         scales.append(scale)
         resized.append(F.interpolate(to_float(image)[None], size=(height, width), mode="bilinear", antialias=True)[0])
@@ -70,10 +71,3 @@ def to_float(images: Tensor) -> Tensor:
     if not images.is_floating_point():
         raise ValueError(f"images must be uint8 0..255 or float 0..1, got {images.dtype}")
     return images.float()
-
-
-def _scale(height: int, width: int, size: int | tuple[int, int]) -> float:
-    if isinstance(size, int):
-        return size / max(height, width)
-    short, long = size
-    return min(short / min(height, width), long / max(height, width))

@@ -1,18 +1,21 @@
-"""Small layers that necks and heads share."""
+"""Layers and small functions that necks and heads share."""
 
 import math
 from collections.abc import Sequence
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 __all__ = [
     "Norm",
     "conv_norm_act",
     "conv_tower",
+    "flatten_level",
     "group_norm",
     "init_conv",
     "init_xavier",
+    "one_prior_per_cell",
+    "prior_bias",
     "separable_conv",
     "shared_width",
 ]
@@ -69,6 +72,27 @@ def shared_width(in_channels: Sequence[int]) -> int:
             f"its convolutions are shared by all levels, which have {[*in_channels]} channels, not as many"
         )
     return in_channels[0]
+
+
+def one_prior_per_cell(priors_per_cell: int) -> None:
+    """Refuse several priors per cell, for heads that predict one point or square in each.
+
+    Raises:
+        ValueError: there are several.
+    """
+    if priors_per_cell != 1:
+        raise ValueError(f"this head has one prior per cell, got priors_per_cell={priors_per_cell}")
+
+
+def flatten_level(output: Tensor, size: int) -> Tensor:
+    """Reorder a convolution's output (B, A * size, H, W) into (B, H * W * A, size), the order of the priors."""
+    images, channels, height, width = output.shape
+    return output.permute(0, 2, 3, 1).reshape(images, height * width * (channels // size), size)
+
+
+def prior_bias(probability: float) -> float:
+    """Bias whose sigmoid is the given probability."""
+    return -math.log((1 - probability) / probability)
 
 
 def init_conv(module: nn.Module, std: float = 0.01) -> None:

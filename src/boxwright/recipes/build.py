@@ -1,7 +1,6 @@
 """From a recipe to a detector."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch import Tensor
 
@@ -10,7 +9,6 @@ from boxwright.criteria.dense import BoxCoder
 from boxwright.errors import RecipeError
 from boxwright.losses import ALRPLoss
 from boxwright.models import DenseDetector, Guide, Postprocess
-from boxwright.models.heads import WithBackground
 from boxwright.recipes.compatibility import check_parts, is_softmax
 from boxwright.recipes.grid import GridRecipe, build_grid_detector
 from boxwright.recipes.parts import built, count_classes
@@ -51,10 +49,7 @@ def build_detector(
     network = recipe.detector
     backbone, neck, priors = build_trunk(network.backbone, network.neck, network.priors, pretrained=pretrained)
     softmax = is_softmax(recipe.criterion)
-    part: Any = network.head
-    head = build_head("detector.head", part, neck.channels, len(class_names) + softmax, priors.per_cell)
-    if softmax:
-        head = WithBackground(head, len(class_names), part.prior_probability)
+    head = build_head("detector.head", network.head, neck.channels, len(class_names), priors.per_cell, softmax=softmax)
     guide = None
     if network.guide is not None:
         both = [2 * channels for channels in neck.channels]

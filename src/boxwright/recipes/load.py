@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from boxwright.errors import RecipeError
 from boxwright.recipes.cfg import recipe_values
 from boxwright.recipes.grid import GridRecipe
-from boxwright.recipes.parts import Section, nearest
+from boxwright.recipes.parts import Section, known_types, nearest
 from boxwright.recipes.schema import CriterionConfig, Recipe
 from boxwright.recipes.two_stage import StageConfig, TwoStageRecipe
 
@@ -199,8 +199,8 @@ def _sentence(problems: Sequence[Any], kind: type[Recipe]) -> str:
     """Put what pydantic says about one value of a kind of recipe into words."""
     problem = problems[0]
     if problem["type"] == "union_tag_invalid":
-        known = [tag.strip(" '") for tag in problem["ctx"]["expected_tags"].split(",")]
-        return f".type: unknown part {problem['ctx']['tag']!r}; {nearest(problem['ctx']['tag'], known)}"
+        name = problem["ctx"]["tag"]
+        return f".type: unknown part {name!r}; {nearest(name, known_types(problem))}"
     if problem["type"] == "union_tag_not_found":
         return ": the part needs a `type`"
     if problem["type"] == "missing":

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from boxwright.errors import RecipeError
 from boxwright.losses import ClassificationLoss
 
-__all__ = ["Part", "PartOf", "Section", "built", "count_classes", "named", "nearest", "type_name"]
+__all__ = ["Part", "PartOf", "Section", "built", "count_classes", "known_types", "named", "nearest", "type_name"]
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -28,6 +28,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1)
     return (f"did you mean {close[0]!r}? " if close else "") + f"Known: {', '.join(known)}"
+
+
+def known_types(problem: Mapping[str, Any]) -> list[str]:
+    """Return what pydantic's problem `union_tag_invalid` says that `type` may be."""
+    return [tag.strip(" '") for tag in problem["ctx"]["expected_tags"].split(",")]
 
 
 class Section(BaseModel):

@@ -7,6 +7,7 @@ from torch import nn
 
 from boxwright.errors import RecipeError
 from boxwright.models import Backbone
+from boxwright.models.heads import WithBackground
 from boxwright.recipes.parts import Part, built
 from boxwright.recipes.schema import BackboneConfig
 
@@ -32,9 +33,23 @@ def build_trunk(
 
 
 def build_head(
-    field: str, part: Part, in_channels: Sequence[int], num_classes: int, per_cell: Sequence[int]
+    field: str,
+    part: Any,
+    in_channels: Sequence[int],
+    num_classes: int,
+    per_cell: Sequence[int],
+    *,
+    softmax: bool = False,
 ) -> nn.Module:
-    """Build a dense head; `per_cell` says how many priors a cell of each level has.
+    """Build a dense head.
+
+    Args:
+        field: of the recipe, for errors.
+        part: the recipe's head.
+        in_channels: channels of each level.
+        num_classes: C.
+        per_cell: how many priors a cell of each level has.
+        softmax: whether classes and background are one softmax, for which the head gets a column more.
 
     Raises:
         RecipeError: the head cannot have another number on every level, or another width.
@@ -46,5 +61,6 @@ def build_head(
                 f"detector.priors: the {part.type} head needs equal anchors per cell on all levels, got {per_cell}"
             )
         counts = per_cell[0]
-    head: nn.Module = built(field, part, in_channels=in_channels, num_classes=num_classes, priors_per_cell=counts)
-    return head
+    columns = num_classes + softmax
+    head: nn.Module = built(field, part, in_channels=in_channels, num_classes=columns, priors_per_cell=counts)
+    return WithBackground(head, num_classes, part.prior_probability) if softmax else head

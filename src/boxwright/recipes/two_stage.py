@@ -11,7 +11,6 @@ from boxwright.criteria import StageCriterion, TwoStageCriterion
 from boxwright.criteria.dense import BoxCoder
 from boxwright.errors import RecipeError
 from boxwright.models import Postprocess, ProposalFilter, TwoLayerHead, TwoStageDetector
-from boxwright.models.heads import WithBackground
 from boxwright.recipes.compatibility import is_softmax, of_head, of_losses
 from boxwright.recipes.parts import Part, PartOf, Section, built, count_classes
 from boxwright.recipes.schema import (
@@ -120,10 +119,7 @@ def build_two_stage_detector(
     if len({*neck.channels[: len(own)]}) != 1:
         raise RecipeError(f"detector.neck: regions are read from levels of one width, got {neck.channels[: len(own)]}")
     softmax = is_softmax(recipe.criterion.rpn)
-    part: Any = network.head
-    head = build_head("detector.head", part, neck.channels, 1 + softmax, priors.per_cell)
-    if softmax:
-        head = WithBackground(head, 1, part.prior_probability)
+    head = build_head("detector.head", network.head, neck.channels, 1, priors.per_cell, softmax=softmax)
     return TwoStageDetector(
         backbone,
         neck,

@@ -13,8 +13,8 @@ from boxwright.boxes import AnchorGenerator, scale_boxes
 from boxwright.criteria import GridCriterion
 from boxwright.models.darknet.network import Darknet
 from boxwright.models.detector import DenseDetector
-from boxwright.models.heads.retina import flatten_level
 from boxwright.models.images import batch_images, to_float
+from boxwright.models.layers import flatten_level
 from boxwright.models.postprocess import Postprocess
 from boxwright.structures import Detections, Predictions, Targets
 

@@ -6,8 +6,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from boxwright.models.heads.retina import RetinaHead, flatten_level
-from boxwright.models.layers import Norm, init_conv
+from boxwright.models.heads.retina import RetinaHead
+from boxwright.models.layers import Norm, flatten_level, init_conv
 from boxwright.structures import Predictions
 
 __all__ = ["ATSSHead"]

@@ -6,8 +6,15 @@ import torch
 from torch import Tensor, nn
 
 from boxwright.models.heads.quality import DistributionQuality, product_logit
-from boxwright.models.heads.retina import flatten_level, prior_bias
-from boxwright.models.layers import Norm, conv_tower, init_conv, shared_width
+from boxwright.models.layers import (
+    Norm,
+    conv_tower,
+    flatten_level,
+    init_conv,
+    one_prior_per_cell,
+    prior_bias,
+    shared_width,
+)
 from boxwright.structures import Predictions
 
 __all__ = ["GFLHead"]
@@ -46,8 +53,7 @@ class GFLHead(nn.Module):
         prior_probability: float = 0.01,
     ) -> None:
         super().__init__()
-        if priors_per_cell != 1:
-            raise ValueError(f"a distribution head has one prior per cell, got priors_per_cell={priors_per_cell}")
+        one_prior_per_cell(priors_per_cell)
         own = shared_width(in_channels)
         self.class_tower = conv_tower(own, channels, convs, norm)
         self.box_tower = conv_tower(own, channels, convs, norm)

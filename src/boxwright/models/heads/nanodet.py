@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from boxwright.models.heads.retina import flatten_level, prior_bias
-from boxwright.models.layers import init_conv, separable_conv
+from boxwright.models.layers import flatten_level, init_conv, one_prior_per_cell, prior_bias, separable_conv
 from boxwright.structures import Predictions
 
 __all__ = ["NanoDetHead"]
@@ -41,8 +40,7 @@ class NanoDetHead(nn.Module):
         prior_probability: float = 0.01,
     ) -> None:
         super().__init__()
-        if priors_per_cell != 1:
-            raise ValueError(f"a distribution head has one prior per cell, got priors_per_cell={priors_per_cell}")
+        one_prior_per_cell(priors_per_cell)
         self.sizes = (num_classes, 4 * (reg_max + 1))
         self.towers = nn.ModuleList(_tower(width, channels, convs, kernel) for width in in_channels)
         self.outputs = nn.ModuleList(nn.Conv2d(channels, sum(self.sizes), 1) for _ in in_channels)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from boxwright.models.heads.retina import flatten_level, prior_bias
+from boxwright.models.layers import flatten_level, one_prior_per_cell, prior_bias
 from boxwright.structures import Predictions
 
 __all__ = ["PPYOLOEHead"]
@@ -33,8 +33,7 @@ class PPYOLOEHead(nn.Module):
         prior_probability: float = 0.01,
     ) -> None:
         super().__init__()
-        if priors_per_cell != 1:
-            raise ValueError(f"a distribution head has one prior per cell, got priors_per_cell={priors_per_cell}")
+        one_prior_per_cell(priors_per_cell)
         self.class_stems = nn.ModuleList(_SqueezeExcite(channels) for channels in in_channels)
         self.box_stems = nn.ModuleList(_SqueezeExcite(channels) for channels in in_channels)
         self.class_logits = nn.ModuleList(nn.Conv2d(n, num_classes, 3, padding=1) for n in in_channels)

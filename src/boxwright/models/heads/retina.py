@@ -1,15 +1,14 @@
 """RetinaNet's head."""
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from boxwright.models.layers import Norm, conv_tower, init_conv, shared_width
+from boxwright.models.layers import Norm, conv_tower, flatten_level, init_conv, prior_bias, shared_width
 from boxwright.structures import Predictions
 
-__all__ = ["RetinaHead", "flatten_level", "prior_bias"]
+__all__ = ["RetinaHead"]
 
 
 class RetinaHead(nn.Module):
@@ -66,14 +65,3 @@ class RetinaHead(nn.Module):
         if self.variance:
             extras["log_variance"] = torch.cat([flatten_level(self.log_variance(tower), 4) for tower in towers], dim=1)
         return Predictions(torch.cat(logits, dim=1), torch.cat(params, dim=1), extras)
-
-
-def flatten_level(output: Tensor, size: int) -> Tensor:
-    """Reorder a convolution's output (B, A * size, H, W) into (B, H * W * A, size), the order of the priors."""
-    images, channels, height, width = output.shape
-    return output.permute(0, 2, 3, 1).reshape(images, height * width * (channels // size), size)
-
-
-def prior_bias(probability: float) -> float:
-    """Bias whose sigmoid is the given probability."""
-    return -math.log((1 - probability) / probability)

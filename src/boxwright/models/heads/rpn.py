@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from boxwright.models.heads.retina import flatten_level, prior_bias
-from boxwright.models.layers import Norm, conv_tower, init_conv
+from boxwright.models.layers import Norm, conv_tower, flatten_level, init_conv, prior_bias
 from boxwright.structures import Predictions
 
 __all__ = ["RPNHead"]

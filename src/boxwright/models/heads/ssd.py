@@ -6,8 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from boxwright.models.heads.retina import flatten_level, prior_bias
-from boxwright.models.layers import conv_norm_act, init_conv, init_xavier
+from boxwright.models.layers import conv_norm_act, flatten_level, init_conv, init_xavier, prior_bias
 from boxwright.structures import Predictions
 
 __all__ = ["SSDHead"]

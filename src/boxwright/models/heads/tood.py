@@ -9,8 +9,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from boxwright.models.heads.quality import product_logit
-from boxwright.models.heads.retina import flatten_level, prior_bias
-from boxwright.models.layers import conv_norm_act, init_conv, shared_width
+from boxwright.models.layers import (
+    conv_norm_act,
+    flatten_level,
+    init_conv,
+    one_prior_per_cell,
+    prior_bias,
+    shared_width,
+)
 from boxwright.structures import Predictions
 
 __all__ = ["TOODHead"]
@@ -52,8 +58,7 @@ class TOODHead(nn.Module):
         prior_probability: float = 0.01,
     ) -> None:
         super().__init__()
-        if priors_per_cell != 1:
-            raise ValueError(f"TOODHead has one prior per cell, got priors_per_cell={priors_per_cell}")
+        one_prior_per_cell(priors_per_cell)
         self.anchor_scale = anchor_scale
         self.offset = offset
         self.sampling = sampling

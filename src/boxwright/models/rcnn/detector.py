@@ -70,7 +70,7 @@ class TwoStageDetector(DenseDetector):
         levels = self.neck(self._features(pixels))
         losses: dict[str, Tensor] = {}
         if not self._proposer:
-            predictions, priors = self._first(levels, pixels)
+            predictions, priors = self._dense(levels)
         if "rpn" in self._stages:
             losses |= self.criterion.first(predictions, priors, targets)
         if "roi" in self._stages:
@@ -87,9 +87,7 @@ class TwoStageDetector(DenseDetector):
     def propose(self, pixels: Tensor, sizes: Tensor | None = None, *, training: bool = False) -> Tensor:
         """Return the first stage's answer to a batch (B, 3, H, W): boxes (B, P, 4), padded with boxes without area."""
         levels = self.neck(self._features(pixels))
-        return self._filtered(
-            *self._first(levels, pixels), _extent(pixels) if sizes is None else sizes, training=training
-        )
+        return self._filtered(*self._dense(levels), _extent(pixels) if sizes is None else sizes, training=training)
 
     def predict(self, pixels: Tensor, sizes: Tensor | None = None) -> tuple[Predictions, Priors]:
         """Return what the second stage says about every proposal, undecoded, and the proposals.
@@ -103,7 +101,7 @@ class TwoStageDetector(DenseDetector):
         if self._proposer:
             boxes = self._proposer[0].propose(pixels, sizes)
         else:
-            boxes = self._filtered(*self._first(levels, pixels), sizes)
+            boxes = self._filtered(*self._dense(levels), sizes)
         priors = as_priors(boxes)
         predictions = self._second(levels, priors)
         padding = ~(boxes[..., 2:] > boxes[..., :2]).all(dim=-1, keepdim=True)
@@ -130,11 +128,6 @@ class TwoStageDetector(DenseDetector):
         for module in self._frozen:
             module.eval()
         return self
-
-    def _first(self, levels: list[Tensor], pixels: Tensor) -> tuple[Predictions, Priors]:
-        priors = self.priors([(level.shape[-2], level.shape[-1]) for level in levels], pixels.device)
-        predictions: Predictions = self.head(levels)
-        return predictions, priors
 
     def _filtered(self, predictions: Predictions, priors: Priors, sizes: Tensor, *, training: bool = False) -> Tensor:
         coder = self.criterion.rpn.coder

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
-from boxwright.models.heads.retina import prior_bias
+from boxwright.models.layers import prior_bias
 from boxwright.structures import Predictions
 
 __all__ = ["TwoLayerHead", "pool_regions"]

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from boxwright.assigners import DualAssigner
 from boxwright.errors import RecipeError
 from boxwright.recipes.grid import GridRecipe
-from boxwright.recipes.parts import Part, built, nearest
+from boxwright.recipes.parts import Part, built, known_types, nearest
 from boxwright.recipes.schema import Assigner, Recipe
 from boxwright.recipes.two_stage import TwoStageRecipe
 from boxwright.structures import Predictions
@@ -136,8 +136,7 @@ def _parse(text: str) -> Part:
     except ValidationError as error:
         problem = error.errors()[0]
         if problem["type"] == "union_tag_invalid":
-            known = [tag.strip(" '") for tag in problem["ctx"]["expected_tags"].split(",")]
-            raise RecipeError(f"unknown assigner {name!r}; {nearest(name, known)}") from error
+            raise RecipeError(f"unknown assigner {name!r}; {nearest(name, known_types(problem))}") from error
         where = ".".join(str(part) for part in problem["loc"][1:])
         raise RecipeError(f"assigner {text!r}: {where + ': ' if where else ''}{problem['msg']}") from error
 
