@@ -15,6 +15,7 @@ from boxwright.assigners import (
     TaskAlignedAssigner,
     YOLOAssigner,
 )
+from boxwright.structures import Assignment
 
 ASSIGNERS = {
     "max_iou": MaxIoUAssigner(),
@@ -61,3 +62,8 @@ ORDERED = {
     "nanodet",
 }
 WAITING = {"hungarian", "hungarian batched"}
+
+
+def answers(result: Assignment | tuple[Assignment, ...]) -> list[Assignment]:
+    """The assignments of an assigner with one branch or with two."""
+    return [result] if isinstance(result, Assignment) else list(result)

@@ -1,4 +1,4 @@
-"""Reads the golden cases: what the original implementations compute, as data (`../shared/goldens`)."""
+"""Reads the golden cases: what the original implementations compute, as data (`../shared/goldens`); compares."""
 
 import itertools
 from collections.abc import Iterable
@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+
+from boxwright.structures import Assignment, Targets
 
 ROOT = Path(__file__).resolve().parents[2] / "shared" / "goldens"
 
@@ -47,6 +49,11 @@ def golden_forms(cases: list[Any], forms: Iterable[str], array: str) -> list[Any
     return list(itertools.chain(*held.values()))
 
 
+def with_background(labels: Tensor, classes: int) -> Tensor:
+    """Labels with background as -1; the originals call it C."""
+    return torch.where((labels >= 0) & (labels < classes), labels, -1)
+
+
 def load_case(file: Path) -> Case:
     """Load one golden file."""
     with np.load(file, allow_pickle=False) as arrays:
@@ -56,3 +63,18 @@ def load_case(file: Path) -> Case:
                 for name, array in ((name, arrays[name]) for name in arrays.files)
             }
         )
+
+
+def close(actual: Tensor, expected: Tensor, tolerance: float = 1e-9) -> None:
+    """Compare with a golden array, whatever its shape."""
+    torch.testing.assert_close(actual, expected.reshape(actual.shape), rtol=tolerance, atol=tolerance)
+
+
+def gradient(loss: Tensor, inputs: Tensor) -> Tensor:
+    """Gradient of a loss that may be differentiated again."""
+    return torch.autograd.grad(loss, inputs, retain_graph=True)[0]
+
+
+def positive_boxes(assignment: Assignment, targets: Targets) -> Tensor:
+    """The box of the object of every positive prior, else zeros: (B, L, 4)."""
+    return assignment.boxes(targets) * assignment.positive[..., None]

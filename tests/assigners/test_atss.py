@@ -7,8 +7,8 @@ import torch
 
 from boxwright.assigners import ATSSAssigner, FCOSAssigner, MaxIoUAssigner
 from boxwright.boxes import DeltaCoder, DistanceCoder, aligned_iou
-from boxwright.structures import Assignment, Level, Predictions, Priors, Targets
-from goldens import Case, golden_cases, golden_forms, load_case
+from boxwright.structures import Level, Predictions, Priors, Targets
+from goldens import Case, golden_cases, golden_forms, load_case, positive_boxes
 
 LAST_PIXEL = torch.tensor([0.0, 0.0, 1.0, 1.0])  # the original ends a box at its last pixel, not after it
 CASES = golden_cases("assigners/atss")
@@ -38,10 +38,6 @@ def close(found: torch.Tensor, expected: torch.Tensor) -> None:
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-5)
 
 
-def boxes_or_zero(assignment: Assignment, targets: Targets) -> torch.Tensor:
-    return assignment.boxes(targets) * assignment.positive[..., None]
-
-
 @FILES
 def test_mmdet_and_nanodet(file):
     case = load_case(file)
@@ -62,7 +58,7 @@ def test_original(file):
     assignment = ATSSAssigner.original(case.param("topk"))(priors, targets)
     rows = exact(case) & (case["in_gt_num"] > 0)  # the original stops at an image without objects
     assert torch.equal(assignment.labels(targets)[rows] + 1, case["out_orig_labels"][rows])
-    assert torch.equal(boxes_or_zero(assignment, targets)[rows], case["out_orig_matched_boxes"][rows])
+    assert torch.equal(positive_boxes(assignment, targets)[rows], case["out_orig_matched_boxes"][rows])
     if "out_orig_reg_targets_box" not in case:
         return  # several anchors per cell
     boxes, positive = assignment.boxes(targets), assignment.positive & rows[:, None]
@@ -90,7 +86,7 @@ def test_paddle(file, form):
     labels = torch.where(positive, assignment.labels(targets), case.param("num_classes"))
     assert torch.equal(labels[rows], case[f"out_{form}_labels"][rows])
     expected = (case[f"out_{form}_boxes"] * positive[..., None])[rows]  # theirs is meaningless at background
-    assert torch.equal(boxes_or_zero(assignment, targets)[rows], expected)
+    assert torch.equal(positive_boxes(assignment, targets)[rows], expected)
     torch.testing.assert_close(assignment.score[rows], case[f"out_{form}_scores_iou"].amax(-1)[rows], atol=1e-5, rtol=0)
     if form == "paddle":
         weight = case["in_gt_scores"].gather(1, assignment.gt_index.clamp(min=0)) * positive
@@ -119,7 +115,7 @@ def test_original_scale_ranges(file):
     assignment = FCOSAssigner(plus_one=True)(priors, targets)
     rows = case["in_gt_num"] > 0
     assert torch.equal(assignment.labels(targets)[rows] + 1, case["out_orig_ssc_labels"][rows])
-    assert torch.equal(boxes_or_zero(assignment, targets)[rows], case["out_orig_ssc_matched_boxes"][rows])
+    assert torch.equal(positive_boxes(assignment, targets)[rows], case["out_orig_ssc_matched_boxes"][rows])
 
 
 def test_refuses_cells_of_no_level():
@@ -135,4 +131,4 @@ def test_original_without_threshold(file):
     assignment = ATSSAssigner.original(case.param("topk"), adaptive=False)(priors, targets)
     rows = case["in_gt_num"] > 0
     assert torch.equal(assignment.labels(targets)[rows] + 1, case["out_orig_topk_labels"][rows])
-    assert torch.equal(boxes_or_zero(assignment, targets)[rows], case["out_orig_topk_matched_boxes"][rows])
+    assert torch.equal(positive_boxes(assignment, targets)[rows], case["out_orig_topk_matched_boxes"][rows])

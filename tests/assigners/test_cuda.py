@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from assigner_forms import ASSIGNERS, ORDERED, WAITING
+from assigner_forms import ASSIGNERS, ORDERED, WAITING, answers
 from assignment_scenes import make_predictions, make_priors, make_targets
 from boxwright.assigners import HardExampleSampler, HardNegativeSampler, MaxIoUAssigner, RandomSampler
 from boxwright.assigners.grid import _axes
@@ -51,10 +51,6 @@ def crowded(images: int, objects: int, *, classes: int = 80, device: str = "cuda
     logits = torch.randn(*shape, classes, device=device, generator=draw).sub_(3)
     objectness = torch.randn(*shape, 1, device=device, generator=draw)
     return priors, targets, Predictions(logits, noise, {"objectness": objectness}, priors.boxes + noise)
-
-
-def answers(result) -> list[Assignment]:
-    return [result] if isinstance(result, Assignment) else list(result)
 
 
 def tensors(scene) -> list[torch.Tensor]:

@@ -8,15 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dense_assigners
-from assigner_forms import ASSIGNERS, ORDERED, WAITING
+from assigner_forms import ASSIGNERS, ORDERED, WAITING, answers
 from assignment_scenes import make_predictions, make_priors, make_targets, scenes
 from boxwright.assigners import DynamicSoftLabelAssigner, SimOTAAssigner, TaskAlignedAssigner
-from boxwright.structures import Assignment, Targets
+from boxwright.structures import Targets
 from boxwright.testing import check_assigner, check_never_waits
-
-
-def answers(result: Assignment | tuple[Assignment, ...]) -> list[Assignment]:
-    return [result] if isinstance(result, Assignment) else list(result)
 
 
 @pytest.mark.parametrize("name", ASSIGNERS)

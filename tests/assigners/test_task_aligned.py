@@ -5,7 +5,7 @@ import torch
 
 from boxwright.assigners import ATSSAssigner, TaskAlignedAssigner
 from boxwright.structures import Assignment, Level, Predictions, Priors, Targets
-from goldens import Case, golden_cases, load_case
+from goldens import Case, golden_cases, load_case, positive_boxes
 
 FILES = pytest.mark.parametrize("file", golden_cases("assigners/tal"))
 
@@ -31,10 +31,6 @@ def one_hot(assignment: Assignment, targets: Targets, classes: int) -> torch.Ten
     """Scores at the class of the object, (B, L, C)."""
     column = torch.nn.functional.one_hot(assignment.labels(targets).clamp(min=0), classes)
     return column * assignment.score.unsqueeze(-1)
-
-
-def positive_boxes(assignment: Assignment, targets: Targets) -> torch.Tensor:
-    return assignment.boxes(targets) * assignment.positive[..., None]
 
 
 @FILES

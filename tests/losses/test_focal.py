@@ -4,21 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss as torchvision_focal
 
 from boxwright.losses.focal import SigmoidFocalLoss, sigmoid_focal_loss, softmax_focal_loss
-from goldens import golden_cases, load_case
+from goldens import close, golden_cases, gradient, load_case
 
 FLOAT32_EPS = 1.1920929e-07  # added to the average factor by the newer generation of the original
-
-
-def close(actual: Tensor, expected: Tensor, tolerance: float = 1e-9) -> None:
-    torch.testing.assert_close(actual, expected.reshape(actual.shape), rtol=tolerance, atol=tolerance)
-
-
-def gradient(loss: Tensor, inputs: Tensor) -> Tensor:
-    return torch.autograd.grad(loss, inputs)[0]
 
 
 @pytest.mark.parametrize("file", golden_cases("losses/sigmoid_focal"))

@@ -4,15 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
 from boxwright.losses import GHMCLoss, GHMRLoss
 from boxwright.testing import check_criterion
-from goldens import golden_cases, load_case
-
-
-def close(actual: Tensor, expected: Tensor) -> None:
-    torch.testing.assert_close(actual, expected.reshape(actual.shape), rtol=1e-9, atol=1e-9)
+from goldens import close, golden_cases, load_case
 
 
 @pytest.mark.parametrize("file", golden_cases("losses/ghmc"))

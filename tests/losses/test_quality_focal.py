@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from boxwright.losses import (
     MatchabilityAwareLoss,
@@ -17,22 +16,9 @@ from boxwright.losses import (
     task_aligned_focal_loss,
     varifocal_loss,
 )
-from goldens import golden_cases, load_case
+from goldens import close, golden_cases, gradient, load_case, with_background
 
 FLOAT32_EPS = 1.1920929e-07  # added to the average factor by the newer generation of the original
-
-
-def close(actual: Tensor, expected: Tensor, tolerance: float = 1e-9) -> None:
-    torch.testing.assert_close(actual, expected.reshape(actual.shape), rtol=tolerance, atol=tolerance)
-
-
-def gradient(loss: Tensor, inputs: Tensor) -> Tensor:
-    return torch.autograd.grad(loss, inputs, retain_graph=True)[0]
-
-
-def with_background(labels: Tensor, classes: int) -> Tensor:
-    """The originals call background C."""
-    return torch.where((labels >= 0) & (labels < classes), labels, -1)
 
 
 @pytest.mark.parametrize("file", golden_cases("losses/qfl"))

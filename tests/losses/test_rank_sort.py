@@ -5,16 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import given, settings
-from torch import Tensor
 
 import ranking_reference
 from boxwright.losses.rank_sort import RankSortLoss, rank_sort_loss
 from boxwright.testing import check_criterion
-from goldens import golden_cases, load_case
-
-
-def close(actual: Tensor, expected: Tensor, tolerance: float = 1e-9) -> None:
-    torch.testing.assert_close(actual, expected.reshape(actual.shape), rtol=tolerance, atol=tolerance)
+from goldens import close, golden_cases, load_case
 
 
 @pytest.mark.parametrize("file", golden_cases("losses/rank_sort"))

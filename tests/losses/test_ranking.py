@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import given, settings
-from torch import Tensor
 
 import ranking_reference
 from boxwright.assigners import MaxIoUAssigner
@@ -14,15 +13,7 @@ from boxwright.losses.l1 import smooth_l1_loss
 from boxwright.losses.ranking import APLoss, ap_loss, average_precision
 from boxwright.structures import Priors, Targets
 from boxwright.testing import check_criterion
-from goldens import golden_cases, load_case
-
-
-def close(actual: Tensor, expected: Tensor, tolerance: float = 1e-9) -> None:
-    torch.testing.assert_close(actual, expected.reshape(actual.shape), rtol=tolerance, atol=tolerance)
-
-
-def gradient(loss: Tensor, inputs: Tensor) -> Tensor:
-    return torch.autograd.grad(loss, inputs)[0]
+from goldens import close, golden_cases, gradient, load_case
 
 
 @pytest.mark.parametrize("file", golden_cases("losses/ap_loss"))

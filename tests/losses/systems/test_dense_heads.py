@@ -1,28 +1,24 @@
 """GFL, GFLv2, TOOD and the set losses, composed of the small parts, against golden cases."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+import goldens
 from boxwright.losses import SigmoidFocalLoss, SoftmaxCrossEntropyLoss, VarifocalLoss
 from boxwright.losses.systems import gfl_loss, multibox_loss, set_prediction_loss, tood_loss, tood_warmup_loss
-from goldens import Case, golden_cases, load_case
+from goldens import Case, golden_cases, load_case, with_background
 
-
-def close(actual: Tensor, expected: Tensor, tolerance: float = 1e-7) -> None:
-    torch.testing.assert_close(actual, expected.reshape(actual.shape), rtol=tolerance, atol=tolerance)
+close = partial(goldens.close, tolerance=1e-7)
 
 
 def rows(image: Tensor) -> Tensor:
     """(1, D, h, w) to (h * w, D)."""
     return image.flatten(2)[0].T
-
-
-def with_background(labels: Tensor, classes: int) -> Tensor:
-    return torch.where((labels >= 0) & (labels < classes), labels, -1)
 
 
 def centers_of(anchors: Tensor) -> Tensor:
@@ -158,7 +154,7 @@ def test_detr_weighs_unmatched_queries_down() -> None:
     expected = torch.nn.functional.cross_entropy(
         logits.flatten(0, 1), columns.flatten(), weight=torch.tensor([1.0, 1.0, 1.0, 0.1])
     )
-    close(losses["classification"], expected, 1e-5)
+    close(losses["classification"], expected, tolerance=1e-5)
 
 
 PRIORS = 600  # more than bfloat16 can count

@@ -3,15 +3,9 @@
 from pathlib import Path
 
 import pytest
-import torch
-from torch import Tensor
 
 from boxwright.models.heads.quality import DistributionQuality, product_logit
-from goldens import golden_cases, load_case
-
-
-def close(actual: Tensor, expected: Tensor) -> None:
-    torch.testing.assert_close(actual, expected.reshape(actual.shape), rtol=1e-9, atol=1e-9)
+from goldens import close, golden_cases, load_case
 
 
 @pytest.mark.parametrize("file", golden_cases("losses/gflv2_dgqp"))
