@@ -15,4 +15,4 @@ def test_all_cases_through_the_interpreter() -> None:
 
 
 def test_all_kernels_compile_for_a_gpu() -> None:
-    assert "10 kernels compile" in run_cases("compiled_ranking_cases.py", interpret=False)
+    assert "10 kernels compile" in run_cases("compiled_cases.py", "ranking", interpret=False)

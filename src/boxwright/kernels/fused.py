@@ -128,7 +128,7 @@ def _fused_modulated(
     # 64 bits where a block begins, 32 inside of it
     first = tl.program_id(0).to(tl.int64) * HEIGHT
     row = tl.arange(0, HEIGHT)
-    here = first + row < rows
+    here = row < tl.minimum(rows - first, HEIGHT).to(tl.int32)
     logits += first * classes
     targets += first if SPARSE else first * classes
     factor = tl.full((HEIGHT,), 1.0, tl.float32)
@@ -139,28 +139,37 @@ def _fused_modulated(
         label = tl.load(targets + row, mask=here, other=-1).to(tl.int32)
         labelled = here & (label >= 0) & (label < classes)
         label = tl.where(labelled, label, -1)
+    column = tl.arange(0, COLUMNS)
+    at = row[:, None] * classes + column[None, :]
+    inside = here[:, None] & (column < classes)[None, :]
+    next_x = tl.load(logits + at, mask=inside, other=NOTHING)
+    if not SPARSE:
+        next_t = tl.load(targets + at, mask=inside, other=0.0)
     for start in range(0, classes, COLUMNS):
-        column = start + tl.arange(0, COLUMNS)
-        inside = here[:, None] & (column < classes)[None, :]
-        at = row[:, None] * classes + column[None, :]
-        x = tl.load(logits + at, mask=inside, other=NOTHING).to(tl.float32)
+        x = next_x.to(tl.float32)
+        # the next tile is on its way while this one is computed
+        end = start + COLUMNS
+        further = here[:, None] & (column < classes - end)[None, :]
+        next_x = tl.load(logits + end + at, mask=further, other=NOTHING)
+        inside = here[:, None] & (column < classes - start)[None, :]
         alpha = tl.full((COLUMNS,), ALPHA, tl.float32)
         if BALANCE == "class":
-            alpha = tl.load(alphas + column, mask=column < classes, other=0.0).to(tl.float32)
+            alpha = tl.load(alphas + start + column, mask=column < classes - start, other=0.0).to(tl.float32)
         if SPARSE:
-            x = tl.where(label[:, None] != column[None, :], x, NOTHING)
             loss, slope = background(x, alpha[None, :], GAMMA, FORM, BALANCE != "none", DETACH)
+            counted = (label - start)[:, None] != column[None, :]
         else:
-            t = tl.load(targets + at, mask=inside, other=0.0).to(tl.float32)
+            t = next_t.to(tl.float32)
+            next_t = tl.load(targets + end + at, mask=further, other=0.0)
             loss, slope = modulated(
                 x, t, t > 0, alpha[None, :], GAMMA, FORM, BALANCE != "none", WEIGHT_BY_TARGET, DETACH, SMALLEST
             )
-            loss = tl.where(inside, loss, 0.0)
+            counted = inside
         if WANT_SUMS:
-            total += loss
+            total = tl.where(counted, total + loss, total)
         if WANT_GRADIENT:
             change = slope * factor[:, None]
-            tl.store(gradient + first * classes + at, change.to(gradient.dtype.element_ty), mask=inside)
+            tl.store(gradient + first * classes + start + at, change.to(gradient.dtype.element_ty), mask=inside)
     row_sum = tl.sum(total, axis=1)
     if SPARSE:
         score = tl.full((HEIGHT,), 1.0, tl.float32)
@@ -176,7 +185,7 @@ def _fused_modulated(
         row_sum += tl.where(labelled, loss, 0.0)
         if WANT_GRADIENT:
             change = (slope * factor).to(gradient.dtype.element_ty)
-            # other threads wrote the background's 0 there
+            # other threads wrote the background's gradient there
             tl.debug_barrier()
             tl.store(gradient + first * classes + row * classes + label, change, mask=labelled)
     if WANT_SUMS:
