@@ -1,20 +1,31 @@
 """Turns classes into validated, typed parts of a recipe: their constructors are the only description needed.
 
 `type: giou` names `GIoULoss`; the fields are the constructor's arguments with their annotations and defaults. Adding a
-class to a package's `__all__` is all it takes to make it selectable.
+class to a package's `__all__` is all it takes to make it selectable. `type: package.module.MyLoss` names one elsewhere.
 """
 
 import difflib
+import importlib
 import inspect
 import re
 import typing
 from collections.abc import Callable, Iterable, Mapping
-from functools import reduce
+from functools import cache, reduce
 from operator import or_
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, create_model, model_validator
-from pydantic_core import CoreSchema
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    PydanticUserError,
+    SerializationInfo,
+    ValidatorFunctionWrapHandler,
+    create_model,
+    model_validator,
+)
+from pydantic_core import CoreSchema, core_schema
 from torch import Tensor, nn
 
 from boxwright.errors import RecipeError
@@ -92,21 +103,78 @@ class PartOf:
     Args:
         factories: classes, or functions that return an object, by the `type` that names them.
         context: arguments that `build` receives from code rather than from the recipe.
+        objection: what speaks against a class of the user's own (None: nothing), which the recipe names by its module;
+            None where no other classes are taken.
     """
 
-    def __init__(self, factories: Mapping[str, Callable[..., Any]], context: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        factories: Mapping[str, Callable[..., Any]],
+        context: tuple[str, ...] = (),
+        objection: Callable[[type], str | None] | None = None,
+    ) -> None:
         self.models = [_describe(name, factory, context) for name, factory in factories.items()]
+        self.objection = objection
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         if len(self.models) == 1:
             return handler.generate_schema(self.models[0])
         union = reduce(or_, self.models)
-        return handler.generate_schema(Annotated[union, Field(discriminator="type")])
+        ours = handler.generate_schema(Annotated[union, Field(discriminator="type")])
+        if self.objection is None:
+            return ours
+        written = core_schema.plain_serializer_function_ser_schema(_written, info_arg=True)
+        return core_schema.no_info_wrap_validator_function(self._ours_or_own, ours, serialization=written)
+
+    def _ours_or_own(self, values: Any, ours: ValidatorFunctionWrapHandler) -> Any:
+        if isinstance(values, Part):
+            return values
+        path = values.get("type") if isinstance(values, dict) else None
+        if not isinstance(path, str) or "." not in path:
+            return ours(values)
+        own = _own_class(path)
+        assert self.objection is not None
+        if said := self.objection(own):
+            raise ValueError(f"{path} does not fit, because {said}")
+        return _own_model(path, own).model_validate(values)
 
 
 def named(classes: Iterable[type]) -> dict[str, type]:
     """Map classes by their `type_name`."""
     return {type_name(cls): cls for cls in classes}
+
+
+def _written(part: Part, info: SerializationInfo) -> dict[str, Any]:
+    return part.model_dump(mode=info.mode)
+
+
+def _own_class(path: str) -> type:
+    """Return the class that `package.module.Class` names.
+
+    Raises:
+        ValueError: there is none.
+    """
+    module_name, _, name = path.rpartition(".")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise ValueError(
+            f"cannot import {module_name!r} for {path!r} ({error}); a module that is not installed is found where "
+            "PYTHONPATH names its folder, PYTHONPATH=. the current one"
+        ) from error
+    found = getattr(module, name, None)
+    if not isinstance(found, type):
+        classes = [known for known, value in vars(module).items() if isinstance(value, type)]
+        raise ValueError(f"module {module_name!r} has no class {name!r}; {nearest(name, classes)}")
+    return found
+
+
+@cache
+def _own_model(path: str, own: type) -> type[Part]:
+    try:
+        return _describe(path, own, ())
+    except (TypeError, NameError, PydanticUserError) as error:
+        raise ValueError(f"{path} cannot stand in a recipe: {str(error).partition(chr(10))[0]}") from error
 
 
 def _describe(name: str, factory: Callable[..., Any], context: tuple[str, ...]) -> type[Part]:

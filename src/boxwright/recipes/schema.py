@@ -1,9 +1,11 @@
 """What a recipe says: one validated section for each room of the house."""
 
+from dataclasses import is_dataclass
 from types import ModuleType
 from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
+from torch import nn
 
 from boxwright import assigners, boxes, losses
 from boxwright.models import heads, necks
@@ -36,17 +38,34 @@ def _exported(package: ModuleType, suffix: str = "") -> dict[str, type]:
     return named(getattr(package, name) for name in package.__all__ if name.endswith(suffix))
 
 
-_losses = _exported(losses, "Loss")
-Assigner = Annotated[Part, PartOf(_exported(assigners, "Assigner"))]
-Classification = Annotated[
-    Part, PartOf({n: c for n, c in _losses.items() if not hasattr(c, "space") and c is not losses.ClassificationLoss})
-]
-Box = Annotated[
-    Part, PartOf({n: c for n, c in _losses.items() if getattr(c, "space", None) in ("boxes", "deltas", "gaussian")})
-]
-Distribution = Annotated[
-    Part, PartOf({n: c for n, c in _losses.items() if getattr(c, "space", None) == "distribution"})
-]
+def _no_assigner(cls: type) -> str | None:
+    """Say what speaks against an assigner of the user's own."""
+    return None if is_dataclass(cls) and "__call__" in dir(cls) else "an assigner is a dataclass that can be called"
+
+
+def _losses(*spaces: str | None) -> PartOf:
+    """Losses that compare one of these spaces; None is that of the classes."""
+
+    def objection(cls: type) -> str | None:
+        if not issubclass(cls, nn.Module):
+            return "a loss is a torch.nn.Module"
+        space = getattr(cls, "space", None)
+        if space in spaces:
+            return None
+        wanted = " or ".join(known or "classes" for known in spaces)
+        return f"it compares {space or 'classes'} (its `space`) instead of {wanted}"
+
+    ours = _exported(losses, "Loss").items()
+    return PartOf(
+        {name: cls for name, cls in ours if cls is not losses.ClassificationLoss and objection(cls) is None},
+        objection=objection,
+    )
+
+
+Assigner = Annotated[Part, PartOf(_exported(assigners, "Assigner"), objection=_no_assigner)]
+Classification = Annotated[Part, _losses(None)]
+Box = Annotated[Part, _losses("boxes", "deltas", "gaussian")]
+Distribution = Annotated[Part, _losses("distribution")]
 Coder = Annotated[Part, PartOf(_exported(boxes, "Coder"))]
 PriorGenerator = Annotated[
     Part,

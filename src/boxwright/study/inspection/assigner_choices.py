@@ -137,8 +137,9 @@ def _parse(text: str) -> Part:
         problem = error.errors()[0]
         if problem["type"] == "union_tag_invalid":
             raise RecipeError(f"unknown assigner {name!r}; {nearest(name, known_types(problem))}") from error
-        where = ".".join(str(part) for part in problem["loc"][1:])
-        raise RecipeError(f"assigner {text!r}: {where + ': ' if where else ''}{problem['msg']}") from error
+        where = ".".join(str(part) for part in problem["loc"] if part != name)
+        said = problem["msg"].removeprefix("Value error, ")
+        raise RecipeError(f"assigner {text!r}: {where + ': ' if where else ''}{said}") from error
 
 
 def _choice(name: str, part: Part, sweep: bool) -> Choice:

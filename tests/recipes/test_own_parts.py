@@ -1,0 +1,123 @@
+"""Losses and assigners of the user's own module, named in a recipe by their path."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from boxwright.errors import RecipeError
+from boxwright.recipes import build_criterion, build_detector, dump_recipe, load_recipe, parse_recipe
+from boxwright.study.inspection.assigner_choices import choices
+
+SOURCE = """
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import nn
+from boxwright.assigners import ATSSAssigner
+from boxwright.losses import GIoULoss, Reduction, SigmoidFocalLoss
+
+
+class SharpLoss(SigmoidFocalLoss):
+    def __init__(self, gamma: float = 5.0, reduction: Reduction = "mean") -> None:
+        super().__init__(gamma=gamma, reduction=reduction)
+
+
+class HalvedLoss(GIoULoss):
+    def forward(self, *args, **options):
+        return super().forward(*args, **options) / 2
+
+
+@dataclass(frozen=True)
+class FirstAssigner:
+    topk: int = 3
+    needs_predictions: ClassVar[bool] = False
+
+    def __call__(self, priors, targets, predictions=None):
+        return ATSSAssigner(self.topk)(priors, targets, predictions)
+
+
+class Bare(nn.Module):
+    def __init__(self, strength):
+        super().__init__()
+
+
+class Odd(nn.Module):
+    def __init__(self, strength: nn.Module):
+        super().__init__()
+
+
+def function(inputs, targets):
+    pass
+"""
+
+
+@pytest.fixture(autouse=True)
+def _module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_parts.py").write_text(SOURCE)
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+def with_parts(*overrides: str):
+    return load_recipe("retinanet-tiny", [f"criterion.{override}" for override in overrides])
+
+
+def test_they_are_built_with_their_fields_and_written_back():
+    recipe = with_parts(
+        "classification.type=own_parts.SharpLoss",
+        "classification.gamma=3",
+        "box.type=own_parts.HalvedLoss",
+        "assigner.type=own_parts.FirstAssigner",
+    )
+    again = parse_recipe(dump_recipe(recipe), "what was written")
+    assert again == recipe
+    assert dump_recipe(again) == dump_recipe(recipe)
+    criterion = build_criterion(again)
+    assert criterion.classification.hyper["gamma"] == 3
+    assert type(criterion.box).__name__ == "HalvedLoss"
+    assert criterion.assigner.topk == 3
+
+
+def test_a_detector_learns_by_them():
+    recipe = with_parts("classification.type=own_parts.SharpLoss", "assigner.type=own_parts.FirstAssigner")
+    detector = build_detector(recipe, ["a", "b"]).train()
+    targets = [{"boxes": torch.tensor([[4.0, 4, 40, 40]]), "labels": torch.tensor([1])}]
+    sum(detector([torch.rand(3, 64, 64)], targets).values()).backward()
+    assert all(weight.grad.isfinite().all() for weight in detector.parameters() if weight.grad is not None)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("box.type=nowhere.MyLoss", r"criterion\.box: cannot import 'nowhere' for 'nowhere.MyLoss' .*PYTHONPATH=\."),
+        ("box.type=own_parts.HalvedLos", "has no class 'HalvedLos'; did you mean 'HalvedLoss'"),
+        ("box.type=own_parts.function", "has no class 'function'"),
+        (
+            "box.type=own_parts.SharpLoss",
+            r"compares classes \(its `space`\) instead of boxes or deltas or",
+        ),
+        (
+            "classification.type=own_parts.HalvedLoss",
+            r"compares boxes \(its `space`\) instead of classes",
+        ),
+        ("classification.type=own_parts.FirstAssigner", "because a loss is a torch.nn.Module"),
+        ("assigner.type=own_parts.SharpLoss", "because an assigner is a dataclass that can be called"),
+        ("assigner.type=subprocess.Popen", "because an assigner is a dataclass that can be called"),
+        ("classification.type=own_parts.Bare", "Bare: annotate 'strength', so that a recipe can check its value"),
+        ("classification.type=own_parts.Odd", "own_parts.Odd cannot stand in a recipe: "),
+        ("classification={type: own_parts.SharpLoss, gama: 2}", "unknown key 'gama'; did you mean 'gamma'"),
+        ("classification={type: own_parts.SharpLoss, gamma: a}", r"classification\.gamma: must be a number, found 'a'"),
+    ],
+)
+def test_what_is_wrong_is_said(override: str, said: str):
+    with pytest.raises(RecipeError, match=said):
+        with_parts(override)
+
+
+def test_an_assigner_is_inspected_by_its_path():
+    chosen = choices(load_recipe("retinanet-tiny"), ["own_parts.FirstAssigner:topk=5"])
+    assert chosen[-1].assigner.topk == 5
+    with pytest.raises(RecipeError, match=r"topk: .*integer"):
+        choices(load_recipe("retinanet-tiny"), ["own_parts.FirstAssigner:topk=many"])
+    with pytest.raises(RecipeError, match=r"'own_parts\.FirstAsigner': module 'own_parts' has no class"):
+        choices(load_recipe("retinanet-tiny"), ["own_parts.FirstAsigner"])
