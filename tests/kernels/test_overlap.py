@@ -90,6 +90,12 @@ def test_second_derivatives_are_those_of_the_reference(formula: overlap.PairForm
     assert all(slope.isfinite().all() for slope in found[0])
 
 
+@pytest.mark.parametrize("function", [pair_loss, pair_loss_reference])
+def test_a_formula_that_gives_more_than_one_number_per_pair_is_refused(function: Callable[..., Tensor]) -> None:
+    with pytest.raises(ValueError, match=r"one number per pair, \(6,\), got \(2, 6\)"):
+        function(lambda pair: pair.size, *random_pairs(6))
+
+
 def test_leading_dimensions_are_kept() -> None:
     inputs, targets = random_pairs(6)
     loss = pair_loss(everything, inputs.view(2, 3, 4), targets.view(2, 3, 4))

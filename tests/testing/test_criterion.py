@@ -3,14 +3,17 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torchvision.ops import complete_box_iou_loss
 from torchvision.ops import sigmoid_focal_loss as torchvision_focal
 
-from boxwright.losses import SigmoidCrossEntropyLoss, sigmoid_focal_loss
+from boxwright.losses import ClassificationLoss, SigmoidCrossEntropyLoss, sigmoid_focal_loss
+from boxwright.losses.pointwise import check_targets, finish
 from boxwright.testing import check_criterion, hostile_problems, random_problem
 
 
@@ -63,6 +66,52 @@ def test_each_fault_is_named(broken: Callable[[Tensor, Tensor], Tensor], complai
         check_criterion(broken, kind="deltas", compile=False)
 
 
+class Entropy(ClassificationLoss):
+    """A cross-entropy to see what is wrong with it."""
+
+    def __init__(self, sign: int = 1, shift: int = 0, background: int = -1) -> None:
+        super().__init__()
+        self.sign, self.shift, self.background = sign, shift, background
+
+    def compute(self, inputs: Tensor, targets: Tensor, *, scores: Tensor | None, **common: Any) -> Tensor:
+        check_targets(inputs, targets, scores)
+        x = inputs.to(torch.promote_types(inputs.dtype, torch.float32))
+        labels = torch.where(targets == -1, self.background, targets)
+        columns = torch.arange(x.shape[-1]) - self.shift
+        t = (labels.unsqueeze(-1) == columns).to(x.dtype)
+        loss = functional.binary_cross_entropy_with_logits(x, t, reduction="none") * self.sign
+        return finish(loss, targets, **common, terms=x.shape[-1])
+
+
+@pytest.mark.parametrize(
+    ("broken", "complaint"),
+    [
+        (Entropy(sign=-1), r"larger logit of class \d lowers the loss of a prior with target \d"),
+        (
+            Entropy(shift=1),
+            r"class (\d) raises the loss of a prior with target \1 .column c is class c",
+        ),
+        (Entropy(background=0), r"larger logit of class 0 lowers the loss of a prior with target -1"),
+        (Entropy(), None),
+    ],
+)
+def test_labels_that_are_misread_are_named(broken: Entropy, complaint: str | None) -> None:
+    if complaint is None:
+        check_criterion(broken, compile=False, waits=True)
+        return
+    with pytest.raises(AssertionError, match=complaint):
+        check_criterion(broken, compile=False)
+
+
+def test_other_directions_and_errors_are_named() -> None:
+    with pytest.raises(AssertionError, match=r"a perfect prediction costs 0, a random one -"):
+        check_criterion(lambda x, t: -squared_error(x, t), kind="deltas", compile=False)
+    with pytest.raises(AssertionError, match=r"class 0 lowers .* with target \[0\.0, .* is 0 or above 0\.6"):
+        check_criterion(lambda x, t: squared_error(x, 1 - t), kind="dense", compile=False)
+    with pytest.raises(AssertionError, match=r"Entropy \(random, torch.float64\) raises RuntimeError: .*in-place"):
+        check_criterion(type("Entropy", (Entropy,), {"compute": lambda self, x, *_, **__: x.clamp_(0).sum()})())
+
+
 def test_faults_are_named_where_assertions_are_left_out() -> None:
     code = """
 import torch
@@ -100,7 +149,7 @@ def test_a_wrong_reference_a_wrong_example_and_a_graph_break_are_named() -> None
 def test_faults_of_published_losses_are_found() -> None:
     with pytest.raises(AssertionError, match=r"sigmoid_focal_loss \(no image, .*\): the loss is nan"):
         check_criterion(torchvision_focal, kind="dense")
-    with pytest.raises(AssertionError, match=r"complete_box_iou_loss \(ties, .*\): the loss is nan"):
+    with pytest.raises(AssertionError, match=r"complete_box_iou_loss \(every input 0.5, .*\): the loss is nan"):
         check_criterion(complete_box_iou_loss, kind="boxes", gradcheck=False)
 
 
@@ -125,4 +174,4 @@ def test_problems_are_repeatable_and_differ_by_seed(kind: str) -> None:
     first, again, other = (random_problem(kind, seed) for seed in (0, 0, 1))  # type: ignore[arg-type]
     assert torch.equal(first.inputs, again.inputs)
     assert not torch.equal(first.inputs, other.inputs)
-    assert {"no image", "ties"} <= {problem.note for problem in hostile_problems(kind)}  # type: ignore[arg-type]
+    assert {"no image", "every input 0.5"} <= {problem.note for problem in hostile_problems(kind)}  # type: ignore[arg-type]

@@ -41,13 +41,13 @@ def test_what_does_not_wait_passes(function: Callable[[Tensor], object]) -> None
 @pytest.mark.parametrize(
     ("function", "complaint"),
     [
-        (lambda x: x.sum().item(), "waits for the device .*_local_scalar_dense"),
-        (lambda x: x.tolist(), "waits for the device .*_local_scalar_dense"),
-        (lambda x: 0 if (x > 1).any() else 1, "waits for the device .*_local_scalar_dense"),
+        (lambda x: x.sum().item(), "waits for the device .a value is read"),
+        (lambda x: x.tolist(), "waits for the device .a value is read"),
+        (lambda x: 0 if (x > 1).any() else 1, "waits for the device .a value is read"),
         (lambda x: torch.equal(x, x + 1), "waits for the device .*equal"),
-        (lambda x: x.nonzero(), "waits for the device .*nonzero"),
+        (lambda x: x.nonzero(), "waits for the device .nonzero, or indexing by a mask"),
         (lambda x: x.unique(), "waits for the device .*unique"),
-        (lambda x: x[x > 1], "waits for the device .*nonzero"),
+        (lambda x: x[x > 1], "waits for the device .nonzero, or indexing by a mask"),
         (lambda x: x.masked_select(x > 1), "waits for the device .*masked_select"),
         (lambda x: x.repeat_interleave(x.long()[0], dim=1), "waits for the device .*repeat_interleave"),
         (lambda x: x.clone().index_put_((x > 1,), torch.ones((), device=x.device)), "waits for the device .*by a mask"),

@@ -61,7 +61,8 @@ def _recipe(path: Path, header: dict[str, Any]) -> Recipe:
     try:
         return parse_recipe(header["recipe"], str(path))
     except RecipeError as error:
-        raise RunError(f"{error}. The file was written by another version of boxwright") from error
+        why = "The file was written by another version of boxwright, or trained with a part that is not of boxwright"
+        raise RunError(f"{error}. {why}") from error
 
 
 def _fill(detector: nn.Module, state: dict[str, Tensor], path: Path) -> None:

@@ -50,7 +50,14 @@ def pair_loss(formula: PairFormula, inputs: Tensor, targets: Tensor) -> Tensor:
 def pair_loss_reference(formula: PairFormula, inputs: Tensor, targets: Tensor) -> Tensor:
     """Return what `pair_loss` does, in plain differentiable PyTorch."""
     geometry = PairGeometry(inputs.reshape(-1, 4).T, targets.reshape(-1, 4).T)
-    return formula(geometry).view(inputs.shape[:-1])
+    return _of_pairs(formula, geometry).view(inputs.shape[:-1])
+
+
+def _of_pairs(formula: PairFormula, pair: PairGeometry) -> Tensor:
+    loss = formula(pair)
+    if loss.shape != pair.low.shape[1:]:
+        raise ValueError(f"a formula gives one number per pair, {tuple(pair.low.shape[1:])}, got {tuple(loss.shape)}")
+    return loss
 
 
 def floor(value: Tensor, least: float) -> Tensor:
@@ -139,7 +146,7 @@ def _extent_slopes(
     """Write the loss where one is given; return its gradients by the extents, after which nothing of it is kept."""
     pair = PairGeometry(*planes, leaves=leaves)
     with torch.set_grad_enabled(bool(leaves)):
-        value = formula(pair)
+        value = _of_pairs(formula, pair)
     if loss is not None:
         loss[part] = value.detach()
     if not leaves:

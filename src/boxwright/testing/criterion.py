@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from boxwright.testing.direction import check_direction
 from boxwright.testing.problems import Kind, Problem, hostile_problems, random_problem
 from boxwright.testing.processes import check_two_processes
 from boxwright.testing.subject import Subject, claim
@@ -37,9 +38,10 @@ def check_criterion(
     """Check that a loss is right, finite, connected, and behaves the same in every setting; say what is not.
 
     Tried are: an independent float64 reference, gradcheck, degenerate inputs in four dtypes, weights and normaliser,
-    autocast, inputs left untouched, wrong shapes, waiting for a CUDA device (it need not be there, see
-    `check_never_waits`), `torch.compile(fullgraph=True)` without recompiling when the objects change, save and load,
-    two processes against one (a loss with buffers), and the examples of the docstring.
+    whether the labelled class is to rise and background to fall, autocast, inputs left untouched, wrong shapes, waiting
+    for a CUDA device (it need not be there, see `check_never_waits`), `torch.compile(fullgraph=True)` without
+    recompiling when the objects change, save and load, two processes against one (a loss with buffers), and the
+    examples of the docstring.
 
     Args:
         criterion: a module or function `criterion(inputs, targets, …)`; options that it does not name (`scores`,
@@ -74,6 +76,7 @@ def check_criterion(
         for dtype in DTYPES:
             _check_finite(subject, problem.to(dtype))
     _check_dtypes(subject, usual)
+    check_direction(subject, usual)
     _check_nothing(subject, usual)
     if gradcheck:
         _check_gradient(subject, usual)
@@ -104,7 +107,8 @@ def _check_gradient(subject: Subject, problem: Problem) -> None:
         torch.autograd.gradcheck(loss, problem.inputs.clone().requires_grad_(), nondet_tol=1e-12)
     except RuntimeError as error:
         reason = str(error).partition("\n")[0].rstrip(",")
-        raise AssertionError(f"{subject.name}: the gradient is not the derivative of the loss: {reason}") from error
+        what = "the gradient is not the derivative of the loss, or something is detached (gradcheck=False if meant so)"
+        raise AssertionError(f"{subject.name}: {what}: {reason}") from error
 
 
 def _check_finite(subject: Subject, problem: Problem) -> None:
@@ -184,7 +188,8 @@ def _check_options(subject: Subject, problem: Problem) -> None:
         halved = subject(replace(problem, options=twice))
         _assert_close(subject, problem, "is not divided by the normalizer", halved * 2, plain, 1e-9)
         parts = sum((subject(problem[index : index + 1]) for index in range(len(problem.inputs))), torch.tensor(0.0))
-        _assert_close(subject, problem, "of a batch is not the sum over its images", parts, plain, 1e-9)
+        sums = "of a batch is not the sum over its images; is it divided by more than the normalizer, or not pointwise"
+        _assert_close(subject, problem, sums, parts, plain, 1e-9)
     if {"weight", "normalizer"} <= subject.accepted:
         twice = problem.options | {"weight": problem.options["weight"] * 2}
         doubled = subject(replace(problem, options=twice))

@@ -112,12 +112,12 @@ def hostile_problems(kind: Kind, seed: int = 0, probabilities: bool = False) -> 
         probabilities: whether inputs are probabilities instead of logits.
 
     >>> [problem.note for problem in hostile_problems("deltas")]
-    ['no image', 'no prior', 'ties', 'normalizer 0', 'extreme deltas']
+    ['no image', 'no prior', 'every input 0.5', 'normalizer 0', 'extreme deltas']
     """
     usual = random_problem(kind, seed, probabilities=probabilities)
     yield replace(usual[:0], note="no image")
     yield _slice_priors(usual, 0, "no prior")
-    yield replace(usual, inputs=torch.full_like(usual.inputs, 0.5), note="ties")
+    yield replace(usual, inputs=torch.full_like(usual.inputs, 0.5), note="every input 0.5")
     yield replace(usual, options=usual.options | {"normalizer": torch.tensor(0.0)}, note="normalizer 0")
     random = torch.Generator().manual_seed(seed)
     if kind == "boxes":

@@ -3,7 +3,7 @@
 import copy
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 import torch
@@ -82,12 +82,22 @@ class Subject:
     def value_and_gradient(self, problem: Problem, loss: Callable[..., Tensor] | None = None) -> tuple[Tensor, Tensor]:
         """Return the loss and its gradient with respect to the inputs."""
         inputs = problem.inputs.detach().clone().requires_grad_()
-        value = self(Problem(problem.note, inputs, problem.targets, problem.options), loss)
+        trial = replace(problem, inputs=inputs)
+        value = self._without_error(trial) if loss is None else self(trial, loss)
         claim(value.requires_grad, f"{self.name} ({problem.note}): the loss is not connected to its inputs")
         (gradient,) = torch.autograd.grad(value, inputs, allow_unused=True)
         if gradient is None:
             raise AssertionError(f"{self.name} ({problem.note}): the loss does not depend on its inputs")
         return value.detach(), gradient
+
+    def _without_error(self, problem: Problem) -> Tensor:
+        try:
+            return self(problem)
+        except Exception as error:
+            if isinstance(error, AssertionError):
+                raise
+            where = f"{self.name} ({problem.note}, {problem.inputs.dtype})"
+            raise AssertionError(f"{where} raises {type(error).__name__}: {error}") from error
 
 
 def claim(holds: bool | Tensor, complaint: str) -> None:

@@ -1,7 +1,7 @@
 """Whether a call would make the host wait for a CUDA device, told without one."""
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Final, cast
 from unittest import mock
 
 import torch
@@ -12,6 +12,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from boxwright.structures.base import TensorStruct
 
 __all__ = ["check_never_waits", "host_may_not_look"]
+
+
+_LOOKS: Final = {  # how what looks at values is written
+    "_local_scalar_dense": "a value is read: .item(), .tolist(), float(), `if` or `while`",
+    "nonzero": "nonzero, or indexing by a mask",
+}
 
 
 def check_never_waits(function: Callable[..., object], *arguments: Any) -> None:
@@ -40,7 +46,8 @@ def check_never_waits(function: Callable[..., object], *arguments: Any) -> None:
             with _NoWaiting():
                 function(*there)
         except (DataDependentOutputException, DynamicOutputShapeException) as error:
-            raise AssertionError(f"waits for the device ({error.func})") from error
+            name = getattr(error.func, "overloadpacket", error.func).__name__
+            raise AssertionError(f"waits for the device ({_LOOKS.get(name, name)})") from error
         except RuntimeError as error:
             raise AssertionError(f"would fail on a CUDA device: {error}") from error
 
