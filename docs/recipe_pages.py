@@ -169,7 +169,7 @@ boxwright train --data PATH --recipe faster-rcnn-tiny --set schedule.regime=alte
 
 Each step of the four takes the recipe's epochs and schedule and has a checkpoint of its own: `steps/1-proposals`,
 `steps/2-regions` and `steps/3-proposals` in the run folder, and the run's own. Stopped or killed in any of them,
-`boxwright train --resume RUN` goes on there.
+`boxwright train --resume RUN` continues there.
 
 ## As first published
 

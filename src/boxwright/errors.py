@@ -1,8 +1,8 @@
-"""The errors that are the user's to mend: each names the file, field or argument, the value found and what to do."""
+"""Errors that the user can fix: each names the file, field or argument, the value found and what to do."""
 
 
 class BoxwrightError(Exception):
-    """Base of every error that is the user's to mend; the command line prints it without a traceback."""
+    """Base of every error that the user can fix; the command line prints it without a traceback."""
 
 
 class MissingPackageError(BoxwrightError, ImportError):

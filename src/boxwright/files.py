@@ -1,4 +1,4 @@
-"""Writing files so that nobody ever sees half of one."""
+"""Writing files so that they are whole or absent."""
 
 import os
 from collections.abc import Iterator

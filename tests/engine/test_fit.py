@@ -55,7 +55,7 @@ RECIPES = [
 def test_two_epochs_and_a_resume_equal_four_to_the_bit(tmp_path, fabric, overrides):
     recipe = tiny_recipe(*overrides)
     straight = start(tmp_path / "a", recipe, fabric)
-    with pytest.raises(RunError, match="The checkpoint of epoch 2 is safe; go on with: boxwright train --resume"):
+    with pytest.raises(RunError, match="The checkpoint of epoch 2 is safe; resume with: boxwright train --resume"):
         start(tmp_path / "b", recipe, fabric, stop=2)
     torch.rand(5)  # whatever happens in between
     resumed = start(tmp_path / "b", recipe, fabric)
@@ -131,7 +131,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, fabric, monkeypatch, wh
 
     with monkeypatch.context() as patch:
         patch.setattr(fit_module, where, full)
-        with pytest.raises(RunError, match=r"No space left.*epoch 2 is safe; go on with"):
+        with pytest.raises(RunError, match=r"No space left.*epoch 2 is safe; resume with"):
             start(tmp_path, recipe, fabric)
     assert_same_state(Run.open(tmp_path).state(), before)
     assert start(tmp_path, recipe, fabric).finished

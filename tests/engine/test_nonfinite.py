@@ -50,7 +50,7 @@ def test_stop_names_step_images_term_and_tensor_and_keeps_the_batch(tmp_path, fa
     assert "output of head [Linear]" in message
     assert "4 infinite of 8 values" in message
     assert "--on-nonfinite skip" in message
-    assert "The checkpoint of epoch 1 is safe; go on with: boxwright train --resume" in message
+    assert "The checkpoint of epoch 1 is safe; resume with: boxwright train --resume" in message
     (dump,) = (tmp_path / "nonfinite").iterdir()
     assert str(dump) in message
     images, targets, info = load_batch(dump)

@@ -209,7 +209,7 @@ def test_files_that_cannot_grow_leave_the_last_checkpoint(scenes, tmp_path):
     _, errors = process.communicate(timeout=6000)
     assert process.returncode == 2, errors
     assert f"cannot write a checkpoint to {tmp_path / 'run'}: File too large. The checkpoint of" in errors
-    assert "The checkpoint of epoch 1 is safe; go on with: boxwright train --resume" in errors
+    assert "The checkpoint of epoch 1 is safe; resume with: boxwright train --resume" in errors
     assert "Traceback" not in errors
     assert (tmp_path / "run" / "checkpoints" / "last.pt").read_bytes() == before
     assert not [path for path in (tmp_path / "run" / "checkpoints").iterdir() if path.name.startswith(".")]

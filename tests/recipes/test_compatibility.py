@@ -67,7 +67,7 @@ GUIDE = "detector.guide={head: {type: retina, convs: 1, channels: 64}}"
             ["criterion.classification.type=alrp", "criterion.distribution=null"],
             "alrp ranks the scores of one head, and the guide is a second one",
         ),
-        ("nanodet-plus-tiny", ["criterion.classification.type=softmax-focal"], "which the guide has not"),
+        ("nanodet-plus-tiny", ["criterion.classification.type=softmax-focal"], "which the guide does not have"),
         ("atss-tiny", [GUIDE], "quality: the guide has no quality branch"),
         (
             "retinanet-tiny",

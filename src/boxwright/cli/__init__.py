@@ -10,7 +10,7 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Run the `boxwright` command; a base installation is told what to install instead."""
+    """Run the `boxwright` command; where packages are missing, say what to install."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # what a terminal has no letter for

@@ -15,7 +15,7 @@ from boxwright.extras import needs_extra
 __all__ = ["app"]
 
 
-# a path that is too long, of the wrong kind or not allowed, and a full disk: for the user to mend, wherever met
+# a path that is too long, of the wrong kind or not allowed, and a full disk: the user can fix these
 _OF_THE_MACHINE = {
     *(errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EROFS),
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
@@ -23,7 +23,7 @@ _OF_THE_MACHINE = {
 
 
 class _Group(TyperGroup):
-    """Prints what is the user's to mend as one sentence, without a traceback, and exits with 2."""
+    """Prints errors that the user can fix as one sentence, without a traceback, and exits with 2."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run the command; without `standalone_mode` errors and results are the caller's."""

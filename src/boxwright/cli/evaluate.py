@@ -44,7 +44,7 @@ def evaluate(
     from boxwright.engine.score import evaluate_source, open_data
     from boxwright.files import write_text
 
-    find_weights(source)  # told before a data set is parsed
+    find_weights(source)  # so that a misspelt path fails before a data set is parsed
     name, _, path = split.partition("=")
     index = open_data(
         source,

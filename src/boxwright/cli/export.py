@@ -26,7 +26,7 @@ def export(
     from boxwright.engine.load import find_weights, load
 
     weights = find_weights(source)
-    files = check_images(source, images)  # a misspelt path is told before the network is built
+    files = check_images(source, images)  # so that a misspelt path fails before the network is built
     path = output or weights.with_suffix(f".{format}")
     detector = load(source)
     export_onnx(detector, path, batch=batch or None, nms=nms)

@@ -17,6 +17,7 @@ from boxwright.cli.options import (
     pick_device,
     skipping,
 )
+from boxwright.errors import BoxwrightError
 
 __all__ = ["inspect"]
 
@@ -69,16 +70,13 @@ def inspect(
     device: Device = None,
 ) -> None:
     """Show what assigners do with the objects of a data set: one HTML page that needs no network."""
-    import json
     import sys
 
     from rich.progress import Progress
 
     from boxwright.engine.score import open_data
-    from boxwright.errors import BoxwrightError
-    from boxwright.files import write_text
     from boxwright.recipes import load_recipe
-    from boxwright.study import inspect_data, inspect_page, relabel_csv
+    from boxwright.study import inspect_data
     from boxwright.study.inspection.network import Network
     from boxwright.study.inspection.report import find_split
 
@@ -86,10 +84,7 @@ def inspect(
         raise BoxwrightError("a run brings its own recipe: leave out --recipe and --set, or --run")
     if run is None and data is None:
         raise BoxwrightError("say what to look at: --data PATH, or --run RUN for a run and its data set")
-    page = output if output.suffix.lower() in (".html", ".htm") else output / "inspect.html"
-    file = next((folder for folder in page.parents if folder.exists() and not folder.is_dir()), None)
-    if file is not None:
-        raise BoxwrightError(f"--output {output}: {file} is a file, no folder; name another folder, or NAME.html")
+    page = _page_path(output)
     name, _, path = (split or "").partition("=")
     index = open_data(
         run or "",
@@ -120,14 +115,33 @@ def inspect(
             skip=skipping(skip_bad, run, data),
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    written = {"page": page, "numbers": page.with_suffix(".json")}
-    write_text(page, inspect_page(report))
-    write_text(written["numbers"], json.dumps(report))
-    if report["relabel"] is not None:
-        written["boxes to look at again"] = page.with_name(f"{page.stem}-relabel.csv")
-        write_text(written["boxes to look at again"], relabel_csv(report["relabel"]))
+    written = _write(report, page)
     _print(report)
     typer.echo(", ".join(f"{what}: {where}" for what, where in written.items()))
+
+
+def _page_path(output: Path) -> Path:
+    page = output if output.suffix.lower() in (".html", ".htm") else output / "inspect.html"
+    file = next((folder for folder in page.parents if folder.exists() and not folder.is_dir()), None)
+    if file is not None:
+        raise BoxwrightError(f"--output {output}: {file} is a file, no folder; name another folder, or NAME.html")
+    return page
+
+
+def _write(report: dict[str, Any], page: Path) -> dict[str, Path]:
+    """Write the page and what belongs to it; return the files by what they hold."""
+    import json
+
+    from boxwright.files import write_text
+    from boxwright.study import inspect_page, relabel_csv
+
+    texts = {"page": (page, inspect_page(report)), "numbers": (page.with_suffix(".json"), json.dumps(report))}
+    if report["relabel"] is not None:
+        file = page.with_name(f"{page.stem}-relabel.csv")
+        texts["boxes to look at again"] = (file, relabel_csv(report["relabel"]))
+    for file, text in texts.values():
+        write_text(file, text)
+    return {what: file for what, (file, _) in texts.items()}
 
 
 def _print(report: dict[str, Any]) -> None:

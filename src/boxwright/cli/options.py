@@ -47,11 +47,11 @@ def dataset_options(
     }
 
 
-def skipping(asked: bool, run: Path | None, data: Path | None) -> Callable[[str], None] | None:
-    """Return what tells of images left out: where that is asked for, or a run was trained so on its own data."""
+def skipping(skip_bad: bool, run: Path | None, data: Path | None) -> Callable[[str], None] | None:
+    """Return what prints the images left out; None where neither `--skip-bad` nor the run itself leaves any out."""
     from boxwright.engine import Run
 
-    if not asked and (run is None or data is not None or not Run.open(run).data.get("skip_bad")):
+    if not skip_bad and (run is None or data is not None or not Run.open(run).data.get("skip_bad")):
         return None
     return lambda problem: typer.echo(f"skipped: {problem}", err=True)
 

@@ -27,7 +27,7 @@ def predict(
     from boxwright.engine.load import load_with_recipe
     from boxwright.engine.predict import find_images, predict_files
 
-    find_images(images)  # a misspelt path is told before the network is built
+    find_images(images)  # so that a misspelt path fails before the network is built
     where = pick_device(device)
     detector, recipe = load_with_recipe(source, device=where)
     detector.postprocess = dataclasses.replace(detector.postprocess, score_threshold=score)

@@ -27,7 +27,7 @@ def train(
     overrides: Overrides = None,
     output: Annotated[Path | None, typer.Option(help="Run folder; by default runs/RECIPE.")] = None,
     resume: Annotated[
-        str | None, typer.Option(metavar="RUN|auto", help="Go on with a run folder, or with the newest unfinished one.")
+        str | None, typer.Option(metavar="RUN|auto", help="Resume a run folder, or the newest unfinished one.")
     ] = None,
     devices: Annotated[int, typer.Option(min=1, help="GPUs (or CPU processes) on each machine.")] = 1,
     nodes: Annotated[int, typer.Option(min=1, help="Machines.")] = 1,

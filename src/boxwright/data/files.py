@@ -1,4 +1,4 @@
-"""Files read and written so that whatever goes wrong is named: text, JSON, image sizes, names, atomic writes."""
+"""Reading files so that errors name file and line (text, JSON, image headers), image names, and new folders."""
 
 import gc
 import json

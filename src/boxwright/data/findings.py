@@ -19,16 +19,16 @@ class Kind(NamedTuple):
 
 
 KINDS: dict[str, Kind] = {
-    "annotation-file": Kind("error", "mend or remove the file, or export the data set again"),
-    "annotation": Kind("error", "mend or remove the annotation"),
+    "annotation-file": Kind("error", "fix or remove the file, or export the data set again"),
+    "annotation": Kind("error", "fix or remove the annotation"),
     "file-name": Kind("error", "name images in UTF-8, relative to the data folder, without '..'"),
     "unknown-image": Kind("error", "add the image to the image list, or remove its annotations"),
-    "unknown-class": Kind("error", "add the class to the class list (--classes), or mend the annotation"),
+    "unknown-class": Kind("error", "add the class to the class list (--classes), or fix the annotation"),
     "image-missing": Kind("error", "put the image there, name its folder with --images, or remove the entry"),
     "image-unreadable": Kind("error", "replace the image, or remove it and its annotations"),
     "image-size": Kind("error", "write the size of the image file into its annotation; the boxes may need scaling too"),
     "box-number": Kind("error", "write finite numbers"),
-    "box-outside": Kind("error", "mend the box; is it in pixels of this image, and in this format's order?"),
+    "box-outside": Kind("error", "fix the box; is it in pixels of this image, and in this format's order?"),
     "box-format": Kind("error", "convert the boxes to the order that this format prescribes"),
     "box-empty": Kind("warning", "dropped when loaded; redraw or remove the box"),
     "box-clipped": Kind("warning", "clipped to the image when loaded; nothing to do if that is right"),

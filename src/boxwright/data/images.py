@@ -1,4 +1,4 @@
-"""From an image file to uint8 RGB, whatever the file holds; what cannot be used is named."""
+"""From an image file to uint8 RGB, whatever the file holds; errors name what cannot be used."""
 
 import struct
 from collections.abc import Iterator

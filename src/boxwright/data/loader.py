@@ -176,7 +176,7 @@ def readable(records: Sequence[ImageRecord], skip: Callable[[str], None] | None 
 
     Args:
         records: images.
-        skip: told what is wrong with an image that is left out; None refuses such images.
+        skip: called with the problem of an image that is left out; None refuses such images.
 
     Raises:
         DataError: images cannot be read, and there is no `skip`.

@@ -1,4 +1,4 @@
-"""One annotated image, as every part of the data room hands it on."""
+"""One annotated image, as all parts of `boxwright.data` exchange it."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -11,7 +11,7 @@ from boxwright.data.findings import Finding
 Mask = NDArray[np.bool_]
 
 OVERSHOOT = 0.01  # of the image side: boxes over by at most this are clipped, beyond it they are errors
-ROUNDING = 0.01  # pixels over the border that are rounding, not worth a word
+ROUNDING = 0.01  # pixels over the border that are rounding, not worth a finding
 
 
 class Verdict(NamedTuple):

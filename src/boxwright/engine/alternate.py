@@ -42,8 +42,8 @@ def alternate(
 
     S. Ren et al. 2015, arXiv:1506.01497, section 3.2: a proposal network; a second network, which shares nothing with
     it, on its proposals; proposals again on the second network's trunk, which no longer changes; regions again on the
-    same trunk, with the new proposals. In step 3 the proposals' layers start anew, in step 4 those of the regions go
-    on, as in the authors' code. Every step takes the recipe's epochs and schedule.
+    same trunk, with the new proposals. In step 3 the proposals' layers start anew, in step 4 the regions' layers
+    continue, as in the authors' code. Every step takes the recipe's epochs and schedule.
 
     Args:
         fabric: launched.
@@ -52,10 +52,10 @@ def alternate(
         build: builds a detector; None loads the backbone's weights as the recipe says, False does not.
         train: trains a prepared detector in a folder, to the recipe's last epoch; the flag says whether the detector
             detects objects, so that it can be measured.
-        say: is told which step begins.
+        say: called with a line when a step begins.
 
     Raises:
-        RunError: a step would have to go on although a later one has been built on it, or as in `fit`.
+        RunError: a step needs more epochs although a later step is built on it already, or as in `fit`.
     """
     steps = steps_of(run)
 
@@ -88,7 +88,7 @@ def alternate(
         if any(safe[number + 1 :]):
             raise RunError(
                 f"step {number + 1} of {run.path} ended after {safe[number]} epochs, and later steps are built on it; "
-                f"it cannot go on to {recipe.schedule.epochs}: start a new run"
+                f"it cannot be trained to {recipe.schedule.epochs}: start a new run"
             )
         say(f"step {number + 1} of {len(steps)}: {what}")
         train(step, prepared(number), number % 2 == 1)

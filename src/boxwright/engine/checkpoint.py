@@ -72,7 +72,7 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
         try:
             torch.save(state, file)
         except RuntimeError as error:
-            if isinstance(error.__context__, OSError):  # behind torch's own words is what the system said
+            if isinstance(error.__context__, OSError):  # the system's own error, which torch hides
                 raise error.__context__ from None
             raise
 
@@ -87,5 +87,5 @@ def load_state(path: Path) -> dict[str, Any]:
         return dict(torch.load(path, map_location="cpu", weights_only=True))
     except FileNotFoundError as error:
         raise RunError(f"there is no trainer state {path}") from error
-    except Exception as error:  # torch.load names no narrower set
+    except Exception as error:  # torch.load documents no narrower set
         raise RunError(f"{path} is not a readable trainer state: {error}") from error

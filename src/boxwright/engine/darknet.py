@@ -60,7 +60,7 @@ def export_darknet(source: str | Path, stem: str | Path) -> list[Path]:
         stem: the files' path without suffix.
 
     Raises:
-        RunError: the detector cannot be loaded, or its network is none of darknet's.
+        RunError: the detector cannot be loaded, or its network is not one of darknet's.
     """
     detector, recipe = load_with_recipe(source)
     if not isinstance(recipe, GridRecipe):

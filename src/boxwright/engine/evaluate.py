@@ -57,7 +57,9 @@ def detect(detector: nn.Module, loader: Iterable[Batch], *, precision: str = "32
     device = next(detector.parameters()).device
     was_training = detector.training
     detector.eval()
-    answers: list[tuple[tuple[int, ...], Detections]] = []  # left on the device, so that nobody waits for a batch
+    answers: list[
+        tuple[tuple[int, ...], Detections]
+    ] = []  # left on the device, so that the host does not wait for each batch
     try:
         for batch in loader:
             batch = batch.to(device, non_blocking=True)
@@ -81,7 +83,7 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 
 def _with_area(answer: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Leave out boxes that lay in the padding, of which mapping back to the image has left nothing."""
+    """Leave out boxes without area: those in the padding have none once they are mapped back to the image."""
     x1, y1, x2, y2 = answer["boxes"].unbind(dim=1)
     keep = (x2 > x1) & (y2 > y1)
     return {name: tensor[keep] for name, tensor in answer.items()}

@@ -125,7 +125,7 @@ def export_onnx(detector: DenseDetector, path: Path, *, batch: int | None = 1, n
     # two images for an open batch, because an example of one would fix it at one
     example = torch.zeros(batch or 2, 3, height, width, dtype=torch.uint8)
     shapes = None if batch else ({0: torch.export.Dim("batch")},)
-    for exporter in ("torch.onnx", "onnxscript"):  # what they leave as it is concerns nobody
+    for exporter in ("torch.onnx", "onnxscript"):  # they log every node that they do not optimise
         logging.getLogger(exporter).setLevel(logging.ERROR)
     with torch.no_grad():
         program = torch.onnx.export(

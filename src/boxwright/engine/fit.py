@@ -163,11 +163,11 @@ class Session:
                 self.epoch = epoch + 1
 
     def how_to_resume(self) -> str:
-        """Say what is safe and how to go on."""
+        """Say which epoch is safe and how to resume."""
         folder = shlex.quote(str(self.run.whole or self.run.path))
         if self.epoch == 0:
             return f"No epoch has finished; start again with: boxwright train --resume {folder}"
-        return f"The checkpoint of epoch {self.epoch} is safe; go on with: boxwright train --resume {folder}"
+        return f"The checkpoint of epoch {self.epoch} is safe; resume with: boxwright train --resume {folder}"
 
     def close(self) -> None:
         """Close the log."""

@@ -49,7 +49,7 @@ class NonFiniteGuard:
         return self._decide if self.mode == "skip" or self.fabric.device.type != "cuda" else None
 
     def observe(self, step: int, batches: Sequence[Any], bad: Tensor) -> None:
-        """Look at the step before; remember this one for the next call. Only where `check` is None."""
+        """Look at the previous step, and remember this one for the next call; does nothing where `check` decides."""
         self.settle()
         if self.check is None:
             flag = bad.to("cpu", non_blocking=True)
@@ -104,7 +104,7 @@ class NonFiniteGuard:
         return (
             f"the loss is not finite at step {step}. "
             + (". ".join(self._everywhere(sentences)) or "Repeating the step gave finite values")
-            + ". Lower optimizer.lr, set train.clip_norm, or go on with --on-nonfinite skip"
+            + ". Lower optimizer.lr, set train.clip_norm, or skip such steps with --on-nonfinite skip"
         )
 
     def _everywhere(self, sentences: list[str]) -> list[str]:

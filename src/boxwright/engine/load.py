@@ -23,7 +23,7 @@ def load(source: str | Path, *, device: torch.device | str = "cpu") -> DenseDete
     Args:
         source: a run folder (its best checkpoint, else its last) or one of its `.safetensors` files, which may have
             been moved anywhere: recipe and class names travel in it.
-        device: where the detector shall live.
+        device: where the detector is put.
 
     Raises:
         RunError: there is nothing to load, it is broken, or weights and recipe do not fit.

@@ -33,7 +33,7 @@ class Batch(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """Outcome of one optimiser step; tensors stay on the device, so that nobody waits for them.
+    """Outcome of one optimiser step; tensors stay on the device, so that the host does not wait.
 
     Attributes:
         names: the loss terms.
@@ -61,7 +61,7 @@ class _Part(NamedTuple):
 
 
 class _Opaque(nn.Module):
-    """Hands images and targets through wrappers that would otherwise cast boxes to half precision on the way."""
+    """Passes images and targets as a closure, because Fabric would cast the boxes to half precision otherwise."""
 
     def __init__(self, detector: nn.Module) -> None:
         super().__init__()
@@ -163,7 +163,7 @@ class Trainer:
         if self.clip_norm is not None:
             self.fabric.clip_gradients(self._model, self._wrapped, max_norm=self.clip_norm, error_if_nonfinite=False)
         if self.check is None and self._scaler is None:
-            # fused kernels leave weights alone where this is 1, so that a step that nobody has checked does no harm
+            # fused kernels leave weights alone where this is 1, so that a step that is not checked yet does no harm
             self.optimizer.found_inf = torch.stack([part.bad for part in parts]).amax()  # type: ignore[attr-defined]
         self._wrapped.step()
         self._wrapped.zero_grad()

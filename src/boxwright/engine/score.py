@@ -37,7 +37,7 @@ def evaluate_source(
         index: the data set; its classes are matched with the detector's by name.
         split: which of its splits.
         device: where to compute.
-        skip: told what is wrong with an image that cannot be read, which is left out; None refuses it.
+        skip: called with the problem of an image that cannot be read and is left out; None refuses such images.
 
     Raises:
         RunError: the detector cannot be loaded.

@@ -58,7 +58,7 @@ def train(
             has moved.
         overrides: changes of the recipe, such as `criterion.box.type=giou`.
         output: the run folder; by default `runs/` and the recipe's name.
-        resume: a run folder to go on with, or `auto`: the one at `output`, else the newest unfinished one of this
+        resume: a run folder to resume, or `auto`: the one at `output`, else the newest unfinished one of this
             recipe and data under `runs/`, else a new one.
         devices: processes per machine.
         nodes: machines.
@@ -81,15 +81,15 @@ def train(
     """
     given = dataset_arguments(data, format, classes, splits, images, one_based) | {"skip_bad": skip_bad or None}
     run = _run_to_resume(output, resume, recipe, data)
-    recipe, source = _asked(run, recipe, overrides, given)
+    recipe, source = _recipe_and_data(run, recipe, overrides, given)
     # looked for before the processes meet, so that none finds what another has made
     path = run.path if run is not None else _new_folder(output, recipe)
     fabric = build_fabric(devices, nodes, recipe.train.precision)
     fabric.launch()
     console = Console() if fabric.is_global_zero and not quiet else None
-    index = _opened(fabric, source, run)
+    index = _open_data(fabric, source, run)
     path = fabric.broadcast(path)
-    for line in _told(index, recipe, run, f"{path}, {fabric.strategy.precision.precision}"):
+    for line in _first_lines(index, recipe, run, f"{path}, {fabric.strategy.precision.precision}"):
         _print(console, line)
     recipe = settle_anchors(recipe, index.split("train"))
     training, validation = build_loaders(fabric, recipe, index, bool(source["skip_bad"]), console)
@@ -102,7 +102,7 @@ def train(
 
     @cache
     def describe() -> None:
-        if fabric.is_global_zero:  # not before all else is in order, so that a refused try leaves no trace
+        if fabric.is_global_zero:  # only now that everything is in order, so that a refused attempt leaves no trace
             Run.create(path, recipe, index.class_names, source, fabric.world_size)
 
     def fit_detector(run: Run, detector: Any, measured: bool = True) -> None:
@@ -121,10 +121,10 @@ def train(
     return run
 
 
-def _asked(
+def _recipe_and_data(
     run: Run | None, recipe: Recipe | str | Path | None, overrides: Sequence[str], given: Mapping[str, Any]
 ) -> tuple[Recipe, dict[str, Any]]:
-    """Return the recipe, and what to open: the run's own where it goes on, changed by what is given."""
+    """Return the recipe and which data to open: those of the run to resume, changed by what is given."""
     if run is not None:
         _same_recipe(run, recipe)
         changed = {key: value for key, value in given.items() if value is not None}
@@ -134,8 +134,8 @@ def _asked(
     return recipe if isinstance(recipe, Recipe) else load_recipe(recipe, tuple(overrides)), dict(given)
 
 
-def _opened(fabric: Fabric, source: Mapping[str, Any], run: Run | None) -> DataIndex:
-    """Open the data, which must have the classes of the run that goes on."""
+def _open_data(fabric: Fabric, source: Mapping[str, Any], run: Run | None) -> DataIndex:
+    """Open the data, which must have the classes of the run to resume."""
     options = {name: value for name, value in source.items() if name != "skip_bad"}
     if run is not None and not Path(source["path"]).exists():
         raise run.moved(source["path"])
@@ -146,16 +146,16 @@ def _opened(fabric: Fabric, source: Mapping[str, Any], run: Run | None) -> DataI
     return index
 
 
-def _told(index: DataIndex, recipe: Recipe, run: Run | None, where: str) -> Iterator[str]:
-    """Say what is trained on and where, and what of it is not as one may expect."""
+def _first_lines(index: DataIndex, recipe: Recipe, run: Run | None, where: str) -> Iterator[str]:
+    """Say what is trained on and where, and what about it may surprise."""
     yield index.describe()
-    yield from (*index.notes, *_lacking(index), *remarks(recipe), f"run: {where}")
+    yield from (*index.notes, *_missing_objects(index), *remarks(recipe), f"run: {where}")
     if run is not None and run.epochs_done >= recipe.schedule.epochs:
         yield f"nothing left to train: {run.epochs_done} epochs are done; for more, --set schedule.epochs=N"
 
 
-def _lacking(index: DataIndex) -> Iterator[str]:
-    """Say which objects there are none of; data without any cannot be learned from."""
+def _missing_objects(index: DataIndex) -> Iterator[str]:
+    """Name classes without objects; refuse data without any object."""
     train, val = index.class_counts("train"), index.class_counts("val")
     if not train.any():
         raise DataError("no image of train has an object, so that there is nothing to learn; see: boxwright data check")
@@ -171,7 +171,7 @@ def _run_to_resume(
     recipe: Recipe | str | Path | None,
     data: str | Path | None,
 ) -> Run | None:
-    """Find the run to go on with, None for a new one."""
+    """Find the run to resume, None for a new one."""
     if resume is None:
         return None
     if str(resume) != "auto":
@@ -193,7 +193,7 @@ def _name(recipe: Recipe | str | Path | None) -> str | None:
 
 
 def _same_recipe(run: Run, recipe: Recipe | str | Path | None) -> None:
-    """Refuse to go on with a run by a recipe of another name."""
+    """Refuse to resume a run with a recipe of another name."""
     if (name := _name(recipe)) not in (None, run.recipe.name):
         raise RunError(
             f"{run.path} is a run of {run.recipe.name}, not of {name}; leave --recipe out, use --set instead"

@@ -168,7 +168,7 @@ class DenseDetector(nn.Module):
         return replace(targets, boxes=targets.boxes * scales.view(-1, 1, 1))
 
     def _check_labels(self, targets: Sequence[Mapping[str, Tensor]]) -> None:
-        """Refuse classes that there are not; a ranking loss would take no notice of them."""
+        """Refuse labels without a class, which a ranking loss would not notice."""
         classes = len(self.class_names)
         for index, target in enumerate(targets):
             if (target["labels"] >= classes).any():

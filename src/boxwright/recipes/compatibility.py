@@ -35,7 +35,7 @@ def check_parts(recipe: Recipe) -> None:
 
 
 def remarks(recipe: Recipe) -> Iterator[str]:
-    """Say what a recipe asks for that one of its parts takes no notice of; it works all the same."""
+    """Name settings that have no effect together with another part of the recipe."""
     for name, criterion in _criteria(recipe):
         loss, target = criterion.classification.type, criterion.soft_target
         if loss in ("ap", "alrp") and target != "hard":
@@ -101,7 +101,7 @@ def _of_guide(criterion: CriterionConfig) -> Iterator[str]:
     """Say what of a criterion charges more than the logits and parameters that a guide has."""
     name = criterion.classification.type
     if is_softmax(criterion):
-        yield f"classification: {name} needs a column for background, which the guide has not"
+        yield f"classification: {name} needs a column for background, which the guide does not have"
     if name == "alrp":
         yield f"classification: {name} ranks the scores of one head, and the guide is a second one"
     if criterion.quality is not None:

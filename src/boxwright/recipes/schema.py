@@ -1,4 +1,4 @@
-"""What a recipe says: one validated section for each room of the house."""
+"""What a recipe says: one validated section for each part of a training."""
 
 from dataclasses import is_dataclass
 from types import ModuleType
@@ -105,7 +105,7 @@ class BackboneConfig(Section):
     @field_validator("levels")
     @classmethod
     def _consecutive(cls, levels: tuple[int, ...]) -> tuple[int, ...]:
-        """A neck merges each level with one of twice its stride, and its own levels go on from there."""
+        """A neck merges each level with one of twice its stride, and its own levels follow after those."""
         if levels != tuple(range(levels[0], levels[0] + len(levels))):
             raise ValueError(f"must count upwards one by one, such as [3, 4, 5], got {[*levels]}")
         return levels

@@ -1,4 +1,4 @@
-"""The five nouns that travel between rooms: Targets, Priors, Predictions, Assignment, Detections."""
+"""The five data classes that packages exchange: Targets, Priors, Predictions, Assignment, Detections."""
 
 from boxwright.structures.assignment import BACKGROUND, IGNORED, Assignment
 from boxwright.structures.detections import Detections

@@ -72,7 +72,7 @@ def _amount(column: Column, value: float | None) -> str:
 
 
 def written(form: str, value: float | None) -> str:
-    """Write a number; the page's script writes it alike."""
+    """Write a number; the page's script writes the same."""
     if value is None:
         return "–"
     return _FORMS[form].format(value).replace("%", " %")

@@ -109,7 +109,7 @@ def test_without_any_finished_run_it_says_why_and_what_to_do(scenes, tmp_path, e
         compare(scenes, ["gfl-tiny"], seeds=3, output=tmp_path, overrides=ONE_EPOCH)
     assert str(caught.value) == (
         "none of the 3 runs has finished, so there is nothing to compare. gfl-tiny seed 0 and 2 more: the loss is not "
-        f"finite. Once that is mended, the same command goes on; what the runs wrote is in {tmp_path / 'runs'}"
+        f"finite. Once that is fixed, the same command continues; what the runs wrote is in {tmp_path / 'runs'}"
     )
     assert not (tmp_path / "compare.html").exists()
 
@@ -121,7 +121,7 @@ def test_a_damaged_run_is_not_gone_on_with(scenes, tmp_path, damaged):
     (spec.path / "cost.json").write_text("[]")  # as if it had been killed before it was done
     assert finished(spec) is None
     (spec.path / damaged).write_text("{")
-    with pytest.raises(RunError, match=rf"Delete {spec.path}, and the same command trains it anew"):
+    with pytest.raises(RunError, match=rf"Delete {spec.path}, and the same command trains it again"):
         run_one(spec)
 
 
@@ -169,7 +169,7 @@ def test_ctrl_c_stops_the_runs_and_says_how_to_go_on(scenes, tmp_path):
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 2, errors
-    assert "interrupted; the same command goes on from the last finished epoch of each run" in errors
+    assert "interrupted; the same command resumes each run from its last finished epoch" in errors
     assert "Traceback" not in errors
     [state] = tmp_path.glob("runs/*/checkpoints/last.pt")
     before = state.stat().st_mtime_ns

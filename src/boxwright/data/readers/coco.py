@@ -62,7 +62,7 @@ def _splits(request: Request) -> dict[str, Path]:
 def _find(root: Path) -> dict[str, Path]:
     """Find the annotation files of a folder: `annotations/`, the folder itself, or one folder per split.
 
-    Files of COCO's own names are taken whatever they hold, so that what is wrong with one is told.
+    Files of COCO's own names are taken whatever they hold, so that the error can say what is wrong with one.
     """
     for folder in (root / "annotations", root):
         instances = sorted(folder.glob("instances*.json"))

@@ -59,7 +59,7 @@ def _splits(request: Request) -> dict[str, Path]:
 
 
 def _find(root: Path) -> dict[str, Path]:
-    """Find the files whose header names the columns; where there is none all, so that what they lack is told."""
+    """Find the files whose header names the columns; if none does, all, so that the error can say what they lack."""
     found, files = {}, sorted(root.glob("*.csv"))
     for file in files:
         header = read_head(file).decode("utf-8-sig", errors="replace").splitlines()[:1]

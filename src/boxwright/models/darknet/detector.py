@@ -131,7 +131,7 @@ class GridDetector(DenseDetector):
         return super().forward(*self._resized(images, self._targets(targets, images, scales)))
 
     def _resized(self, images: Tensor, targets: Targets) -> tuple[Tensor, Targets]:
-        """Scale a batch to the side of the hour."""
+        """Scale a batch to the side that is drawn for every ten batches."""
         assert self.multi_scale is not None
         if self._batches % BATCHES_PER_SIZE == 0:
             low, high = self.multi_scale

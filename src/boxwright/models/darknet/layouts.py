@@ -14,7 +14,7 @@ _YOLOV3_TINY: Final = [(10, 14), (23, 27), (37, 58), (81, 82), (135, 169), (344,
 
 
 class _Writer:
-    """Collects sections; knows how wide and deep the network shall be, and what it detects."""
+    """Collects sections; knows how wide and deep the network is to be, and what it detects."""
 
     def __init__(self, classes: int, anchors: Anchors, size: int, width: float, depth: float) -> None:
         self.classes, self.anchors, self.width, self.depth = classes, anchors, width, depth

@@ -119,7 +119,7 @@ def on_slurm(folder: Path, options: Mapping[str, Any]) -> Callable[[RunSpec], "S
 
 
 class Resumable:
-    """`run_elsewhere` in submitit's protocol: a job whose time is over is queued again and goes on from its epoch."""
+    """`run_elsewhere` in submitit's protocol: a job whose time is over is queued again and resumes from its epoch."""
 
     def __call__(self, spec: RunSpec) -> dict[str, Any] | RunError:
         """Do the run."""
@@ -133,7 +133,7 @@ class Resumable:
 
 
 class Queue:
-    """The jobs that SLURM has not ended, looked up for all at once and rarely."""
+    """SLURM's queue: one rare look at it serves all jobs."""
 
     def __init__(self) -> None:
         self._asked = self._answered = -math.inf

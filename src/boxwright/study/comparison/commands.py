@@ -24,7 +24,7 @@ def compare_command(
     budget: float | None,
     output: str | Path,
 ) -> str:
-    """How to make the same comparison again, or go on with it; `data` is as a run keeps it."""
+    """How to repeat or resume the same comparison; `data` is as a run keeps it."""
     words = ["compare", *_data_words(data), "--recipes", ",".join(map(str, recipes)), "--seeds", str(seeds)]
     words += [word for override in overrides for word in ("--set", override)]
     words += [] if budget is None else ["--budget", f"{budget:g}s"]

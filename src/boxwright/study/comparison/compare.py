@@ -51,7 +51,7 @@ def compare(
     """Train recipes with several seeds on one data set, everything but the criterion held fixed, and compare them.
 
     Runs are found again by resolved recipe and data: a second call with the same arguments trains nothing, and one
-    after a kill goes on from the last finished epoch of each run. The report is `compare.html`, `compare.md` and
+    after a kill resumes each run from its last finished epoch. The report is `compare.html`, `compare.md` and
     `compare.json` in `output`.
 
     Args:
@@ -162,7 +162,7 @@ def _run(
                     del why[spec.path]
                 progress(f"[{ended}/{len(left)}] {spec.name}, seed {spec.seed}: {_outcome(spec, outcome)}")
     except KeyboardInterrupt:
-        raise RunError("interrupted; the same command goes on from the last finished epoch of each run") from None
+        raise RunError("interrupted; the same command resumes each run from its last finished epoch") from None
     missing = [spec for spec in left if spec.path in why]
     failures = [{"name": spec.name, "seed": spec.seed, "reason": why[spec.path]} for spec in missing]
     if failures and len(failures) == len(specs):
@@ -180,7 +180,7 @@ def _no_run_finished(failures: Sequence[dict[str, Any]], spec: RunSpec) -> str:
     ]
     return (
         f"none of the {len(failures)} runs has finished, so there is nothing to compare. {'; '.join(told)}. "
-        f"Once that is mended, the same command goes on; what the runs wrote is in {spec.folder}"
+        f"Once that is fixed, the same command continues; what the runs wrote is in {spec.folder}"
     )
 
 
@@ -215,7 +215,7 @@ def _report(
     try:
         return summarise(entries, index, images=images, absent=absent)
     except RunError as error:
-        raise RunError(f"{error}. Delete the run's folder, and the same command trains it anew") from error
+        raise RunError(f"{error}. Delete the run's folder, and the same command trains it again") from error
 
 
 def _cores() -> int:

@@ -1,4 +1,4 @@
-"""What the recipes of a comparison have in common, by decree, and what still tells them apart."""
+"""The recipes of a comparison: what is held fixed for all of them, and where they still differ."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

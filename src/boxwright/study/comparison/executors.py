@@ -96,7 +96,7 @@ class Process:
             self._process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=log, stderr=log, text=True)
         assert self._process.stdin is not None
         self._process.stdin.write(first)
-        self._process.stdin.flush()  # and left open: that it closes tells the process of our end
+        self._process.stdin.flush()  # and left open: when this process ends it closes, which ends the run
 
     def cancel(self) -> None:
         """Stop it."""

@@ -1,4 +1,4 @@
-"""One run of a comparison: trained once, found again by what it was made from."""
+"""One run of a comparison: trained once, and found again by its recipe and data."""
 
 import hashlib
 import json
@@ -88,7 +88,7 @@ def measure(run: Run) -> dict[str, Any]:
 
 
 def run_one(spec: RunSpec) -> dict[str, Any]:
-    """Train a run, or go on with it, or find it done; return time per step and peak memory.
+    """Train or resume a run, or find it finished; return time per step and peak memory.
 
     Two processes that are given the same run do not work on it at once: the second waits and finds it done.
 
@@ -116,7 +116,7 @@ def _check_resumable(run: Run) -> None:
         Run.open(run.path)
         _ = run.recipe, run.classes, run.data, run.environments, run.state()
     except BoxwrightError as error:
-        raise RunError(f"{error}. Delete {run.path}, and the same command trains it anew") from error
+        raise RunError(f"{error}. Delete {run.path}, and the same command trains it again") from error
 
 
 def seconds_per_step(run: Run) -> float | None:
@@ -139,7 +139,7 @@ def peak_memory() -> int | None:
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """Hold a lock that the system takes back from a process that dies."""
+    """Hold a lock, which the system releases when this process dies."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         if os.name == "posix":
@@ -153,7 +153,7 @@ def _alone(path: Path) -> Iterator[None]:
 
 
 def main() -> None:
-    """Run what the first line of the standard input says; die when the input closes, which the parent's death does."""
+    """Do the run that the first line of the input describes; exit when the input closes, as the parent's death does."""
     spec = RunSpec(**json.loads(sys.stdin.readline()))
 
     def watch() -> None:

@@ -49,7 +49,7 @@ class Choice:
         name: what the report calls it.
         setting: the argument that the steps change; None where there is nothing to change.
         steps: by rising value.
-        usual: which of the steps is the assigner as it was asked for.
+        usual: index of the step with the value that was asked for.
         stage: number of the network's stage whose predictions it looks at; None where it needs none.
     """
 

@@ -79,7 +79,7 @@ def _rank(values: Tensor, prior: int, *, falling: bool) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Overlap:
-    """Any assigner: it is told how much prior and object overlap, (n, L)."""
+    """Any assigner: says how much prior and object overlap, (n, L)."""
 
     iou: Tensor
 

@@ -27,7 +27,7 @@ class Evidence:
 
     @classmethod
     def empty(cls, network: Network, objects: int) -> Self | None:
-        """Return room for N objects; None where the network has no distributional boxes."""
+        """Return what `add` fills in, for N objects; None where the network has no distributional boxes."""
         if network.coder is None:
             return None
         return cls(network.coder, network.after.detector.postprocess, Sides.empty(objects, network.coder), [])

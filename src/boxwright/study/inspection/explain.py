@@ -31,7 +31,7 @@ class Explanation:
     sentence: str
 
     def why(self, match: Match) -> str:
-        """Return why one prior is positive, in words; the page's script writes it alike."""
+        """Return why one prior is positive, in words; the page's script writes the same."""
         text = self.sentence.format(*(f"{number:g}" for number in match.numbers))
         return f"{text}; {match.note}" if match.note else text
 

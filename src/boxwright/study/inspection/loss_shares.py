@@ -16,7 +16,7 @@ _PARTS: Final = ("classification", "box", "distribution", "quality")
 
 
 def with_assigner(criterion: DenseCriterion, assigner: Any) -> DenseCriterion:
-    """Return a criterion that matches with another assigner and charges alike; the losses are shared."""
+    """Return a criterion with another assigner and the same losses."""
     changed = copy.copy(criterion)
     changed.assigner = assigner
     return changed

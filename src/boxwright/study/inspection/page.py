@@ -146,7 +146,7 @@ def _axis(number: int, axis: dict[str, Any], groups: Sequence[dict[str, Any]]) -
 
 
 def _titled(name: str) -> str:
-    """A name that may not find room, with a title to read it by."""
+    """A name that may be cut off, with the whole of it as a tooltip."""
     return f'<span title="{escape(name)}">{escape(name)}</span>'
 
 

@@ -62,7 +62,7 @@ def relabel_section(report: dict[str, Any]) -> str:
 
 
 def _file(name: str) -> str:
-    """A file's name, which may be long, with the whole of it in a tip."""
+    """A file's name, which may be long, with the whole of it as a tooltip."""
     return f'<span class="file" title="{escape(name)}">{escape(name)}</span>'
 
 

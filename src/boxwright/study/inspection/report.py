@@ -59,7 +59,8 @@ def inspect_data(
         sweep: also try other values of each assigner's main setting.
         show: how many images to draw; all of `images` where those are given.
         network: of a run of this recipe, for assigners that look at predictions; see `Network.of_run`.
-        skip: told of an image that cannot be read, which is left out; None refuses it where the network must see it.
+        skip: called with the problem of an image that cannot be read and is left out; None refuses such images where
+            the network must see them.
         progress: called with the number of images done, and of how many.
 
     Returns:

@@ -62,7 +62,7 @@ class Sides:
 
     @classmethod
     def empty(cls, objects: int, coder: DistributionCoder) -> Self:
-        """Return room for N objects."""
+        """Return zeros for N objects, which `add` fills in."""
         bins = torch.zeros(objects, 4, coder.reg_max + 1)
         score, iou, seen, rival = torch.zeros(4, objects)
         label = torch.zeros(objects, dtype=torch.int64)
