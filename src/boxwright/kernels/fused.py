@@ -157,7 +157,7 @@ def _fused_modulated(
             alpha = tl.load(alphas + start + column, mask=column < classes - start, other=0.0).to(tl.float32)
         if SPARSE:
             loss, slope = background(x, alpha[None, :], GAMMA, FORM, BALANCE != "none", DETACH)
-            counted = (label - start)[:, None] != column[None, :]
+            counted = label[:, None] != (start + column)[None, :]
         else:
             t = next_t.to(tl.float32)
             next_t = tl.load(targets + end + at, mask=further, other=0.0)
