@@ -65,6 +65,9 @@ def test_weights_and_targets_that_do_not_fit_are_named(loss: nn.Module) -> None:
     problem = random_problem(Subject.of(loss).kind)
     with pytest.raises(ValueError, match=r"weight has shape \(2, 3\)"):
         loss(problem.inputs, problem.targets, weight=torch.ones(2, 3))
+    if loss.space == "boxes":
+        with pytest.raises(ValueError, match=r"last dimension must be 4, got inputs of shape \(2, 8\)"):
+            loss(torch.ones(2, 8), torch.ones(2, 8))
     if loss.space != "distribution":  # where whole bins may be integers
         with pytest.raises(TypeError, match=r"targets must be floating point, got torch.int64 of shape \(2, 12, 4\)"):
             loss(problem.inputs, problem.targets.long())

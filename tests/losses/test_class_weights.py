@@ -105,6 +105,10 @@ def test_a_rule_waits_for_the_counts() -> None:
     loss.count_classes([300, 3])
     given = SigmoidCrossEntropyLoss(class_weight=tuple(effective_number([300, 3], 0.9).tolist()))
     torch.testing.assert_close(loss(logits, labels), given(logits, labels))
+    assert loss.class_weight.dtype == given.class_weight.dtype == torch.float32
+    assert not given.state_dict()  # an option of this run, not of the checkpoint's
+    with pytest.raises(ValueError, match="is made for 2 classes, but the data have 3"):
+        given.count_classes([3, 300, 1])
     given.count_classes([3, 300])
     torch.testing.assert_close(loss(logits, labels), given(logits, labels))
     torch.testing.assert_close(class_weights("balanced", [1, 3]), balanced([1, 3]))
@@ -129,6 +133,7 @@ def test_class_weight_is_per_label_and_background_has_one() -> None:
     [
         (lambda: effective_number([1], 1.5), "beta must lie in 0..1, got 1.5"),
         (lambda: balanced([-1, 2]), "none below 0"),
+        (lambda: balanced(torch.ones(1, 2)), r"one number per class, .* got \[\[1\.0, 1\.0\]\]"),
         (lambda: SigmoidCrossEntropyLoss(class_weight="inverse"), "got 'inverse'"),
         (lambda: sigmoid_cross_entropy(torch.ones(2, 2), torch.ones(2, 2), class_weight=torch.ones(2)), "needs labels"),
     ],

@@ -10,7 +10,7 @@ LABELS = torch.tensor([0, 2, 1, -1, -2, 0])
 
 
 def test_softmax_against_torch() -> None:
-    logits = torch.randn(6, 4)
+    logits, scores = torch.randn(6, 4, dtype=torch.float64), torch.rand(6, dtype=torch.float64)
     for background, columns in (("last", [0, 2, 1, 3, -100, 0]), ("first", [1, 3, 2, 0, -100, 1])):
         for smoothing in (0.0, 0.2):
             expected = F.cross_entropy(
@@ -20,8 +20,12 @@ def test_softmax_against_torch() -> None:
             torch.testing.assert_close(softmax_cross_entropy(logits, LABELS, **options), expected)
             mean = softmax_cross_entropy(logits, LABELS, **options, reduction="mean")
             torch.testing.assert_close(mean, expected.sum() / 5)
-    none = softmax_cross_entropy(logits, LABELS, background="none")
-    assert (none == 0).tolist() == [False, False, False, True, True, False]
+            scored = softmax_cross_entropy(logits, LABELS, **options, scores=scores)
+            torch.testing.assert_close(scored, expected * torch.where(LABELS >= 0, scores, 1))
+    for smoothing in (0.0, 0.2, 1.0):
+        none = softmax_cross_entropy(logits, LABELS, background="none", label_smoothing=smoothing)
+        expected = F.cross_entropy(logits, LABELS.clamp(min=0), reduction="none", label_smoothing=smoothing)
+        torch.testing.assert_close(none, expected * (LABELS >= 0))
 
 
 def test_softmax_with_a_dense_distribution_against_torch() -> None:

@@ -56,12 +56,56 @@ def ciou(a: Tensor, b: Tensor, eps: float, version: str) -> Tensor:
     return 1 - (1 - diou(a, b, base) - alpha * v).clamp(-1, 1)
 
 
+def sizes(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Widths and heights of both, and the difference of their centres."""
+    return a[..., 2:] - a[..., :2], b[..., 2:] - b[..., :2], (a[..., :2] + a[..., 2:] - b[..., :2] - b[..., 2:]) / 2
+
+
+def one_minus_iou(a: Tensor, b: Tensor, eps: float) -> Tensor:
+    inner, union, _ = areas(a, b)
+    return 1 - inner / union.clamp(min=eps)
+
+
+def eiou(a: Tensor, b: Tensor, eps: float) -> Tensor:
+    hull, (size, goal, offset) = areas(a, b)[2] ** 2, sizes(a, b)
+    sides = ((size - goal) ** 2 / (hull + eps)).sum(-1)
+    return one_minus_iou(a, b, eps) + (offset**2).sum(-1) / (hull.sum(-1) + eps) + sides
+
+
+def siou(a: Tensor, b: Tensor, theta: float, eps: float) -> Tensor:
+    """With the paper's angle cost 1 - 2 sin²(arcsin(dy / d) - π / 4), which is sin(2 arcsin(dy / d))."""
+    hull, (size, goal, offset) = areas(a, b)[2], sizes(a, b)
+    angle = 1 - 2 * torch.sin(torch.asin(offset[..., 1].abs() / offset.norm(dim=-1)) - math.pi / 4) ** 2
+    angle = angle * (offset**2).sum(-1) / (offset**2).sum(-1).clamp(min=eps)
+    distance = 1 - torch.exp(-(2 - angle.unsqueeze(-1)) * (offset / hull.clamp(min=eps**0.5)) ** 2)
+    shape = (1 - torch.exp(-(size - goal).abs() / torch.maximum(size, goal).clamp(min=eps))) ** theta
+    return one_minus_iou(a, b, eps) + (distance + shape).sum(-1) / 2
+
+
+def mpdiou(a: Tensor, b: Tensor, image_size: tuple[float, float], eps: float) -> Tensor:
+    corners = ((a - b) ** 2).sum(-1)
+    return one_minus_iou(a, b, eps) + corners / (image_size[0] ** 2 + image_size[1] ** 2)
+
+
+def wasserstein(a: Tensor, b: Tensor, constant: float, eps: float) -> Tensor:
+    size, goal, offset = sizes(a, b)
+    squared = (offset**2).sum(-1) + ((size - goal) ** 2).sum(-1) / 4
+    return 1 - torch.exp((eps**0.5 - (squared + eps).sqrt()) / constant)
+
+
+def wise(a: Tensor, b: Tensor, mean: float, alpha: float, delta: float, eps: float) -> Tensor:
+    diagonal = (areas(a, b)[2] ** 2).sum(-1).detach().clamp(min=eps)
+    loss = one_minus_iou(a, b, eps)
+    outlier = loss.detach() / mean
+    return outlier / (delta * alpha ** (outlier - delta)) * ((sizes(a, b)[2] ** 2).sum(-1) / diagonal).exp() * loss
+
+
 def bounded(a: Tensor, b: Tensor, beta: float, eps: float) -> Tensor:
     size, goal = a[..., 2:] - a[..., :2], b[..., 2:] - b[..., :2]
     shift = (a[..., :2] + a[..., 2:] - b[..., :2] - b[..., 2:]).abs()
     center = 1 - ((goal - shift) / (goal + shift + eps)).clamp(min=0)
     cost = torch.cat([center, 1 - torch.min(goal / (size + eps), size / (goal + eps))], dim=-1)
-    return torch.where(cost < beta, cost**2 / (2 * beta), cost - beta / 2)
+    return torch.where(cost < beta, cost**2 / (2 * max(beta, 1e-30)), cost - beta / 2)
 
 
 def balanced(x: Tensor, t: Tensor, alpha: float, gamma: float, beta: float) -> Tensor:
@@ -76,7 +120,12 @@ PAIRS: list[tuple[Loss, Loss, dict[str, object]]] = [
     *((losses.giou_loss, giou, {"version": v, "eps": eps}) for v in ("floored", "torchvision") for eps in EPS),
     *((losses.diou_loss, diou, {"eps": eps}) for eps in EPS),
     *((losses.ciou_loss, ciou, {"version": v, "eps": eps}) for v in ("gated", "classic", "torchvision") for eps in EPS),
-    *((losses.bounded_iou_loss, bounded, {"beta": beta, "eps": eps}) for beta in (0.05, 1.0) for eps in EPS),
+    *((losses.bounded_iou_loss, bounded, {"beta": beta, "eps": eps}) for beta in (0.0, 0.05, 1.0) for eps in EPS),
+    *((losses.eiou_loss, eiou, {"eps": eps}) for eps in EPS),
+    *((losses.siou_loss, siou, {"theta": theta, "eps": eps}) for theta in (1.5, 4.0) for eps in EPS),
+    *((losses.mpdiou_loss, mpdiou, {"image_size": (80.0, 100.0), "eps": eps}) for eps in EPS),
+    *((losses.normalized_wasserstein_loss, wasserstein, {"constant": 5.0, "eps": eps}) for eps in EPS),
+    *((losses.wise_iou_loss, wise, {"mean": 0.4, "alpha": 1.5, "delta": 2.0, "eps": eps}) for eps in EPS),
     (losses.balanced_l1_loss, balanced, {"alpha": 0.3, "gamma": 1.0, "beta": 0.5}),
     (losses.balanced_l1_loss, balanced, {"alpha": 1.0, "gamma": 2.0, "beta": 2.0}),
 ]

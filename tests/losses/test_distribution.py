@@ -138,6 +138,15 @@ def test_a_student_equal_to_its_teacher_costs_nothing() -> None:
     torch.testing.assert_close(loss, torch.zeros(()), atol=1e-6, rtol=0)
 
 
+def test_a_distillation_of_nothing_costs_nothing() -> None:
+    logits = torch.randn(2, 0, 4, 9, requires_grad=True)
+    nobody = torch.zeros(2, 0)
+    loss = localization_distillation_loss(logits, logits, nobody > 0, weight=nobody)
+    loss.backward()
+    assert loss == 0
+    assert logits.grad is not None
+
+
 def test_bins_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match=r"values \(33,\) must be one per bin of inputs \(2, 4, 9\)"):
         FineGrainedLocalizationLoss(bins=32)(torch.zeros(2, 4, 9), torch.zeros(2, 4))

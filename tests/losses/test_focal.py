@@ -77,3 +77,7 @@ def test_softmax_focal_follows_its_formula() -> None:
     dense = torch.nn.functional.one_hot(torch.where(labels < 0, 3, labels), 4).double()
     soft = softmax_focal_loss(logits, dense, gamma=1.5, alpha=0.5)
     close(soft[labels != -2], 0.5 * expected[labels != -2])
+    alpha = (0.1, 0.2, 0.3, 0.4)
+    balanced = expected * torch.tensor(alpha, dtype=torch.float64)[labels.clamp(min=-1)]
+    close(softmax_focal_loss(logits, labels, gamma=1.5, alpha=alpha), balanced)
+    close(softmax_focal_loss(logits, dense, gamma=1.5, alpha=alpha)[labels != -2], balanced[labels != -2])

@@ -40,6 +40,31 @@ def test_golden_ghmr(file: Path) -> None:
             close(loss.density.running, case[f"out_acc_sum_s{step}"])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_an_edge_belongs_to_the_bin_above(dtype: torch.dtype) -> None:
+    length = torch.tensor([0.0, 0.1, 0.15, 0.3, 0.35, 0.7, 1.0], dtype=dtype)
+    density = GHMCLoss(10, momentum=0.0).density(length, length != 0.35)
+    shares = torch.tensor([1, 1 / 2, 1 / 2, 1, 0, 1, 1], dtype=dtype) / 5
+    torch.testing.assert_close(density, shares)
+
+
+@pytest.mark.parametrize("cls", [GHMCLoss, GHMRLoss])
+def test_each_entry_is_worth_the_total_over_its_bin(cls: type[GHMCLoss | GHMRLoss]) -> None:
+    """Slopes 0.95, 0.95, 0.25 and 0.55 fill three of ten bins; the fourth entry does not count."""
+    slopes = torch.tensor([0.95, -0.95, 0.25, 0.55], dtype=torch.float64)
+    weight = torch.tensor([0.2, 0.5, 0.1, 0.0], dtype=torch.float64)
+    if cls is GHMCLoss:
+        inputs, targets, total = slopes.abs().logit(), torch.zeros(4, dtype=torch.float64), 3.0
+        plain = -(1 - slopes.abs()).log()
+    else:
+        inputs, targets, total = 0.02 * slopes / (1 - slopes**2).sqrt(), torch.zeros(4, dtype=torch.float64), 0.8
+        plain = (inputs**2 + 0.02**2).sqrt() - 0.02
+    expected = plain * total / 2 * torch.tensor([1 / 2, 1 / 2, 1, 0])
+    for reduction, value in (("none", expected), ("sum", expected.sum()), ("mean", expected.sum() / total)):
+        loss = cls(bins=10, momentum=0.0, reduction=reduction)
+        torch.testing.assert_close(loss(inputs, targets, weight=weight), value)
+
+
 def test_running_counts_move_in_training_mode_only() -> None:
     loss = GHMCLoss().eval()
     loss(torch.randn(4, 3), torch.tensor([0, 1, -1, -2]))

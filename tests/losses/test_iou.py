@@ -1,6 +1,7 @@
 """The overlap losses against golden data, torchvision, gradcheck and degenerate boxes."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -99,3 +100,25 @@ def test_the_gradient_of_the_aspect_is_that_of_its_formula() -> None:
     torch.testing.assert_close(results[1], results[0], rtol=1e-10, atol=1e-10)
     expected = torch.atan(target_size[0] / (target_size[1] + 1e-7)) - torch.atan(size[0] / (size[1] + 1e-7))
     torch.testing.assert_close(results[0][0], expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        iou_loss,
+        diou_loss,
+        *(partial(giou_loss, version=version) for version in ("floored", "torchvision")),
+        *(partial(ciou_loss, version=version) for version in ("gated", "classic", "torchvision")),
+    ],
+    ids=str,
+)
+def test_no_divisor_is_zero(loss: Loss) -> None:
+    """Not where an inverted prediction takes from the union what eps adds, nor without eps where boxes are equal."""
+    inverted = torch.tensor([[0.0, 0.0, -1e-7, 1.0]], requires_grad=True)
+    value = loss(inverted, torch.zeros(1, 4), eps=1e-7)
+    assert value.isfinite()
+    assert torch.autograd.grad(value, inverted)[0].isfinite().all()
+    box = torch.tensor([[1.0, 2.0, 4.0, 9.0]], requires_grad=True)
+    value = loss(box, box.detach().clone(), eps=0.0)
+    assert value == 0
+    assert torch.autograd.grad(value, box)[0].isfinite().all()

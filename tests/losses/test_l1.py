@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from boxwright.losses import balanced_l1_loss, l1_loss, sigma_smooth_l1_loss, smooth_l1_loss
+from boxwright.losses.reduction import Reduction, reduce
 from goldens import Case, golden_cases, load_case
 
 
@@ -69,3 +70,19 @@ def test_weights_may_be_given_per_box() -> None:
 def test_beta_may_not_be_negative() -> None:
     with pytest.raises(ValueError, match="beta must not be negative, got -1"):
         smooth_l1_loss(torch.zeros(1), torch.zeros(1), beta=-1)
+
+
+@pytest.mark.parametrize("shape", [(24,), (3, 8), (2, 3, 4)], ids=str)
+@pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
+def test_balanced_l1_takes_any_shape(shape: tuple[int, ...], reduction: Reduction) -> None:
+    pred, target, weight = torch.randn(3, 24, dtype=torch.float64) * 2
+    normalizer = 3.0 if reduction == "mean" else None
+    expected = balanced_l1_loss(pred.view(6, 4), target.view(6, 4)).flatten() * weight
+    found = balanced_l1_loss(
+        pred.view(shape),
+        target.view(shape),
+        weight=weight.view(shape),
+        reduction=reduction,
+        normalizer=normalizer,
+    )
+    torch.testing.assert_close(found, reduce(expected.view(shape), reduction, normalizer))

@@ -1,7 +1,5 @@
 """Seesaw, equalised v2 and federated loss against their formulas, written out with loops."""
 
-import math
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,26 +11,38 @@ from boxwright.losses import (
     sigmoid_cross_entropy,
     softmax_cross_entropy,
 )
+from boxwright.losses.cross_entropy import Background
 from boxwright.testing import check_criterion
 
 LABELS = torch.tensor([0, 0, 0, 1, 1, 2, -1, -2])
 
 
-def test_seesaw_follows_its_formula() -> None:
-    logits = torch.randn(8, 4, dtype=torch.float64)
-    actual = SeesawLoss(3, p=0.8, q=2.0, reduction="none")(logits, LABELS)
-    counts, p = [3, 2, 1], logits.softmax(-1)
+@pytest.mark.parametrize("background", ["last", "first", "none"])
+def test_seesaw_follows_its_formula(background: Background) -> None:
+    first, columns = int(background == "first"), 3 + (background != "none")
+    logits = torch.randn(8, columns, dtype=torch.float64, requires_grad=True)
+    scores = torch.rand(8, dtype=torch.float64)
+    loss = SeesawLoss(3, p=0.8, q=2.0, background=background, reduction="none")
+    loss(logits, LABELS)
+    actual = loss(logits, LABELS, scores=scores)
+    assert loss.seen.tolist() == [6, 4, 2]
+    costs, p = [], logits.detach().softmax(-1)
     for row, label in enumerate(LABELS.tolist()):
-        column = 3 if label == -1 else label
-        denominator = 0.0
-        for j in range(4):
+        column = label + first if label >= 0 else {"last": 3, "first": 0, "none": 0}[background]
+        terms = []
+        for j in range(columns):
             s = 1.0
-            if label >= 0 and j < 3:
-                s *= min(1, counts[j] / counts[label]) ** 0.8
-                s *= max(1, (p[row, j] / p[row, label]).item()) ** 2.0
-            denominator += s * math.exp(logits[row, j])
-        expected = 0.0 if label == -2 else math.log(denominator) - logits[row, column].item()
-        assert actual[row].item() == pytest.approx(expected, rel=1e-9)
+            if label >= 0 and 0 <= j - first < 3:
+                s *= min(1, [6, 4, 2][j - first] / [6, 4, 2][label]) ** 0.8
+                s *= max(1, (p[row, j] / p[row, column]).item()) ** 2.0
+            terms.append(s * logits[row, j].exp())
+        free = label == -2 or (label == -1 and background == "none")
+        share = 0 if free else scores[row] if label >= 0 else 1
+        costs.append((torch.stack(terms).sum().log() - logits[row, column]) * share)
+    expected = torch.stack(costs)
+    torch.testing.assert_close(actual, expected)
+    slopes = [torch.autograd.grad(value.sum(), logits)[0] for value in (actual, expected)]
+    torch.testing.assert_close(slopes[0], slopes[1])
 
 
 def test_seesaw_without_imbalance_is_cross_entropy() -> None:
@@ -46,18 +56,22 @@ def test_seesaw_without_imbalance_is_cross_entropy() -> None:
 
 def test_equalised_v2_follows_its_formula() -> None:
     loss = EqualizedV2Loss(3, reduction="none")
-    logits = torch.randn(8, 3, dtype=torch.float64)
-    target = F.one_hot(LABELS.clamp(min=0), 3) * (LABELS >= 0).unsqueeze(1)
-    counted = (LABELS != -2).unsqueeze(1)
-    plain = sigmoid_cross_entropy(logits, LABELS)
-    torch.testing.assert_close(loss(logits, LABELS), plain)  # nothing seen yet: f = 1
-    length = (logits.sigmoid() - target).abs() * counted
-    positive, negative = (length * target).sum(0), (length * (1 - target)).sum(0)
+    logits, scores, weight = torch.randn(8, 3, dtype=torch.float64), torch.rand(8).double(), torch.rand(8).double()
+    target = F.one_hot(LABELS.clamp(min=0), 3) * torch.where(LABELS >= 0, scores, 0).unsqueeze(1)
+    counted = (weight * (LABELS != -2)).unsqueeze(1)
+    plain = sigmoid_cross_entropy(logits, LABELS, scores=scores, weight=weight)
+    # nothing seen yet: f = 1
+    factor, positive, negative = torch.ones_like(target), torch.zeros_like(target[0]), torch.zeros_like(target[0])
+    for _ in range(2):
+        torch.testing.assert_close(loss(logits, LABELS, scores=scores, weight=weight), plain * factor)
+        length = (logits.sigmoid() - target).abs() * counted * factor
+        positive, negative = positive + (length * target).sum(0), negative + (length * (1 - target)).sum(0)
+        torch.testing.assert_close(loss.positive_gradient, positive)
+        torch.testing.assert_close(loss.negative_gradient, negative)
+        f = torch.sigmoid(12 * (positive / negative - 0.8))
+        factor = target * (1 + 4 * (1 - f)) + (1 - target) * f
+    loss.eval()(logits, LABELS)
     torch.testing.assert_close(loss.positive_gradient, positive)
-    torch.testing.assert_close(loss.negative_gradient, negative)
-    f = torch.sigmoid(12 * (positive / negative - 0.8))
-    factor = torch.where(target > 0, 1 + 4 * (1 - f), f)
-    torch.testing.assert_close(loss(logits, LABELS), plain * factor)
 
 
 def test_federated_keeps_the_classes_of_the_batch_and_draws_the_rest() -> None:

@@ -56,6 +56,7 @@ def test_alpha_is_one_number_or_one_per_class(alpha):
     loss = losses.SigmoidFocalLoss(alpha=alpha, reduction="sum")
     expected = losses.sigmoid_focal_loss(torch.zeros(2, 3), torch.tensor([1, -1]), alpha=alpha, reduction="sum")
     assert loss(torch.zeros(2, 3), torch.tensor([1, -1])) == expected
+    assert not loss.state_dict()  # an option of this run, not of the checkpoint's
 
 
 @pytest.mark.parametrize("name", ["APLoss", "RankSortLoss", "ALRPLoss"])

@@ -66,3 +66,21 @@ def test_scores_are_targets_and_get_no_gradient(loss: ClassificationLoss) -> Non
 def test_a_normalizer_of_several_numbers_is_refused(loss: ClassificationLoss) -> None:
     with pytest.raises(ValueError, match=r"normalizer must be a single number, got one of shape \(4,\)"):
         loss(torch.randn(4, CLASSES), torch.tensor([0, -1, 2, -2]), normalizer=torch.ones(4))
+
+
+@pytest.mark.parametrize("loss", SIGMOIDS + SOFTMAXES, ids=lambda loss: type(loss).__name__)
+def test_inputs_are_rows_of_floats(loss: ClassificationLoss) -> None:
+    columns = CLASSES + (loss in SOFTMAXES)
+    with pytest.raises(TypeError, match=rf"inputs must be floating point .* torch\.int64 of shape \(4, {columns}\)"):
+        loss(torch.zeros(4, columns, dtype=torch.int64), torch.tensor([0, -1, 2, -2]))
+    with pytest.raises((TypeError, ValueError), match=r"inputs must .*, got .*shape \(\)"):
+        loss(torch.tensor(1.0), torch.tensor(0))
+
+
+@pytest.mark.parametrize("loss", SIGMOIDS + SOFTMAXES, ids=lambda loss: type(loss).__name__)
+def test_one_score_per_label(loss: ClassificationLoss) -> None:
+    inputs = torch.randn(4, CLASSES + (loss in SOFTMAXES))
+    with pytest.raises(ValueError, match=r"scores must have the labels' shape \(4,\), got \(1,\)"):
+        loss(inputs, torch.tensor([0, -1, 2, -2]), scores=torch.ones(1))
+    with pytest.raises(ValueError, match="scores go with labels"):
+        loss(inputs, torch.rand_like(inputs), scores=torch.ones(4))

@@ -35,8 +35,8 @@ class BoxLoss(LossModule):
         self.hyper = hyper
         if hasattr(type(self), "function"):  # options that cannot be meant are refused here: by the loss of nothing
             shape = {"gaussian": (0, 8), "distribution": (0, 4, 2)}.get(self.space, (0, 4))
-            nothing = (torch.zeros(*size, device="cpu") for size in (shape, (0, 4)))
-            type(self).function(*nothing, reduction=reduction, **hyper)
+            nothing = (torch.zeros(size) for size in (shape, (0, 4)))
+            type(self).function(*nothing, **hyper)
 
     def forward(
         self, inputs: Tensor, targets: Tensor, *, weight: Tensor | None = None, normalizer: Tensor | float | None = None

@@ -14,7 +14,7 @@ from boxwright.losses.pointwise import (
     finish,
     modulated_loss,
 )
-from boxwright.losses.reduction import BACKGROUND, IGNORED, Reduction, check_choice, upcast
+from boxwright.losses.reduction import BACKGROUND, Reduction, check_choice, upcast
 
 __all__ = [
     "Background",
@@ -153,16 +153,15 @@ def _focal(log_p: Tensor, gamma: float, alpha: Tensor | float | None) -> Tensor:
     """`-alpha (1 - p)**gamma log p`, elementwise."""
     loss = -log_p
     if gamma:
-        loss = loss * (-torch.expm1(log_p)).clamp(min=SMALLEST_BASE if gamma < 1 else 0) ** gamma
+        loss = loss * (-torch.expm1(log_p)).clamp(min=SMALLEST_BASE) ** gamma
     return loss if alpha is None else loss * alpha
 
 
 def column_of(labels: Tensor, background: Background, columns: int) -> Tensor:
-    """(…) column of each label, -1 where there is none (ignored, or background without a column)."""
+    """(…) column of each label, below 0 where there is none (ignored, or background without a column)."""
     if background == "first":
-        return torch.where(labels == IGNORED, -1, labels + 1)
-    behind = columns - 1 if background == "last" else -1
-    return torch.where(labels == BACKGROUND, behind, labels.clamp(min=-1))
+        return labels + 1
+    return torch.where(labels == BACKGROUND, columns - 1, labels) if background == "last" else labels
 
 
 class SigmoidCrossEntropyLoss(ClassificationLoss):

@@ -40,14 +40,12 @@ class GradientDensity(LossModule):
         counts = torch.zeros(self.bins + 1, dtype=torch.int64, device=length.device)
         counts = counts.scatter_add(0, index.flatten(), one.expand(index.numel()))[:-1]
         counts = all_reduce_sum(counts).to(torch.float64)
-        density = counts
-        if self.momentum > 0:
-            moved = self.momentum * self.running + (1 - self.momentum) * counts
-            density = torch.where(counts > 0, moved, self.running)
-            if self.training:
-                self.running.copy_(density)
+        moved = self.momentum * self.running + (1 - self.momentum) * counts
         filled = counts > 0
-        share = torch.where(filled, 1 / torch.where(filled, density, 1), 0) / filled.sum().clamp(min=1)
+        density = torch.where(filled, moved, self.running)
+        if self.training:
+            self.running.copy_(density)
+        share = 1 / (density * filled.sum())  # of an empty bin, infinite, nothing is looked up
         return F.pad(share, (0, 1)).to(length.dtype)[index]
 
 
@@ -137,7 +135,7 @@ class GHMRLoss(LossModule):
         # sqrt(e^2 + mu^2) - mu without the cancellation near 0
         loss = square / (root + self.mu)
         valued = weighted(torch.ones_like(error), weight)
-        length = (error / root).abs().detach()
+        length = (error / root).abs()
         return harmonized(loss, length, valued > 0, self.density, valued.sum(), self.reduction)
 
 
@@ -145,7 +143,7 @@ def harmonized(
     loss: Tensor, length: Tensor, valid: Tensor, density: GradientDensity, total: Tensor, reduction: Reduction
 ) -> Tensor:
     """Weigh an elementwise loss by the inverse density of its gradient lengths; "mean" divides by `total`."""
-    total = all_reduce_sum(total.detach()).clamp(min=1).to(loss.dtype)
+    total = all_reduce_sum(total.detach())
     loss = loss * (density(length, valid) * total)
     # data-parallel training averages gradients, so each process divides by its share of the total
     return reduce(loss, reduction, counted=total / world_size())

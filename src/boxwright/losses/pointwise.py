@@ -75,8 +75,8 @@ class ClassificationLoss(LossModule):
         self.hyper = hyper
         if hasattr(type(self), "function"):  # options that cannot be meant are refused here: by the loss of nothing
             alpha = hyper.get("alpha")
-            nothing = torch.zeros(0, 1 if alpha is None else torch.as_tensor(alpha).numel(), device="cpu")
-            type(self).function(nothing, torch.zeros_like(nothing), reduction=reduction, **hyper)
+            nothing = torch.zeros(0, 1 if alpha is None else torch.as_tensor(alpha).numel())
+            type(self).function(nothing, nothing, **hyper)
         self.class_weight_rule: str | None = None
         if isinstance(class_weight, str):
             class_weights(class_weight, [1])  # a rule that cannot be read is refused before the counts are known
@@ -192,7 +192,7 @@ def finish(
 def _counted(targets: Tensor, terms: int) -> Tensor | int:
     """How many terms the priors that are not ignored have."""
     if targets.is_floating_point():
-        return targets.numel() // targets.shape[-1] * terms if targets.numel() else 0
+        return targets.shape[:-1].numel() * terms
     return (targets != IGNORED).sum() * terms
 
 
@@ -256,6 +256,6 @@ def row_weight_of(targets: Tensor, class_weight: Tensor | None) -> Tensor | None
             raise ValueError("class_weight needs labels: a row of dense targets has no single class")
         return None
     if class_weight is None:
-        return (targets != IGNORED).to(torch.float32)
+        return targets != IGNORED
     # labels below 0 count from the end of the table: what is ignored before background
     return F.pad(F.pad(class_weight, (0, 1)), (0, 1), value=1)[targets]

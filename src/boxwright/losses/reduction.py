@@ -1,6 +1,5 @@
 """What every loss shares: how elements become one number, and the checks at the door."""
 
-from collections.abc import Sequence
 from typing import Any, Final, Literal, get_args
 
 import torch
@@ -78,7 +77,7 @@ def weighted(loss: Tensor, weight: Tensor | None) -> Tensor:
     """
     if weight is None:
         return loss
-    shape = (*weight.shape, 1) if weight.ndim == loss.ndim - 1 else tuple(weight.shape)
+    shape = (*weight.shape, 1) if weight.ndim == loss.ndim - 1 else weight.shape
     if len(shape) != loss.ndim or any(w not in (1, n) for w, n in zip(shape, loss.shape, strict=True)):
         raise ValueError(f"weight has shape {tuple(weight.shape)}, which does not fit a loss of {tuple(loss.shape)}")
     return loss * weight.reshape(shape).to(loss.dtype)
@@ -145,10 +144,10 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
 
 
-def check_shape(name: str, tensor: Tensor, shape: Sequence[int], *, shared: bool = False) -> None:
+def check_shape(name: str, tensor: Tensor, shape: tuple[int, ...], *, shared: bool = False) -> None:
     """Raise ValueError unless the tensor has the shape, or where `shared` the end of it (the same for every image)."""
     found = tuple(tensor.shape)
-    if found != tuple(shape)[len(shape) - len(found) :] or (len(found) < len(shape) and not shared):
+    if found != shape[len(shape) - len(found) :] or (len(found) < len(shape) and not shared):
         raise ValueError(f"{name} must have shape {tuple(shape)}, got {found}")
 
 
@@ -167,7 +166,7 @@ def check_labels(labels: Tensor, least: int, classes: int, meaning: str = "") ->
     try:
         torch._assert_async(known.all())  # unlike `if`, no synchronisation to those who count them
     except RuntimeError:
-        unknown = labels[~known][0].item()
+        unknown = labels[~known][0]
         raise ValueError(
             f"labels must be {meaning}0 to {classes - 1} for inputs of {classes} classes, got {unknown}"
         ) from None
