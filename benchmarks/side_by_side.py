@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 from unittest.mock import patch
 
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 from boxwright.engine.device import resolve_precision
 from boxwright.engine.train import train
+from boxwright.models.images import to_float
 from boxwright.recipes import load_recipe
 from boxwright.structures import Detections, Targets
 
@@ -54,7 +56,23 @@ class Features(nn.Module):
         return OrderedDict((str(level), feature) for level, feature in enumerate(self.neck(self.backbone(images))))
 
 
-def padded(outputs: list[dict[str, Tensor]], first_label: int = 0) -> Detections:
+class Adapter(nn.Module):
+    """A detector of torchvision, `model`, behind our detector's interface."""
+
+    first_label: ClassVar[int] = 1  # class 0 is background
+    model: nn.Module
+
+    def forward(self, images: Tensor, targets: Targets | None = None) -> dict[str, Tensor] | Detections:
+        pixels = list(to_float(images))
+        if self.training:
+            lists = targets.to_list()
+            labels = [one["labels"] + self.first_label for one in lists]
+            return self.model(pixels, [one | {"labels": own} for one, own in zip(lists, labels, strict=True)])
+        with torch.autocast(images.device.type, enabled=False):  # it would decode its boxes in half precision
+            return padded(self.model(pixels), self.first_label)
+
+
+def padded(outputs: list[dict[str, Tensor]], first_label: int) -> Detections:
     """Stack torchvision's list into our padded batch, whose labels count from 0."""
     most = max(len(output["scores"]) for output in outputs)
     grow = partial(nn.functional.pad, value=0)

@@ -9,21 +9,18 @@ peak memory that ten steps add to a process, and writes them to benchmarks/resul
 
 from typing import Any
 
-import torch
-from side_by_side import Contest, Features, padded, run
-from torch import Tensor, nn
+from side_by_side import Adapter, Contest, Features, run
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import MultiScaleRoIAlign
 
-from boxwright.models.images import MEAN, STD, to_float
+from boxwright.models.images import MEAN, STD
 from boxwright.recipes import Recipe, build_detector
-from boxwright.structures import Detections, Targets
 
 
-class TorchvisionDetector(nn.Module):
+class TorchvisionDetector(Adapter):
     """torchvision's Faster R-CNN behind our detector's interface."""
 
     def __init__(self, recipe: Recipe, class_names: list[str], **options: Any) -> None:
@@ -62,14 +59,6 @@ class TorchvisionDetector(nn.Module):
             box_detections_per_img=inference.max_detections,
             box_batch_size_per_image=roi.count,
         )
-
-    def forward(self, images: Tensor, targets: Targets | None = None) -> dict[str, Tensor] | Detections:
-        pixels = list(to_float(images))
-        if self.training:  # its class 0 is background
-            lists = targets.to_list()
-            return self.model(pixels, [{"boxes": one["boxes"], "labels": one["labels"] + 1} for one in lists])
-        with torch.autocast(images.device.type, enabled=False):  # it would decode its boxes in half precision
-            return padded(self.model(pixels), first_label=1)
 
 
 CONTEST = Contest(

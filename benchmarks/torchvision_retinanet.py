@@ -9,21 +9,20 @@ and the peak memory that ten steps add to a process, and writes them to benchmar
 
 from typing import Any
 
-import torch
-from side_by_side import Contest, Features, padded, run
-from torch import Tensor, nn
+from side_by_side import Adapter, Contest, Features, run
 from torchvision.models.detection import RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.retinanet import RetinaNetHead
 
-from boxwright.models.images import MEAN, STD, to_float
+from boxwright.models.images import MEAN, STD
 from boxwright.models.layers import group_norm
 from boxwright.recipes import Recipe, build_detector
-from boxwright.structures import Detections, Targets
 
 
-class TorchvisionDetector(nn.Module):
+class TorchvisionDetector(Adapter):
     """torchvision's RetinaNet behind our detector's interface."""
+
+    first_label = 0  # it has no class for background
 
     def __init__(self, recipe: Recipe, class_names: list[str], **options: Any) -> None:
         super().__init__()
@@ -50,13 +49,6 @@ class TorchvisionDetector(nn.Module):
             max_size=recipe.data.size,
             _skip_resize=True,
         )
-
-    def forward(self, images: Tensor, targets: Targets | None = None) -> dict[str, Tensor] | Detections:
-        pixels = list(to_float(images))
-        if self.training:
-            return self.model(pixels, targets.to_list())
-        with torch.autocast(images.device.type, enabled=False):  # it would decode its boxes in half precision
-            return padded(self.model(pixels))
 
 
 # torchvision's head has four convolutions per tower, so ours gets as many.

@@ -10,19 +10,17 @@ peak memory that ten steps add to a process, and writes them to benchmarks/resul
 from functools import partial
 from typing import Any
 
-import torch
-from side_by_side import Contest, Features, padded, run
-from torch import Tensor, nn
+from side_by_side import Adapter, Contest, Features, run
+from torch import nn
 from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.ssd import SSD
 from torchvision.models.detection.ssdlite import SSDLiteHead
 
-from boxwright.models.images import MEAN, STD, to_float
+from boxwright.models.images import MEAN, STD
 from boxwright.recipes import Recipe, build_detector
-from boxwright.structures import Detections, Targets
 
 
-class TorchvisionDetector(nn.Module):
+class TorchvisionDetector(Adapter):
     """torchvision's SSDLite behind our detector's interface."""
 
     def __init__(self, recipe: Recipe, class_names: list[str], **options: Any) -> None:
@@ -56,14 +54,6 @@ class TorchvisionDetector(nn.Module):
             topk_candidates=inference.pre_nms,
             _skip_resize=True,  # images arrive letterboxed
         )
-
-    def forward(self, images: Tensor, targets: Targets | None = None) -> dict[str, Tensor] | Detections:
-        pixels = list(to_float(images))
-        if self.training:  # its class 0 is background
-            lists = targets.to_list()
-            return self.model(pixels, [{"boxes": one["boxes"], "labels": one["labels"] + 1} for one in lists])
-        with torch.autocast(images.device.type, enabled=False):  # it would decode its boxes in half precision
-            return padded(self.model(pixels), first_label=1)
 
 
 CONTEST = Contest(

@@ -4,7 +4,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["all_reduce_sum", "mean_over_processes", "world_size"]
+__all__ = ["all_reduce_sum", "is_first", "mean_over_processes", "world_size"]
 
 
 def world_size() -> int:

@@ -73,7 +73,7 @@ class Batch(TensorStruct):
         return len(self.images)
 
     def to_original(self, boxes: Tensor) -> Tensor:
-        """Map boxes (B, K, 4) found in `images` to the stored images; true only where the transform did not crop."""
+        """Map boxes (B, K, 4) found in `images` to the stored images; exact only where the transform did not crop."""
         scale = (self.original_sizes / self.sizes).flip(1).repeat(1, 2)[:, None].to(boxes)  # (B, 1, 4): x, y, x, y
         return clip_boxes(boxes * scale, self.original_sizes[:, None])
 

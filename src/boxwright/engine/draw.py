@@ -1,4 +1,4 @@
-"""Draws boxes that one likes to look at: crisp at any image size, colours that everybody can tell apart, no clutter."""
+"""Draws boxes on pictures: crisp at any image size, in colours that everybody can tell apart, without clutter."""
 
 from collections import Counter
 from collections.abc import Sequence

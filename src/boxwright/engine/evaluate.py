@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from boxwright.data.coco import coco_content
 from boxwright.data.dataset import Batch
 from boxwright.data.records import ImageRecord
-from boxwright.distributed import world_size
+from boxwright.distributed import is_first, world_size
 from boxwright.engine.coco import Metrics, coco_metrics
 from boxwright.structures import Detections
 
@@ -126,8 +126,7 @@ def _gathered(found: dict[int, dict[str, Tensor]]) -> dict[int, dict[str, Tensor
     """Return the detections of all processes on the first, None on the others."""
     if world_size() == 1:
         return found
-    first = dist.get_rank() == 0
-    parts: list[Any] | None = [None] * world_size() if first else None
+    parts: list[Any] | None = [None] * world_size() if is_first() else None
     dist.gather_object(found, parts)
     return None if parts is None else {image_id: answer for part in parts for image_id, answer in part.items()}
 

@@ -1,4 +1,4 @@
-"""From a trained detector to one ONNX file, and the proof that it computes the same."""
+"""From a trained detector to one ONNX file, and the check that it computes the same."""
 
 import json
 import logging
@@ -18,12 +18,11 @@ from boxwright.errors import RunError
 from boxwright.extras import needs_extra
 from boxwright.files import atomic_path
 from boxwright.models import DenseDetector, TwoStageDetector
-from boxwright.models.images import MEAN, batch_images
+from boxwright.models.images import DIVISOR, MEAN, batch_images
 from boxwright.structures import Detections
 
 __all__ = ["Difference", "ExportableDetector", "check_images", "compare_onnx", "export_onnx", "letterbox"]
 
-_DIVISOR = 32  # the coarsest stride that images are padded to, as in `batch_images`
 _OPSET = 18
 _IMAGES = 8  # compared after an export
 _SAME_BOX, _SAME_SCORE = 0.5, 0.01  # pixels and score within which two detections are the same one
@@ -233,4 +232,4 @@ def _canvas(size: int | tuple[int, int]) -> tuple[int, int]:
     if isinstance(size, int):
         return size, size
     short, long = size
-    return -(-short // _DIVISOR) * _DIVISOR, -(-long // _DIVISOR) * _DIVISOR
+    return -(-short // DIVISOR) * DIVISOR, -(-long // DIVISOR) * DIVISOR

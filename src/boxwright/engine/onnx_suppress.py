@@ -1,4 +1,4 @@
-"""The suppression of duplicates in ONNX's words."""
+"""The suppression of duplicates (NMS) as ONNX operators."""
 
 from typing import Any
 

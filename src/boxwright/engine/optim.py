@@ -12,22 +12,21 @@ from boxwright.recipes.schema import OptimizerConfig
 __all__ = ["build_optimizer", "parameter_groups"]
 
 
-def parameter_groups(detector: nn.Module, config: OptimizerConfig, backbone: str = "backbone") -> list[dict[str, Any]]:
+def parameter_groups(detector: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
     """Split the parameters that learn into at most four groups: backbone or not, decayed or not.
 
     Norm layers, biases and learned scales are recognised by having at most one dimension. Each group carries
     `initial_lr`, which the schedule multiplies. Frozen parameters belong to no group.
 
     Args:
-        detector: whose parameters to split.
+        detector: whose parameters to split; its child `backbone` learns with `lr * backbone_lr_scale`.
         config: learning rate, weight decay and the two rules that tell groups apart.
-        backbone: name of the child module that learns with `lr * backbone_lr_scale`.
     """
     members: dict[tuple[bool, bool], list[Parameter]] = {}
     for name, parameter in detector.named_parameters():
         if parameter.requires_grad:
             decayed = config.decay_norm_and_bias or parameter.ndim > 1
-            members.setdefault((name.startswith(f"{backbone}."), decayed), []).append(parameter)
+            members.setdefault((name.startswith("backbone."), decayed), []).append(parameter)
     groups: list[dict[str, Any]] = []
     for (in_backbone, decayed), parameters in sorted(members.items(), key=lambda item: item[0]):
         lr = config.lr * (config.backbone_lr_scale if in_backbone else 1.0)

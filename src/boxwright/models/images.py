@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 __all__ = ["ImageBatch", "batch_images"]
 
+DIVISOR = 32  # the coarsest stride of the networks, which the sides of a batch are multiples of
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
@@ -27,14 +28,13 @@ class ImageBatch(NamedTuple):
     sizes: Tensor
 
 
-def batch_images(images: Sequence[Tensor], size: int | tuple[int, int], divisor: int = 32) -> ImageBatch:
+def batch_images(images: Sequence[Tensor], size: int | tuple[int, int]) -> ImageBatch:
     """Resize each image (3, h, w) keeping its shape, put it in the upper left corner, pad to one size.
 
     Args:
         images: uint8 0..255 or float 0..1, each of its own size.
         size: a number bounds the long side and makes the batch a square of that side; (short, long) sets the short side
-            unless that pushes the long side over its bound.
-        divisor: the sides of a batch that is no square are multiples of it: the network's coarsest stride.
+            unless that pushes the long side over its bound, and pads both sides to multiples of 32.
 
     Raises:
         ValueError: there is no image, or one is not (3, h, w), uint8 or float.
@@ -51,7 +51,7 @@ def batch_images(images: Sequence[Tensor], size: int | tuple[int, int], divisor:
         scales.append(scale)
         resized.append(F.interpolate(to_float(image)[None], size=(height, width), mode="bilinear", antialias=True)[0])
     sizes = torch.tensor([image.shape[-2:] for image in resized])
-    most = (-(-side // divisor) * divisor for side in sizes.amax(dim=0).tolist())
+    most = (-(-side // DIVISOR) * DIVISOR for side in sizes.amax(dim=0).tolist())
     height, width = (size, size) if isinstance(size, int) else most
     # Padding has the mean colour, which normalisation turns into zero.
     pixels = torch.tensor(MEAN, device=resized[0].device).view(1, 3, 1, 1).repeat(len(resized), 1, height, width)

@@ -52,8 +52,7 @@ def is_softmax(criterion: Any) -> bool:
 
 def of_head(name: str, head: Any, network: Any) -> Iterator[str]:
     """Say what of a dense head does not fit the coder and the priors of its network."""
-    parts: tuple[Any, Any] = (network.coder, network.priors)
-    coder, priors = parts
+    coder, priors = network.coder, network.priors
     bins, read = getattr(head, "reg_max", None), getattr(coder, "reg_max", None)
     if (bins is None) != (read is None):
         what = "4 parameters" if bins is None else "distributions, which only `integral` and `fine-grained` read"
@@ -77,8 +76,8 @@ def _criteria(recipe: Recipe) -> list[tuple[str, CriterionConfig]]:
 
 
 def _of_criterion(criterion: CriterionConfig, network: DetectorConfig) -> Iterator[str]:
-    parts: tuple[Any, Any] = (network.head, network.coder)
-    head, coder = parts
+    head: Any = network.head
+    coder: Any = network.coder
     if reason := _MISPLACED.get(criterion.assigner.type):
         yield f"assigner: {criterion.assigner.type} does not fit, because {reason}"
     if network.guide is not None:

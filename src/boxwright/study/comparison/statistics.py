@@ -65,9 +65,9 @@ class Verdict:
     pairs: tuple[Pair, ...]
 
 
-def image_weights(images: int, resamplings: int = RESAMPLINGS, seed: int = 0) -> Tensor:
+def image_weights(images: int, resamplings: int = RESAMPLINGS) -> Tensor:
     """Draw images with replacement: (resamplings, images) how often each counts, the same for every run."""
-    draws = np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), size=resamplings)
+    draws = np.random.default_rng(0).multinomial(images, np.full(images, 1 / images), size=resamplings)
     return torch.from_numpy(draws)
 
 

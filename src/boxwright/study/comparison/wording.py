@@ -80,12 +80,12 @@ def commands(report: Mapping[str, Any]) -> str:
     return "\n".join([*whole, *(run["command"] for recipe in report["recipes"] for run in recipe["runs"])])
 
 
-def mean_and_spread(values: Mapping[str, Any], form: str = ".3f") -> str:
+def mean_and_spread(values: Mapping[str, Any]) -> str:
     """Write mean ± deviation over the seeds."""
     if values["mean"] is None:
         return "–"
-    deviation = "" if values["deviation"] is None else f" ± {values['deviation']:{form}}"
-    return f"{values['mean']:{form}}{deviation}"
+    deviation = "" if values["deviation"] is None else f" ± {values['deviation']:.3f}"
+    return f"{values['mean']:.3f}{deviation}"
 
 
 def _list(names: Sequence[str]) -> str:

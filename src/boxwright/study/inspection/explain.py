@@ -36,19 +36,15 @@ class Explanation:
         return f"{text}; {match.note}" if match.note else text
 
 
-def explain(
-    assigner: Any, batch: Batch, predictions: Predictions | None = None, assignment: Assignment | None = None
-) -> list[Explanation]:
+def explain(assigner: Any, batch: Batch, predictions: Predictions | None = None) -> list[Explanation]:
     """Explain the assignment of a batch of one image, object by object (crowd regions left out).
 
     Args:
         assigner: any.
         batch: one image.
         predictions: what the assigner looks at, where it looks at any.
-        assignment: of the assigner, where it is known already.
     """
-    if assignment is None:
-        assignment = assigner(batch.priors, batch.targets, predictions)
+    assignment: Assignment = assigner(batch.priors, batch.targets, predictions)
     number = (batch.rows[0] >= 0).nonzero()[:, 0]
     if not len(number):
         return []

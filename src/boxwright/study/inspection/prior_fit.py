@@ -53,15 +53,15 @@ def fit_report(scenes: Scenes, prior_generator: PriorGenerator) -> dict[str, Any
     return {"levels": levels, "advice": [asdict(entry) for entry in advice], "anchors": anchors}
 
 
-def anchor_steps(sizes: Tensor, most: int = _MOST_ANCHORS) -> list[dict[str, Any]]:
-    """Fit 1, 2, … anchors to objects of given widths and heights (N, 2), as long as there are objects for them.
+def anchor_steps(sizes: Tensor) -> list[dict[str, Any]]:
+    """Fit 1, 2, … 12 anchors to objects of given widths and heights (N, 2), as long as there are objects for them.
 
     Returns:
         `shapes`, the (width, height) of each anchor, and `mean_iou` with the best of them over the objects.
     """
     some = sizes[torch.randperm(len(sizes), generator=torch.Generator().manual_seed(0))[:_SAMPLE]]
     steps = []
-    for count in range(1, min(most, len(some)) + 1):
+    for count in range(1, min(_MOST_ANCHORS, len(some)) + 1):
         anchors = fit_anchors(some, count, steps=100)
         shapes = [[round(side, 1) for side in shape] for shape in anchors.tolist()]
         steps.append({"shapes": shapes} | _overlap(sizes, anchors))

@@ -81,7 +81,7 @@ def inspect_data(
     class_names = index.class_names
     if network is not None:
         class_names = network.after.detector.class_names
-        records = relabelled(records, index, class_names)
+        records = with_labels_of(records, index, class_names)
     stages = () if network is None else network.stages
     chosen = choices(recipe, assigners, stages=[stage.name for stage in stages], sweep=sweep)
     prior_generator: Any = build_detector(recipe, class_names, pretrained=False).priors
@@ -165,7 +165,9 @@ def _grouped(
     return images
 
 
-def relabelled(records: Sequence[ImageRecord], index: DataIndex, class_names: Sequence[str]) -> Sequence[ImageRecord]:
+def with_labels_of(
+    records: Sequence[ImageRecord], index: DataIndex, class_names: Sequence[str]
+) -> Sequence[ImageRecord]:
     """Return records with the labels that a detector of these classes learns.
 
     Raises:
