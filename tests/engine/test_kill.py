@@ -18,7 +18,7 @@ SCRIPT = """
 import sys, torch
 from pathlib import Path
 from lightning_fabric import Fabric
-from boxwright.engine.fit import fit
+from boxwright.engine.session import Session
 from boxwright.engine.run import Run
 from tiny_training import TinyDetector, measure, tiny_loader, tiny_recipe
 
@@ -26,7 +26,7 @@ recipe = tiny_recipe("train.accumulate=2", f"schedule.epochs={sys.argv[2]}")
 run = Run.create(Path(sys.argv[1]), recipe, ["a", "b"], {})
 torch.manual_seed(7)
 print("ready", flush=True)
-fit(Fabric(accelerator="cpu", devices=1), run, recipe, TinyDetector("bn"), tiny_loader(recipe), measure)
+Session(Fabric(accelerator="cpu", devices=1), run, recipe, TinyDetector("bn"), tiny_loader(recipe), measure).fit()
 """
 EPOCHS = 40
 

@@ -5,12 +5,12 @@ import copy
 import pytest
 import torch
 
-from boxwright.engine.fit import fit
 from boxwright.engine.guard import NonFiniteGuard
 from boxwright.engine.loop import Trainer
 from boxwright.engine.nonfinite import diagnose, load_batch
 from boxwright.engine.run import Run
 from boxwright.engine.schedule import Schedule
+from boxwright.engine.session import Session
 from boxwright.errors import RunError
 from boxwright.recipes.schema import OptimizerConfig
 from tiny_training import TinyDetector, tiny_loader, tiny_recipe
@@ -37,7 +37,8 @@ class Poisoned(TinyDetector):
 def run_fit(tmp_path, fabric, detector, **options):
     recipe = tiny_recipe("schedule.epochs=2", "train.ema=null")
     run = Run.create(tmp_path, recipe, [], {})
-    fit(fabric, run, recipe, detector, tiny_loader(recipe), name=lambda image_id: f"scene-{image_id}.png", **options)
+    options["name"] = lambda image_id: f"scene-{image_id}.png"
+    Session(fabric, run, recipe, detector, tiny_loader(recipe), **options).fit()
     return run
 
 

@@ -55,7 +55,7 @@ def alternate(
         say: called with a line when a step begins.
 
     Raises:
-        RunError: a step needs more epochs although a later step is built on it already, or as in `fit`.
+        RunError: a step needs more epochs although a later step is built on it already, or as in `Session`.
     """
     steps = steps_of(run)
 

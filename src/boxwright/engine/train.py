@@ -20,9 +20,9 @@ from boxwright.engine.anchors import settle_anchors
 from boxwright.engine.checkpoint import read_header
 from boxwright.engine.device import build_fabric
 from boxwright.engine.evaluate import coco_ground_truth, evaluate
-from boxwright.engine.fit import Evaluate, fit
 from boxwright.engine.loop import seed_everything
 from boxwright.engine.run import Run
+from boxwright.engine.session import Evaluate, Session
 from boxwright.errors import DataError, RecipeError, RunError
 from boxwright.recipes import Recipe, build_detector, load_recipe
 from boxwright.recipes.compatibility import remarks
@@ -108,7 +108,7 @@ def train(
     def fit_detector(run: Run, detector: Any, measured: bool = True) -> None:
         options: dict[str, Any] = {"on_nonfinite": on_nonfinite, "name": name, "started": describe, "console": console}
         measure = evaluator if measured else None
-        fit(fabric, run, recipe, detector, training, measure, classes=index.class_names, **options)
+        Session(fabric, run, recipe, detector, training, measure, classes=index.class_names, **options).fit()
 
     if alternates(recipe):
         alternate(

@@ -26,7 +26,7 @@ from boxwright.errors import BoxwrightError, RunError
 from boxwright.files import remove_temporaries, write_text
 from boxwright.recipes import Recipe, dump_recipe
 
-__all__ = ["EpochLoader", "Evaluate", "Session", "fit"]
+__all__ = ["EpochLoader", "Evaluate", "Session"]
 
 LOG_EVERY = 10  # steps between two looks at the losses, each of which waits for the device
 
@@ -43,21 +43,8 @@ class EpochLoader(Protocol):
         """Yield the batches of an epoch, which depend on its number alone."""
 
 
-def fit(
-    fabric: Fabric,
-    run: Run,
-    recipe: Recipe,
-    detector: nn.Module,
-    loader: EpochLoader,
-    evaluate: Evaluate | None = None,
-    *,
-    classes: Sequence[str] = (),
-    on_nonfinite: Literal["stop", "skip"] = "stop",
-    name: Callable[[int], str] = str,
-    started: Callable[[], None] = lambda: None,
-    console: Console | None = None,
-) -> nn.Module:
-    """Train from the run's last checkpoint, or from the start, to the recipe's last epoch.
+class Session:
+    """One process's share of a training, from the run's last checkpoint, or from the start, to the recipe's last epoch.
 
     Args:
         fabric: launched.
@@ -72,40 +59,9 @@ def fit(
         started: called once the run's checkpoint has been found to fit, before anything is written.
         console: where progress goes; None is silent.
 
-    Returns:
-        The detector to use: the average if the recipe keeps one.
-
     Raises:
-        RunError: the loss is not finite, the disk is full, Ctrl-C, a checkpoint does not fit, or one image is too small
-            a batch; says how to resume.
-        DataError: an image cannot be read; says how to resume.
+        RunError: the run's checkpoint does not fit.
     """
-    session = Session(fabric, run, recipe, detector, loader, evaluate, classes, on_nonfinite, name, started, console)
-    try:
-        with interruptible() as session.check_interrupt:
-            session.run_epochs()
-    except KeyboardInterrupt:
-        raise RunError(f"interrupted. {session.how_to_resume()}") from None
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG):
-            raise
-        raise RunError(f"cannot write to {run.path}: {error.strerror}. {session.how_to_resume()}") from error
-    except ValueError as error:
-        if "more than 1 value per channel" not in str(error):
-            raise
-        raise RunError(
-            "batch norm cannot learn from a batch of one image in which a feature level is one cell: raise "
-            f"data.batch_size, data.size or the number of training images. {session.how_to_resume()}"
-        ) from error
-    except BoxwrightError as error:
-        raise type(error)(f"{error}. {session.how_to_resume()}") from error
-    finally:
-        session.close()
-    return session.trainer.evaluated
-
-
-class Session:
-    """One process's share of a training; see `fit`."""
 
     def __init__(
         self,
@@ -114,12 +70,13 @@ class Session:
         recipe: Recipe,
         detector: nn.Module,
         loader: EpochLoader,
-        evaluate: Evaluate | None,
-        classes: Sequence[str],
-        on_nonfinite: Literal["stop", "skip"],
-        name: Callable[[int], str],
-        started: Callable[[], None],
-        console: Console | None,
+        evaluate: Evaluate | None = None,
+        *,
+        classes: Sequence[str] = (),
+        on_nonfinite: Literal["stop", "skip"] = "stop",
+        name: Callable[[int], str] = str,
+        started: Callable[[], None] = lambda: None,
+        console: Console | None = None,
     ) -> None:
         self.fabric, self.run, self.recipe, self.loader, self.evaluate = fabric, run, recipe, loader, evaluate
         self.classes = list(classes)
@@ -152,7 +109,37 @@ class Session:
         self.meter = LossMeter()
         self._clock = time.monotonic()
 
-    def run_epochs(self) -> None:
+    def fit(self) -> nn.Module:
+        """Train, and return the detector to use: the average if the recipe keeps one.
+
+        Raises:
+            RunError: the loss is not finite, the disk is full, Ctrl-C, or one image is too small a batch; says how to
+                resume.
+            DataError: an image cannot be read; says how to resume.
+        """
+        try:
+            with interruptible() as self.check_interrupt:
+                self._run_epochs()
+        except KeyboardInterrupt:
+            raise RunError(f"interrupted. {self._how_to_resume()}") from None
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG):
+                raise
+            raise RunError(f"cannot write to {self.run.path}: {error.strerror}. {self._how_to_resume()}") from error
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise RunError(
+                "batch norm cannot learn from a batch of one image in which a feature level is one cell: raise "
+                f"data.batch_size, data.size or the number of training images. {self._how_to_resume()}"
+            ) from error
+        except BoxwrightError as error:
+            raise type(error)(f"{error}. {self._how_to_resume()}") from error
+        finally:
+            self._close()
+        return self.trainer.evaluated
+
+    def _run_epochs(self) -> None:
         """Train, evaluate and save until the last epoch is done."""
         with self.progress:
             for epoch in range(self.epoch, self.recipe.schedule.epochs):
@@ -162,14 +149,14 @@ class Session:
                 self._save(epoch + 1, best)
                 self.epoch = epoch + 1
 
-    def how_to_resume(self) -> str:
+    def _how_to_resume(self) -> str:
         """Say which epoch is safe and how to resume."""
         folder = shlex.quote(str(self.run.whole or self.run.path))
         if self.epoch == 0:
             return f"No epoch has finished; start again with: boxwright train --resume {folder}"
         return f"The checkpoint of epoch {self.epoch} is safe; resume with: boxwright train --resume {folder}"
 
-    def close(self) -> None:
+    def _close(self) -> None:
         """Close the log."""
         if self.log is not None:
             with suppress(OSError):  # on a full disk, which has been reported already

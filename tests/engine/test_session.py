@@ -6,10 +6,10 @@ import os
 import pytest
 import torch
 
-from boxwright.engine import fit as fit_module
+from boxwright.engine import session
 from boxwright.engine.checkpoint import load_weights, read_header
-from boxwright.engine.fit import fit
 from boxwright.engine.run import Run
+from boxwright.engine.session import Session
 from boxwright.errors import RunError
 from boxwright.recipes import build_detector
 from tiny_training import TinyDetector, measure, tiny_loader, tiny_recipe
@@ -36,7 +36,8 @@ def start(path, recipe, fabric, detector=None, stop=None, evaluate=measure, **op
     torch.manual_seed(7)
     detector = detector or TinyDetector("bn")
     loader = tiny_loader(recipe)
-    fit(fabric, run, recipe, detector, loader if stop is None else StopAfter(loader, stop), evaluate, **options)
+    loader = loader if stop is None else StopAfter(loader, stop)
+    Session(fabric, run, recipe, detector, loader, evaluate, **options).fit()
     return run
 
 
@@ -130,7 +131,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, fabric, monkeypatch, wh
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(fit_module, where, full)
+        patch.setattr(session, where, full)
         with pytest.raises(RunError, match=r"No space left.*epoch 2 is safe; resume with"):
             start(tmp_path, recipe, fabric)
     assert_same_state(Run.open(tmp_path).state(), before)
