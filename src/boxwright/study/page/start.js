@@ -1,6 +1,6 @@
-  wire();
-  wireImages();
-  wireRelabel();
-  update();
-  showAnchors();
-})();
+/* Last of the scripts: everything is defined. */
+wire();
+wireImages();
+wireRelabel();
+update();
+showAnchors();

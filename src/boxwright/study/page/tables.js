@@ -1,4 +1,4 @@
-"use strict";
+/* Short names for queries, and tables that sort. */
 const all = (selector, root = document) => [...root.querySelectorAll(selector)];
 const one = (selector, root = document) => root.querySelector(selector);
 
