@@ -8,7 +8,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-__all__ = ["TrainingProgress", "duration"]
+__all__ = ["TrainingProgress", "duration", "print_line"]
 
 
 class TrainingProgress:
@@ -64,12 +64,17 @@ class TrainingProgress:
 
     def line(self, text: str) -> None:
         """Print a line that stays."""
-        if self.console is not None:
-            self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        print_line(self.console, text)
 
     def _left(self, step: int) -> float:
         taken = max(step - self.done_steps, 1)
         return (time.monotonic() - self._started) / taken * (self.total_steps - step)
+
+
+def print_line(console: Console | None, text: str) -> None:
+    """Print a line as it is, whatever markup it seems to hold; None prints nothing."""
+    if console is not None:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def duration(seconds: float) -> str:

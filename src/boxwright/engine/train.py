@@ -21,6 +21,7 @@ from boxwright.engine.checkpoint import read_header
 from boxwright.engine.device import build_fabric
 from boxwright.engine.evaluate import coco_ground_truth, evaluate
 from boxwright.engine.loop import seed_everything
+from boxwright.engine.progress import print_line
 from boxwright.engine.run import Run
 from boxwright.engine.session import Evaluate, Session
 from boxwright.errors import DataError, RecipeError, RunError
@@ -90,7 +91,7 @@ def train(
     index = _open_data(fabric, source, run)
     path = fabric.broadcast(path)
     for line in _first_lines(index, recipe, run, f"{path}, {fabric.strategy.precision.precision}"):
-        _print(console, line)
+        print_line(console, line)
     recipe = settle_anchors(recipe, index.split("train"))
     training, validation = build_loaders(fabric, recipe, index, bool(source["skip_bad"]), console)
     seed_everything(recipe.train.seed)
@@ -112,12 +113,17 @@ def train(
 
     if alternates(recipe):
         alternate(
-            fabric, run, recipe, lambda pretrained: build(pretrained=pretrained), fit_detector, partial(_print, console)
+            fabric,
+            run,
+            recipe,
+            lambda pretrained: build(pretrained=pretrained),
+            fit_detector,
+            partial(print_line, console),
         )
     else:
         fit_detector(run, detector)
     if fabric.is_global_zero:
-        _print(console, _summary(run))
+        print_line(console, _summary(run))
     return run
 
 
@@ -236,7 +242,7 @@ def build_loaders(
             raise bad_images(problems)
     elif bad:
         for problem in bad.values():
-            _print(console, f"skipped: {problem}")
+            print_line(console, f"skipped: {problem}")
         validation = [record for position, record in enumerate(validation) if position not in bad]
     common: dict[str, Any] = {
         "batch_size": config.batch_size // shares,
@@ -278,8 +284,3 @@ def _summary(run: Run) -> str:
     score = header["metrics"].get("AP")
     best = "" if score is None else f"best AP {score:.3f} in epoch {header['epoch']}; "
     return f"{best}weights: {run.weights_path}"
-
-
-def _print(console: Console | None, line: str) -> None:
-    if console is not None:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
