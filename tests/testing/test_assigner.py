@@ -65,6 +65,12 @@ FAULTS: dict[str, Callable[[Priors, Targets, Predictions], Any]] = {
     "order of images": lambda p, t, _: of(overlapping(p, t).gt_index.where(torch.arange(len(t))[:, None] > 0, -1)),
     "float64 differently": lambda p, t, _: of(overlapping(p, t).gt_index.clamp(max=-int(t.boxes.element_size() > 4))),
     "bfloat16 differently": lambda p, t, x: of(overlapping(p, t).gt_index.clamp(max=-int(x.logits.element_size() < 4))),
+    "depends on the other images": lambda p, t, _: Assignment(
+        overlapping(p, t).gt_index, overlapping(p, t).score / overlapping(p, t).score.sum().clamp(min=1)
+    ),
+    r"images, \d+ priors and 0 objects raise IndexError": lambda p, t, _: (
+        overlapping(p, t) if t.labels.numel() else of(t.labels.max(dim=1)[1])
+    ),
     "waits for the device": waiting,
     "order of objects": lambda p, t, _: of(overlapping(p, t).gt_index.clamp(max=0)),
 }
@@ -74,6 +80,15 @@ FAULTS: dict[str, Callable[[Priors, Targets, Predictions], Any]] = {
 def test_each_fault_is_named(complaint: str) -> None:
     with pytest.raises(AssertionError, match=complaint):
         check_assigner(FAULTS[complaint], scenes=60, order=complaint.startswith("order"), compile=False)
+
+
+def test_regions_to_ignore_are_tried_where_priors_lie() -> None:
+    def forgetful(priors: Priors, targets: Targets, predictions: Predictions) -> Assignment:
+        everything = Targets(targets.boxes, targets.labels, targets.valid, torch.zeros_like(targets.crowd))
+        return overlapping(priors, everything)
+
+    with pytest.raises(AssertionError, match=r"regions to ignore on priors\): a prior is matched with padding or with"):
+        check_assigner(forgetful, scenes=0, compile=False)
 
 
 def test_a_graph_break_is_named() -> None:

@@ -33,11 +33,12 @@ def check_assigner(
     """Check that an assigner is right, sound, and answers the same in every setting; say what is not.
 
     Tried are, on random scenes of which every second is hostile (see `random_scene`): that matches are with real
-    objects and scores are finite, inputs left untouched, other block sizes, more padding, images in another order, the
-    promise that there is no crowd, predictions and targets of another precision, code for a host that may not look at
-    values; on ordinary scenes objects in another order; waiting for a CUDA device (it need not be there, see
-    `check_never_waits`); and `torch.compile(fullgraph=True)`. Where there is a CUDA device, the CPU must answer as it
-    does: indices exactly, but for images where logits larger by one part in 100,000 change them too.
+    objects and scores are finite, inputs left untouched, other block sizes, more padding, images alone and in another
+    order, the promise that there is no crowd, predictions and targets of another precision, code for a host that may
+    not look at values; regions to ignore that lie on priors; on ordinary scenes objects in another order; waiting for a
+    CUDA device (it need not be there, see `check_never_waits`); and `torch.compile(fullgraph=True)`. Where there is a
+    CUDA device, the CPU must answer as it does: indices exactly, but for images where logits larger by one part in
+    100,000 change them too.
 
     Args:
         assigner: called with priors, targets and predictions; gives one assignment or a tuple of several. One that
@@ -70,12 +71,13 @@ def check_assigner(
         if order:
             usual = _moved(random_scene(number, hostile=False), device)
             _Trial(assigner, usual, f"random_scene({number}, hostile=False)").does_not_depend_on_order()
+    usual = _moved(random_scene(seed, hostile=False), device)
+    _Trial(assigner, _covered(usual), "regions to ignore on priors").is_sound()
     if not waits:
         priors, objects = random_priors(), random_targets(seed, 2, 5, hostile=False, crowd=True)
         scene = Scene(priors, objects, random_predictions(seed, priors, 2, hostile=False))
         _Trial(assigner, _moved(scene, device), "two images with up to five objects").would_wait_for_nothing()
     if compile:
-        usual = _moved(random_scene(seed, hostile=False), device)
         _Trial(assigner, usual, f"random_scene({seed}, hostile=False)").compiles()
 
 
@@ -87,10 +89,19 @@ class _Trial:
         self.device = scene.targets.boxes.device.type
         self.name = f"{getattr(assigner, '__name__', type(assigner).__name__)} ({note})"
         self.before = pickle.dumps(_tensors(scene))
-        self.answers = _answers(assigner(*scene))
+        self.answers = self._asked()
         for answer in self.answers:
             kind = type(answer)
             self._claim(kind is Assignment, f"returns {kind.__name__} instead of an Assignment, or a tuple of them")
+
+    def _asked(self) -> list[Assignment]:
+        try:
+            return _answers(self.assigner(*self.scene))
+        except Exception as error:
+            priors, targets, _ = self.scene
+            images, objects = targets.labels.shape
+            where = f"{images} images, {len(priors)} priors and {objects} objects"
+            raise AssertionError(f"{self.name}: {where} raise {type(error).__name__}: {error}") from error
 
     def is_sound(self) -> None:
         priors, targets, _ = self.scene
@@ -121,6 +132,9 @@ class _Trial:
         self._try("shows padding", Scene(priors, _padded(targets), predictions))
         turned = _answers(self.assigner(priors, targets.map(_flip), predictions.map(_flip)))
         self.compare("depends on the order of images", [answer.map(_flip) for answer in turned])
+        alone = Scene(priors, targets.map(_first), predictions.map(_first))
+        one = _Trial(self.assigner, alone, self.name.partition("(")[2].rstrip(")"))
+        one.compare("depends on the other images", [answer.map(_first) for answer in self.answers], tolerance=1e-5)
         if not targets.crowd.any():
             self._try("looks for crowd", Scene(priors, replace(targets, has_crowd=False), predictions))
         double = targets.map(lambda t: t.double() if t.is_floating_point() else t)
@@ -217,6 +231,18 @@ def _moved(scene: Scene, device: str) -> Scene:
 
 def _flip(tensor: Tensor) -> Tensor:
     return tensor.flip(0)
+
+
+def _first(tensor: Tensor) -> Tensor:
+    return tensor[:1]
+
+
+def _covered(scene: Scene) -> Scene:
+    """Put a region to ignore on every seventh prior, and nothing else into the scene."""
+    priors, targets, predictions = scene
+    boxes = priors.boxes[::7].expand(len(targets), -1, 4)
+    crowd = torch.ones(boxes.shape[:2], dtype=torch.bool, device=boxes.device)
+    return Scene(priors, Targets(boxes, crowd.long(), crowd, crowd), predictions)
 
 
 def _padded(targets: Targets) -> Targets:
