@@ -83,7 +83,9 @@ def test_a_recipe_says_where():
     ("module", "printed"),
     [
         (losses.GIoULoss(version="torchvision"), "GIoULoss(eps=1e-07, version='torchvision', reduction='mean')"),
-        (losses.RankSortLoss(scope="image"), "RankSortLoss(delta=0.5, scope='image')"),
+        (losses.RankSortLoss(), "RankSortLoss(delta=0.5, scope='batch')"),
+        (losses.APLoss(), "APLoss(delta=1.0, scope='batch')"),
+        (losses.ALRPLoss(), "ALRPLoss(delta=1.0, tau=0.7, scope='batch', period=7330)"),
         (losses.SeesawLoss(3), "SeesawLoss(num_classes=3, p=0.8, q=2.0, background='last', reduction='mean')"),
         (losses.QualityFocalLoss(class_weight="balanced"), "reduction='mean', class_weight='balanced')"),
         (losses.GHMRLoss(bins=7), "(density): GradientDensity(bins=7, momentum=0.7)"),

@@ -7,7 +7,10 @@ import torch
 from hypothesis import given, settings
 
 import ranking_reference
+from boxwright.boxes import aligned_iou, cxcywh_to_xyxy
 from boxwright.losses.rank_sort import RankSortLoss, rank_sort_loss
+from boxwright.losses.ranking import APLoss
+from boxwright.losses.systems import set_prediction_loss
 from boxwright.testing import check_criterion
 from goldens import close, golden_cases, load_case
 
@@ -98,6 +101,28 @@ def test_labels_with_scores_equal_dense_qualities_in_every_scope() -> None:
         close(*(torch.autograd.grad(loss[0] + 2 * loss[1], logits)[0] for loss in (sparse, full)), 1e-12)
     alone = torch.stack([sum(rank_sort_loss(logits[i], labels[i], scores=quality[i])) for i in range(3)]).mean()
     close(RankSortLoss(scope="image")(logits, labels, scores=quality), alone, 1e-12)
+
+
+def test_the_module_heeds_its_options() -> None:
+    logits, labels, scores = torch.randn(3, 40, 4), torch.randint(-2, 4, (3, 40)), torch.rand(3, 40)
+    expected = sum(rank_sort_loss(logits, labels, scores=scores, delta=0.25, scope="class"))
+    assert RankSortLoss(delta=0.25, scope="class")(logits, labels, scores=scores) == expected
+
+
+@pytest.mark.parametrize("targets", [torch.zeros(3, dtype=torch.int64), torch.zeros(3, 4)])
+def test_scores_go_with_labels(targets: Tensor) -> None:
+    for scores in (torch.ones(2), torch.ones(3, 4)):
+        with pytest.raises(ValueError, match="go with labels of the same shape, got targets"):
+            rank_sort_loss(torch.zeros(3, 4), targets, scores=scores)
+
+
+@pytest.mark.parametrize("loss", [APLoss(), RankSortLoss()], ids=lambda loss: type(loss).__name__)
+def test_queries_may_be_ranked_too(loss: APLoss | RankSortLoss) -> None:
+    logits, labels = torch.randn(2, 5, 3), torch.tensor([[0, -1, 2, -1, 1], [-1, -1, -1, 2, -1]])
+    boxes, predicted = torch.rand(2, 2, 5, 4) / 2 + 0.25
+    overlap = aligned_iou(cxcywh_to_xyxy(predicted), cxcywh_to_xyxy(boxes))
+    losses = set_prediction_loss(logits, predicted, labels, boxes, loss)
+    assert losses["classification"] == loss(logits, labels, scores=overlap)
 
 
 def test_rank_sort_is_sound() -> None:

@@ -1,6 +1,7 @@
 """AP-Loss against the golden cases, and against loops in float64."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +10,9 @@ from hypothesis import given, settings
 import ranking_reference
 from boxwright.assigners import MaxIoUAssigner
 from boxwright.boxes import DeltaCoder
+from boxwright.losses.alrp import alrp_loss
 from boxwright.losses.l1 import smooth_l1_loss
+from boxwright.losses.rank_sort import rank_sort_loss
 from boxwright.losses.ranking import APLoss, ap_loss, average_precision
 from boxwright.structures import Priors, Targets
 from boxwright.testing import check_criterion
@@ -135,8 +138,77 @@ def test_module_refuses_weights_and_metric_counts_hard() -> None:
     assert APLoss()(logits, labels, scores=torch.ones(3), normalizer=7) == ap_loss(logits, labels)
     with pytest.raises(ValueError, match="takes no weight"):
         APLoss()(logits, labels, weight=torch.ones(3))
-    assert average_precision(logits, labels) == pytest.approx((1 + 2 / 3) / 2)
-    assert average_precision(logits, torch.full((3,), -1)) == 0
+    assert average_precision(logits.requires_grad_(), labels) == pytest.approx((1 + 2 / 3) / 2)
+    assert not average_precision(logits, labels).requires_grad
+
+
+def test_options_of_the_module_and_the_metric_are_heeded() -> None:
+    logits, labels = torch.randn(3, 50, 4), torch.randint(-2, 4, (3, 50))
+    loss = APLoss(delta=0.25, scope="image")
+    assert loss(logits, labels) == ap_loss(logits, labels, delta=0.25, scope="image") != ap_loss(logits, labels)
+    for scope in ("batch", "class", "image"):
+        assert average_precision(logits, labels, scope=scope) == 1 - ap_loss(logits, labels, delta=0, scope=scope)
+
+
+@pytest.mark.parametrize("targets", [[-1, -1, -2], [[0.0, 0, 0], [0, 0, 0], [-1, -1, -1]]])
+def test_the_average_precision_of_nothing_is_none(targets: list[Any]) -> None:
+    logits, positive = torch.tensor([[3.0, 0, 0], [2, 0, 0], [4, 0, 0]]), torch.tensor(targets)
+    assert average_precision(logits, positive) == 0
+    positive.view(3, -1)[1, 0] = 0 if positive.ndim == 1 else 1
+    assert average_precision(logits, positive) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("inputs", "targets", "options", "error", "words"),
+    [
+        (torch.ones(2, 3).int(), torch.tensor([0, -1]), {}, TypeError, r"inputs .* got torch.int32 of shape \(2, 3\)"),
+        (torch.ones(()), torch.ones(()), {}, TypeError, r"inputs .* got torch.float32 of shape \(\)"),
+        (
+            torch.ones(2, 3),
+            torch.tensor([0]),
+            {},
+            ValueError,
+            r"shape \(2,\) or .* \(2, 3\), got torch.int64",
+        ),
+        (torch.ones(2, 3), torch.ones(2), {}, TypeError, r"labels \(2,\) must be integers, got torch.float32"),
+        (torch.ones(2, 3), torch.ones(2).bool(), {}, TypeError, r"labels \(2,\) must be integers, got torch.bool"),
+        (torch.ones(2, 3), torch.tensor([0, 3]), {}, ValueError, "0 to 2 for inputs of 3 classes, got 3"),
+        (torch.ones(3), torch.ones(3), {"scope": "class"}, ValueError, r"scope='class' needs .* got shape \(3,\)"),
+        (torch.ones(3), torch.ones(3), {"scope": "image"}, ValueError, r"scope='image' needs .* got shape \(3,\)"),
+        (torch.ones(3), torch.ones(3), {"scope": "level"}, ValueError, "got 'level'"),
+        (torch.ones(3), torch.ones(3), {"delta": -1.0}, ValueError, r"delta must be at least 0, got -1\.0"),
+        (torch.ones(3), torch.ones(3), {"delta": float("nan")}, ValueError, "delta must be at least 0, got nan"),
+    ],
+)
+def test_what_does_not_fit_is_named(
+    inputs: Tensor, targets: Tensor, options: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        ap_loss(inputs, targets, **options)
+
+
+def test_rows_are_images_where_there_are_no_others() -> None:
+    logits, labels = torch.randn(9, 4), torch.randint(-2, 4, (9,))
+    assert ap_loss(logits, labels, scope="image") == ap_loss(logits[:, None], labels[:, None], scope="image")
+    assert ap_loss(logits, labels, scope="class") == ap_loss(logits[None], labels[None], scope="class")
+
+
+def test_a_group_that_is_right_says_nothing_to_the_others() -> None:
+    logits = torch.tensor([[9.0, 1.0], [0.0, 2.0], [0.0, 0.0]], dtype=torch.float64, requires_grad=True)
+    wrong = torch.tensor([1.0, 2.0, 0.0], dtype=torch.float64)
+    boxes = torch.tensor([0.25, 0.5, 0.0])
+    losses = {
+        "ap": lambda *ranked, **scope: ap_loss(*ranked, **scope),
+        "rank-sort": lambda *ranked, **scope: rank_sort_loss(*ranked, **scope)[0],
+        "alrp": lambda logits, targets, **scope: alrp_loss(
+            logits, targets, boxes.expand(2, 3).T.reshape(targets.shape) if targets.ndim > 1 else boxes, **scope
+        )[0],
+    }
+    for name, loss in losses.items():
+        change = gradient(loss(logits, torch.eye(3, 2), scope="class"), logits)
+        alone = wrong.clone().requires_grad_()
+        expected = gradient(loss(alone, torch.tensor([0.0, 1.0, 0.0])), alone) / 2
+        torch.testing.assert_close(change, torch.stack([torch.zeros(3).double(), expected], 1), msg=name)
 
 
 @pytest.mark.parametrize("threads", [2, 3])

@@ -94,7 +94,7 @@ class ALRPLoss(LossModule):
         if period < 1:
             raise ValueError(f"period must be at least 1 step, got {period}")
         self.delta, self.tau, self.scope, self.period = delta, tau, scope, period
-        self.register_buffer("balance", torch.tensor(float(balance), dtype=torch.float32))
+        self.register_buffer("balance", torch.tensor(balance, dtype=torch.float32))
         self.register_buffer("history", torch.zeros(3, dtype=torch.float32))  # classification, localisation, steps
 
     def forward(self, inputs: Tensor, targets: Tensor, box_losses: Tensor) -> tuple[Tensor, Tensor]:
@@ -107,12 +107,11 @@ class ALRPLoss(LossModule):
             self._remember(classification, localization)
         return classification, balanced
 
-    @torch.no_grad()
     def _remember(self, classification: Tensor, localization: Tensor) -> None:
-        parts = torch.stack([classification.float(), localization.float(), classification.new_ones(()).float()])
+        parts = torch.stack([classification, localization, classification.new_ones(())])
         history = self.history + mean_over_processes(parts)
         full = history[2] >= self.period
-        ratio = history[:2].sum() / history[1].clamp(min=torch.finfo(torch.float32).tiny)
+        ratio = history[:2].sum() / history[1]
         self.balance.copy_(torch.where(full & (history[1] > 0), ratio, self.balance))
         self.history.copy_(torch.where(full, 0, history))
 
@@ -143,11 +142,12 @@ def _alrp(ranking: Ranking) -> Update:
     itself = 0.5 if ramps.delta > 0 else 1.0
     boxes = ranking.quality_above - itself * ranking.quality
     rank = 1 + ranking.above - itself + false
-    wrong = torch.where(false > SMALLEST, (boxes + false) / rank, 0)
+    # per unit of the background that lies above
+    wrong = torch.where(false > SMALLEST, (boxes + false) / (rank * false), 0)
     steps = Ramps.around(ranking.scores, ranking.group, ramps.outer.shape[1], 0.0)
     return Update(
         losses=(share * false / rank).sum()[None],
-        positives=(-share * wrong)[None],
-        background=(share * wrong / false.clamp(min=SMALLEST))[None],
+        positives=(-share * wrong * false)[None],
+        background=(share * wrong)[None],
         weights=steps.sums_at_thresholds(share / rank),
     )

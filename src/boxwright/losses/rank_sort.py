@@ -1,5 +1,7 @@
 """Rank & Sort: positives above the background, and sorted among themselves by their quality."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -8,8 +10,6 @@ from boxwright.kernels.sorting import sorting_errors
 from boxwright.losses.ranking import RankingLoss, check_ranked
 
 __all__ = ["RankSortLoss", "rank_sort_loss"]
-
-SMALLEST = 1e-10
 
 
 def rank_sort_loss(
@@ -62,7 +62,7 @@ class RankSortLoss(RankingLoss):
         scope: as in `rank_sort_loss`.
     """
 
-    takes_quality = True
+    takes_quality: ClassVar[bool] = True
 
     def __init__(self, delta: float = 0.5, scope: Scope = "batch") -> None:
         super().__init__(delta, scope)
@@ -77,10 +77,10 @@ class RankSortLoss(RankingLoss):
 def _rank_sort(ranking: Ranking) -> Update:
     share, false, rank = ranking.share, ranking.background, ranking.above
     lack = rank - ranking.quality_above
-    error = torch.where(false > SMALLEST, false / (rank + false), 0)
+    error = false / (rank + false)
     sorting, pull = sorting_errors(ranking, lack)
     return Update(
         losses=torch.stack([(share * error).sum(), (share * sorting).sum()]),
         positives=torch.stack([-share * error, pull - share * sorting]),
-        background=torch.stack([share * error / false.clamp(min=SMALLEST), torch.zeros_like(share)]),
+        background=torch.stack([share / (rank + false), torch.zeros_like(share)]),
     )

@@ -1,6 +1,6 @@
 """Average precision as a loss."""
 
-from typing import get_args
+from typing import ClassVar, get_args
 
 import torch
 from torch import Tensor
@@ -60,6 +60,8 @@ class RankingLoss(LossModule):
     Raises:
         ValueError: a negative delta, or an unknown scope.
     """
+
+    takes_quality: ClassVar[bool] = False
 
     def __init__(self, delta: float, scope: Scope) -> None:
         super().__init__()
