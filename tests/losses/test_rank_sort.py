@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import given, settings
+from torch import Tensor
 
 import ranking_reference
 from boxwright.boxes import aligned_iou, cxcywh_to_xyxy

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import given, settings
+from torch import Tensor
 
 import ranking_reference
 from boxwright.assigners import MaxIoUAssigner
