@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.distributed as dist
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from boxwright.data.dataset import Batch
 from boxwright.engine.nonfinite import diagnose, dump_batch
 from boxwright.errors import RunError
 
@@ -40,15 +41,15 @@ class NonFiniteGuard:
     ) -> None:
         self.fabric, self.detector, self.folder, self.mode, self.name = fabric, detector, folder, mode, name
         self.skipped = 0
-        self._pending: tuple[int, Sequence[Any], Tensor, torch.cuda.Event] | None = None
+        self._pending: tuple[int, Sequence[Batch], Tensor, torch.cuda.Event] | None = None
         self._buffers = [buffer.clone() for buffer in detector.buffers()] if mode == "skip" else []
 
     @property
-    def check(self) -> Callable[[int, Sequence[Any], Tensor], bool] | None:
+    def check(self) -> Callable[[int, Sequence[Batch], Tensor], bool] | None:
         """The trainer's `check`: decides at once, or None where the decision waits for `observe`."""
         return self._decide if self.mode == "skip" or self.fabric.device.type != "cuda" else None
 
-    def observe(self, step: int, batches: Sequence[Any], bad: Tensor) -> None:
+    def observe(self, step: int, batches: Sequence[Batch], bad: Tensor) -> None:
         """Look at the previous step, and remember this one for the next call; does nothing where `check` decides."""
         self.settle()
         if self.check is None:
@@ -71,7 +72,7 @@ class NonFiniteGuard:
         if flag:
             raise RunError(self._report(step, batches))
 
-    def _decide(self, step: int, batches: Sequence[Any], bad: Tensor) -> bool:
+    def _decide(self, step: int, batches: Sequence[Batch], bad: Tensor) -> bool:
         if not bad:
             for kept, buffer in zip(self._buffers, self.detector.buffers(), strict=False):
                 kept.copy_(buffer)
@@ -84,7 +85,7 @@ class NonFiniteGuard:
                 buffer.copy_(kept)
         return True
 
-    def _report(self, step: int, batches: Sequence[Any]) -> str:
+    def _report(self, step: int, batches: Sequence[Batch]) -> str:
         """Name step, images, loss term and tensor; every process takes part, since criteria talk to each other."""
         sentences = []
         for index, batch in enumerate(batches):

@@ -4,14 +4,14 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from boxwright.data.dataset import seed_from
+from boxwright.data.dataset import Batch, seed_from
 from boxwright.distributed import all_reduce_sum
 from boxwright.engine.ema import ModelEMA
 from boxwright.engine.optim import build_optimizer
@@ -19,16 +19,9 @@ from boxwright.engine.schedule import Schedule
 from boxwright.recipes.schema import OptimizerConfig
 from boxwright.structures import Targets
 
-__all__ = ["Batch", "StepResult", "Trainer", "grouped", "seed_everything"]
+__all__ = ["StepResult", "Trainer", "grouped", "seed_everything"]
 
 T = TypeVar("T")
-
-
-class Batch(Protocol):
-    """What the loop needs of a loader's batch."""
-
-    images: Tensor
-    targets: Targets
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +90,7 @@ class Trainer:
         *,
         clip_norm: float | None = None,
         ema_decay: float | None = None,
-        check: Callable[[int, Sequence[Any], Tensor], bool] | None = None,
+        check: Callable[[int, Sequence[Batch], Tensor], bool] | None = None,
     ) -> None:
         self.fabric = fabric
         self.schedule = schedule
@@ -115,7 +108,7 @@ class Trainer:
         """The detector to evaluate and to ship: the average if there is one."""
         return self.detector if self.ema is None else self.ema.detector
 
-    def step(self, batches: Sequence[Any]) -> StepResult:
+    def step(self, batches: Sequence[Batch]) -> StepResult:
         """Run one optimiser step over micro-batches; several give the gradient of their concatenation.
 
         Every micro-batch's loss is a sum divided by its own normaliser. Multiplying by it gives the sum back; dividing

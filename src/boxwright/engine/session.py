@@ -13,6 +13,7 @@ from lightning_fabric import Fabric
 from rich.console import Console
 from torch import nn
 
+from boxwright.data.dataset import Batch
 from boxwright.engine.checkpoint import save_state, save_weights
 from boxwright.engine.coco import Metrics
 from boxwright.engine.guard import NonFiniteGuard
@@ -39,7 +40,7 @@ class EpochLoader(Protocol):
     def __len__(self) -> int:
         """Return the number of batches of an epoch."""
 
-    def epoch(self, epoch: int) -> Iterator[Any]:
+    def epoch(self, epoch: int) -> Iterator[Batch]:
         """Yield the batches of an epoch, which depend on its number alone."""
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any, Final, NamedTuple
 
-__all__ = ["Column", "framed_table", "heading", "row", "table", "written"]
+__all__ = ["Column", "framed_table", "heading", "row", "table", "tooltip", "written"]
 
 _FORMS: Final = {"count": "{:,}", "mean": "{:.2f}", "share": "{:.1%}"}
 
@@ -54,6 +54,11 @@ def row(
     """Write a row; `label` is markup, `order` what it is sorted by instead of its text."""
     head = f'<th scope="row"{"" if order is None else f" data-v={order!r}"}>{label}</th>'
     return f"<tr {attributes}>{head}{''.join(_cell(column, numbers[column.key]) for column in columns)}</tr>"
+
+
+def tooltip(name: str, style: str = "") -> str:
+    """Write a name that may be cut off, with the whole of it as a tooltip."""
+    return f'<span class="{style}" title="{escape(name)}">{escape(name)}</span>'
 
 
 def _cell(column: Column, value: Any) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any, Final
 
-from boxwright.study.tables import framed_table, heading
+from boxwright.study.tables import framed_table, heading, tooltip
 
 __all__ = ["classes", "errors", "pairs", "recipes", "runs"]
 
@@ -77,8 +77,7 @@ def classes(report: Mapping[str, Any]) -> str:
         for index, recipe in enumerate(found):
             values = recipe["classes"][kind["name"]]
             cells.append(_spread(values, f"ap{index}", style="heat", attributes=f' data-recipe="{index}"'))
-        name = escape(kind["name"])
-        rows.append(_row(f'<span title="{name}">{name}</span>', cells))
+        rows.append(_row(tooltip(kind["name"]), cells))
     caption = "<b>AP by class</b> with the objects to learn from and those it is measured on"
     heads = [*_headings("class", "training objects", "validation objects"), *_recipe_headings(found)]
     return framed_table("classes sortable", caption, heads, rows)

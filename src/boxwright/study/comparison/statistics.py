@@ -100,9 +100,8 @@ def compare_recipes(scores: Sequence[Sequence[float]], resampled: Sequence[Float
     pairs = tuple(noise.pair(level, p) for noise, level, p in zip(raw, levels, corrected, strict=True))
     means = [float(np.mean(values)) for values in scores]
     best = int(np.argmax(means))
-    worse = {
-        pair.first if pair.second == best else pair.second for pair in pairs if pair.significant and _has(pair, best)
-    }
+    decided = [{pair.first, pair.second} for pair in pairs if pair.significant]
+    worse = set().union(*(pair - {best} for pair in decided if best in pair))
     leaders = tuple(recipe for recipe in range(len(scores)) if recipe not in worse)
     return Verdict(best if len(leaders) == 1 and len(scores) > 1 else None, leaders, pairs)
 
@@ -201,10 +200,6 @@ def _holm(chances: Sequence[float]) -> tuple[list[float], list[float]]:
         so_far = max(so_far, min(1.0, left * chances[index]))
         levels[index], corrected[index] = LEVEL / left, so_far
     return levels, corrected
-
-
-def _has(pair: Pair, recipe: int) -> bool:
-    return recipe in (pair.first, pair.second)
 
 
 def _first(numbers: Sequence[int], settles: Callable[[int], bool]) -> int | None:

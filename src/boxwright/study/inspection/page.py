@@ -5,7 +5,7 @@ from html import escape
 from typing import Any, Final
 
 from boxwright.study.inspection.relabel_page import relabel_section, shortened
-from boxwright.study.tables import Column, row, table, written
+from boxwright.study.tables import Column, row, table, tooltip, written
 from boxwright.study.templates import asset, embedded, fill
 
 __all__ = ["inspect_page"]
@@ -138,16 +138,11 @@ def _steps(number: int, assigner: dict[str, Any]) -> str:
 def _axis(number: int, axis: dict[str, Any], groups: Sequence[dict[str, Any]]) -> str:
     columns = (_OBJECTS, *_RESULT)
     rows = [
-        row(_titled(group["name"]), columns, group, f'data-axis="{number}" data-group="{index}"', index)
+        row(tooltip(group["name"]), columns, group, f'data-axis="{number}" data-group="{index}"', index)
         for index, group in enumerate(groups)
     ]
     caption = f"<b>{escape(axis['title'])}</b> {escape(axis['note'])}"
     return table(f"axis-{axis['key']} sortable", caption, axis["title"].lower(), columns, rows)
-
-
-def _titled(name: str) -> str:
-    """A name that may be cut off, with the whole of it as a tooltip."""
-    return f'<span title="{escape(name)}">{escape(name)}</span>'
 
 
 def _spread(report: dict[str, Any], sizes: Sequence[dict[str, Any]]) -> str:

@@ -9,7 +9,7 @@ from boxwright.study.inspection.relabel import NOT_ANNOTATED
 from boxwright.study.inspection.sides import FOUND
 from boxwright.study.inspection.suspects import REASONS, WIDE
 from boxwright.study.inspection.unlabelled import SHOWN
-from boxwright.study.tables import Column, row, table
+from boxwright.study.tables import Column, row, table, tooltip
 from boxwright.study.templates import fill
 
 __all__ = ["relabel_section", "shortened"]
@@ -43,7 +43,13 @@ def relabel_section(report: dict[str, Any]) -> str:
         return ""
     rows = list(_rows(lists))
     markup = [
-        row(f'<span class="rank">{rank}</span> {_file(numbers["image"])}', _COLUMNS, numbers, f'data-object="{i}"', i)
+        row(
+            f'<span class="rank">{rank}</span> {tooltip(numbers["image"], "file")}',
+            _COLUMNS,
+            numbers,
+            f'data-object="{i}"',
+            i,
+        )
         for i, (rank, numbers) in enumerate(rows)
     ]
     caption = (
@@ -59,11 +65,6 @@ def relabel_section(report: dict[str, Any]) -> str:
         wide=f"{WIDE:.0%}".replace("%", " %"),
         table=table("relabel sortable", caption, "object", _COLUMNS, markup),
     )
-
-
-def _file(name: str) -> str:
-    """A file's name, which may be long, with the whole of it as a tooltip."""
-    return f'<span class="file" title="{escape(name)}">{escape(name)}</span>'
 
 
 def _rows(lists: Mapping[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
