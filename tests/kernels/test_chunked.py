@@ -22,8 +22,10 @@ from boxwright.kernels import (
 MODULATORS = [
     FocalModulator(2.0, 0.25),
     FocalModulator(0.5, torch.tensor([0.1, 0.5, 0.9])),
+    FocalModulator(3.0),
     DistanceModulator(2.0),
     DistanceModulator(0.0),
+    DistanceModulator(1.0),
     VarifocalModulator(2.0, 0.75, weight_by_target=True, detach=False),
     VarifocalModulator(1.5, 1.0, weight_by_target=False, detach=True),
 ]
@@ -78,11 +80,23 @@ def test_logits_need_not_be_contiguous() -> None:
 
 
 def test_a_second_backward_pass_gives_the_same_gradient() -> None:
-    logits, labels, _ = problem("labels")
-    loss = modulated_row_sums(logits, labels, None, MODULATORS[0]).sum()
+    logits, labels, scores = problem("scores")
+    factor = torch.rand(labels.shape, dtype=torch.float64)
+    loss = modulated_row_sums(logits, labels, scores, MODULATORS[0], factor).sum()
     first = torch.autograd.grad(loss, logits, retain_graph=True)[0].clone()
     second = torch.autograd.grad(3 * loss, logits)[0]
-    torch.testing.assert_close(second, 3 * first)
+    torch.testing.assert_close(second, 3 * first, rtol=1e-12, atol=1e-12)
+    other = modulated_row_sums(logits, labels, scores, MODULATORS[0], factor).sum()
+    torch.testing.assert_close(torch.autograd.grad(3 * other, logits)[0], 3 * first, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (2, 0)], ids=str)
+def test_the_sum_of_nothing_is_zero(shape: tuple[int, int]) -> None:
+    logits = torch.zeros(shape, requires_grad=True)
+    sums = modulated_row_sums(logits, torch.full(shape[:1], -1), None, MODULATORS[0])
+    assert sums.tolist() == [0.0] * shape[0]
+    for _ in range(2):
+        assert torch.autograd.grad(sums.sum(), logits, retain_graph=True)[0].shape == shape
 
 
 def test_float16_keeps_gradients_that_only_a_loss_scale_lifts_above_zero() -> None:

@@ -33,13 +33,18 @@ def sides(pair: PairGeometry) -> Tensor:
     return (pair.size - 1).square().sum(0)
 
 
+def coordinates(pair: PairGeometry) -> Tensor:
+    """A loss that depends on every coordinate by itself."""
+    return (pair.difference.square() * torch.tensor([[1.0], [2.0], [3.0], [4.0]])).sum(0)
+
+
 def random_pairs(count: int) -> tuple[Tensor, Tensor]:
     corner = torch.randint(0, 8, (2, count, 2)).double()
     boxes = torch.cat([corner, corner + torch.randint(1, 8, (2, count, 2))], dim=-1)
     return boxes[0].requires_grad_(), boxes[1].requires_grad_()
 
 
-@pytest.mark.parametrize("formula", [everything, numbers, sides], ids=lambda formula: formula.__name__)
+@pytest.mark.parametrize("formula", [everything, numbers, sides, coordinates], ids=lambda formula: formula.__name__)
 @pytest.mark.parametrize("count", [0, 1, 7, 40])
 def test_chunks_agree_with_the_reference(
     formula: overlap.PairFormula, count: int, monkeypatch: pytest.MonkeyPatch

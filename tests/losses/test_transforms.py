@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from boxwright import losses
@@ -36,16 +36,21 @@ LOSSES: list[nn.Module] = [
 def test_gradients_and_images_by_transforms(loss: nn.Module, dtype: torch.dtype) -> None:
     subject = Subject.of(loss)
     problem = random_problem(subject.kind).to(dtype)
-    inputs, targets = problem.inputs, problem.targets
+    inputs, targets, weight = problem.inputs, problem.targets, problem.options["weight"]
+    scores = problem.options["scores"] if "scores" in subject.accepted else weight
     state = dict(copy.deepcopy(loss).named_buffers())
 
-    def value(inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        return functional_call(loss, state, (inputs, targets))
+    def value(inputs: Tensor, targets: Tensor, weight: Tensor, scores: Tensor) -> Tensor:
+        options = {"weight": weight, "scores": scores}
+        return functional_call(
+            loss, state, (inputs, targets), {n: options[n] for n in options if n in subject.accepted}
+        )
 
-    _, expected = subject.value_and_gradient(problem.only(frozenset()), loss)
-    torch.testing.assert_close(grad(value)(inputs, targets), expected)
-    images = torch.stack([grad(value)(*image) for image in zip(inputs, targets, strict=True)])
-    torch.testing.assert_close(vmap(grad(value))(inputs, targets), images)
+    batch = inputs, targets, weight, scores
+    _, expected = subject.value_and_gradient(problem.only(frozenset({"weight", "scores"}) & subject.accepted), loss)
+    torch.testing.assert_close(grad(value)(*batch), expected)
+    images = torch.stack([grad(value)(*image) for image in zip(*batch, strict=True)])
+    torch.testing.assert_close(vmap(grad(value))(*batch), images)
 
 
 OVERLAPS = [name for name in losses.__all__ if name.endswith("iou_loss") or name == "normalized_wasserstein_loss"]

@@ -14,6 +14,9 @@ def test_the_mean_counts_boxes_with_a_weight_and_survives_saving() -> None:
     module(PRED, TARGET, weight=torch.tensor([1.0, 0.5, 0.0]))
     expected = 0.5 + 0.5 * (1 - aligned_iou(PRED, TARGET))[:2].mean()
     torch.testing.assert_close(module.mean, expected)
+    module(TARGET[:1], TARGET[:1])  # a single box, and a perfect one
+    expected = expected / 2
+    torch.testing.assert_close(module.mean, expected)
     other = WiseIoULoss()
     other.load_state_dict(module.state_dict())
     torch.testing.assert_close(other.mean, expected)

@@ -92,7 +92,7 @@ class DistanceModulator:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VarifocalModulator:
-    """t (or 1) where positive, `alpha * |p - t|**gamma` elsewhere (Zhang et al. 2021, arXiv:2008.13367)."""
+    """t (or 1) where positive, `alpha * p**gamma` elsewhere, where t is 0 (Zhang et al. 2021, arXiv:2008.13367)."""
 
     gamma: float
     alpha: float
@@ -109,11 +109,10 @@ class VarifocalModulator:
         positive = positive.to(p.dtype)
         # added up and not chosen by `where`, which takes as long as five products
         negative = torch.rsub(positive, self.alpha, alpha=self.alpha)
-        distance = p - t
-        factor = torch.addcmul(t if self.weight_by_target else positive, _power(distance, self.gamma), negative)
+        factor = torch.addcmul(t if self.weight_by_target else positive, _power(p, self.gamma), negative)
         if self.detach:
             return factor.detach(), None
-        return factor, _power_slope(distance, self.gamma).mul_(negative) if sloped else None
+        return factor, _power_slope(p, self.gamma).mul_(negative) if sloped else None
 
     def at(self, labels: Tensor) -> "VarifocalModulator":
         """Return the modulator of the given columns."""

@@ -172,10 +172,10 @@ def _to_extents(slopes: dict[str, Tensor], pair: PairGeometry) -> None:
     # autograd may have handed out one tensor under two names: none of them is changed
     for name in ("inner", "intersection"):
         if name in slopes:  # what was raised to 0 does not move
-            slopes[name] = slopes[name] * pair.known[name].detach().sign()
+            slopes[name] = slopes[name] * pair.known[name].sign()
     for name, (extent, slope_of) in QUANTITIES.items():
         if name in slopes:
-            slope = slope_of(pair.known[extent].detach()).mul_(slopes.pop(name))
+            slope = slope_of(pair.known[extent]).mul_(slopes.pop(name))
             slopes[extent] = slope.add_(slopes[extent]) if extent in slopes else slope
 
 

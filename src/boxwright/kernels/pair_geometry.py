@@ -114,12 +114,12 @@ def _center_offset(pair: PairGeometry) -> Tensor:
 
 
 def _product(extent: Tensor) -> Tensor:
-    width, height = extent.unbind(0)
+    width, height = extent
     return width * height
 
 
 def _squared_length(extent: Tensor) -> Tensor:
-    width, height = extent.square().unbind(0)
+    width, height = extent.square()
     return width + height
 
 

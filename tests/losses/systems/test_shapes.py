@@ -66,6 +66,39 @@ def test_one_prior_too_few_is_named(system: str, argument: str) -> None:
         loss(**usual | {argument: cut})
 
 
+@pytest.mark.parametrize("system", HEADS)
+@pytest.mark.parametrize("dimension", [0, 1], ids=["no image", "no prior"])
+def test_nothing_costs_nothing(system: str, dimension: int) -> None:
+    loss, usual = HEADS[system]
+    whole = usual if system != "faster r-cnn" else dict.fromkeys(StageOutput._fields, BOXES) | {"labels": LABELS}
+    nothing = {name: part.narrow(dimension, 0, 0) for name, part in whole.items() if len(part) == 2}
+    nothing |= {name: part[:0] if dimension else part for name, part in whole.items() if len(part) != 2}
+    assert not any(loss(**nothing).values())
+
+
+@pytest.mark.parametrize("system", ["gfl", "tood", "tood, warm-up", "rt-detr", "ssd"])
+def test_background_may_have_any_box(system: str) -> None:
+    loss, usual = HEADS[system]
+    boxes, first = ("delta_targets", 1) if system == "ssd" else ("boxes", 0)
+    unknown = torch.where((first <= LABELS).unsqueeze(-1), BOXES, torch.nan)
+    assert loss(**usual | {boxes: unknown}) == loss(**usual)
+
+
+@pytest.mark.parametrize("system", ["gfl", "tood, warm-up"])
+def test_images_may_differ_in_what_they_usually_share(system: str) -> None:
+    loss, usual = HEADS[system]
+    apart = {name: usual[name].expand(2, *usual[name].shape) for name in {"centers", "strides"} & set(usual)}
+    assert loss(**usual | apart) == loss(**usual)
+
+
+def test_alignment_gets_no_gradient() -> None:
+    loss, usual = HEADS["tood"]
+    metrics, boxes = torch.rand(2, 6, requires_grad=True), BOXES.clone().requires_grad_()
+    sum(loss(**usual | {"metrics": metrics, "predicted": boxes}).values()).backward()
+    assert metrics.grad is None
+    assert boxes.grad is not None
+
+
 OBJECTS = {
     "output": torch.randn(2, 16, 5, 6),
     "boxes": torch.rand(2, 4, 4) * 0.6 + 0.2,

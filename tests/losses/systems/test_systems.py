@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from boxwright.losses.systems import RegionLoss, darknet_yolo_loss, region_loss, yolov3_layer_loss, yolov3_loss
+from boxwright.losses.systems import RegionLoss, cells, darknet_yolo_loss, region_loss, yolov3_layer_loss, yolov3_loss
 
-ANCHORS = torch.tensor([[1.0, 1.5], [3.0, 2.0]])
+ANCHORS = torch.tensor([[1.0, 1.5], [3.0, 2.0]], dtype=torch.float64)  # the dtype of losses is that of outputs
 CLASSES = 3
 Terms = dict[str, Tensor]
 GridLoss = Callable[[Tensor, Tensor, Tensor, Tensor], Terms]
@@ -85,10 +85,75 @@ def test_batches_without_objects_train_the_background_only(loss: GridLoss, objec
 
 
 @every_loss
-def test_an_output_that_does_not_fit_the_anchors_is_named(loss: GridLoss) -> None:
+def test_no_image_costs_nothing(loss: GridLoss) -> None:
+    inputs = [part[:0] for part in problem()]
+    output = inputs[0].requires_grad_()
+    terms = loss(*inputs)
+    assert {name: term.item() for name, term in terms.items()} == {"box": 0, "objectness": 0, "class": 0}
+    sum(terms.values()).backward()
+    assert output.grad.shape == (0, 16, 5, 6)
+
+
+@every_loss
+def test_the_output_decides_the_dtype(loss: GridLoss) -> None:
+    output, boxes, *objects = problem()
+    for name, term in loss(output, boxes.double(), *objects).items():
+        assert term.dtype == torch.float32, name
+    torch.testing.assert_close(loss(output, boxes.double(), *objects), loss(output, boxes, *objects))
+
+
+@every_loss
+@pytest.mark.parametrize("shape", [(2, 15, 5, 6), (2, 8, 5, 6), (16, 5, 6)], ids=str)
+def test_an_output_that_does_not_fit_the_anchors_is_named(loss: GridLoss, shape: tuple[int, ...]) -> None:
     _, *objects = problem()
-    with pytest.raises(ValueError, match=r"A = 2 anchors, got \(2, 15, 5, 6\)"):
-        loss(torch.zeros(2, 15, 5, 6), *objects)
+    with pytest.raises(ValueError, match=rf"A = 2 anchors, got \({', '.join(map(str, shape))}\)"):
+        loss(torch.zeros(shape), *objects)
+
+
+@every_loss
+def test_classes_may_be_left_out(loss: GridLoss) -> None:
+    nobody = torch.zeros(2, 0, 4), torch.zeros(2, 0).long(), torch.zeros(2, 0).bool()
+    terms = loss(torch.randn(2, 10, 5, 6), *nobody)
+    assert terms["class"] == 0
+    assert terms["objectness"] > 0
+
+
+@every_loss
+def test_blocks_of_predictions_change_nothing(loss: GridLoss, monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = problem()
+    expected = loss(*inputs)
+    monkeypatch.setattr(cells, "BLOCK", 7)
+    torch.testing.assert_close(loss(*inputs), expected)
+
+
+def test_thresholds_are_what_an_overlap_has_to_exceed() -> None:
+    """Without an object every overlap is 0, and a second anchor of the object's shape is as similar as can be."""
+    nobody = torch.randn(2, 16, 5, 6), torch.zeros(2, 1, 4), torch.zeros(2, 1).long(), torch.zeros(2, 1).bool()
+    sizes = {"anchors": ANCHORS * 32, "mask": (0, 1), "net_size": (160, 192)}
+    none = darknet_yolo_loss(*nobody, **sizes)
+    torch.testing.assert_close(darknet_yolo_loss(*nobody, **sizes, ignore_thresh=0.0, truth_thresh=0.0), none)
+    expected = region_loss(*nobody, anchors=ANCHORS, seen=20000)
+    torch.testing.assert_close(region_loss(*nobody, anchors=ANCHORS, seen=20000, thresh=0.0), expected)
+
+    box = torch.tensor([[[0.5, 0.5, 0.25, 0.5]]])
+    one = torch.zeros(1, 16, 4, 4), box, torch.zeros(1, 1).long(), torch.ones(1, 1).bool()
+    twins = torch.tensor([[1.0, 2.0], [1.0, 2.0]])
+    free, ignored = (yolov3_layer_loss(*one, anchors=twins, ignore_thresh=thresh) for thresh in (1.0, 0.9))
+    torch.testing.assert_close(free["objectness"], ignored["objectness"])  # every logit is 0: means of as much
+    one[0][0, 12, 2, 2] = 3.0  # the twin's objectness
+    free, ignored = (yolov3_layer_loss(*one, anchors=twins, ignore_thresh=thresh) for thresh in (1.0, 0.9))
+    assert free["objectness"] > ignored["objectness"]
+
+
+def test_a_prediction_near_one_object_trains_the_object_that_owns_its_slot() -> None:
+    """Both lie in one cell: the output is the first exactly, the later one owns the slot."""
+    output = torch.zeros(1, 16, 5, 6)
+    boxes = torch.tensor([[[2.5 / 6, 2.5 / 5, 1 / 6, 1.5 / 5], [2.5 / 6, 2.5 / 5, 1.2 / 6, 1.3 / 5]]])
+    call = output, boxes, torch.tensor([[0, 1]]), torch.ones(1, 2, dtype=torch.bool)
+    options = {"anchors": ANCHORS * 32, "mask": (0, 1), "net_size": (160, 192)}
+    far, near = (darknet_yolo_loss(*call, **options, truth_thresh=thresh) for thresh in (1.0, 0.7))
+    assert far["box"] > 0
+    torch.testing.assert_close(near["box"], far["box"])
 
 
 @pytest.mark.slow

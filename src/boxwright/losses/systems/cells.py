@@ -87,8 +87,9 @@ def read_cells(output: Tensor, anchors: Tensor) -> tuple[Tensor, Grid]:
             "do the anchors belong to this layer?"
         )
     images, channels, height, width = output.shape
+    grid = Grid(count, height, width)
     cells = output.view(images, count, channels // count, height, width).permute(0, 1, 3, 4, 2)
-    return cells.reshape(images, -1, channels // count), Grid(count, height, width)
+    return cells.reshape(images, grid.slots, channels // count), grid
 
 
 def check_objects(cells: Tensor, boxes: Tensor, labels: Tensor, valid: Tensor) -> None:
@@ -197,7 +198,7 @@ def summed_classes(slot: Tensor, labels: Tensor, claims: Tensor, slots: int, cla
     """One (B, slots, classes) for every class of any object that claims a slot; arguments as `last_owner`."""
     target = torch.zeros(len(slot), slots * classes, device=slot.device)
     target = target.scatter_reduce(1, slot * classes + labels, claims.to(target.dtype), "amax")
-    return target.view(-1, slots, classes)
+    return target.view(len(slot), slots, classes)
 
 
 def one_hot(labels: Tensor, classes: int) -> Tensor:

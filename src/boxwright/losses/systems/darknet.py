@@ -111,8 +111,8 @@ def darknet_yolo_loss(
         wh=wh,
         box_weight=owned * (2 - at_owner(boxes.to(cells)[..., 2:].prod(-1), owner)),
         objectness=owned,
-        objectness_weight=torch.maximum(owned, (overlap <= ignore_thresh).to(cells.dtype)),
-        classes=torch.maximum(classes, close.to(cells.dtype)),
+        objectness_weight=torch.maximum(owned, overlap <= ignore_thresh),
+        classes=torch.maximum(classes, close),
         class_weight=owned,
     )
     return darknet_terms(cells, targets, softmax=False)

@@ -69,7 +69,7 @@ def gfl_loss(
     goal = torch.where(positive.unsqueeze(-1), boxes / strides.unsqueeze(-1), points.repeat_interleave(2, -1))
     distance = integral(distributions)
     predicted = torch.cat([points - distance[..., :2], points + distance[..., 2:]], dim=-1)
-    quality = aligned_iou(predicted.detach(), goal, eps=EPS) * positive
+    quality = aligned_iou(predicted.detach(), goal, eps=EPS)
     best = upcast(scores.detach()).amax(-1)
     weight = (best.sigmoid() if from_logits else best) * positive
     share = mean_over_processes(weight.sum())

@@ -37,9 +37,9 @@ def multibox_loss(
     positive = labels > 0
     loss = F.cross_entropy(upcast(logits).flatten(0, 1), labels.long().clamp(min=0).flatten(), reduction="none")
     loss = loss.view(labels.shape)
-    kept = positive | hard_negatives(loss.detach(), positive, labels == 0, ratio=negative_ratio)
+    kept = positive | hard_negatives(loss, positive, labels == 0, ratio=negative_ratio)
     count = mean_over_processes(positive.sum())
-    targets = torch.where(positive.unsqueeze(-1), delta_targets.to(loss), upcast(deltas).detach())
+    targets = torch.where(positive.unsqueeze(-1), delta_targets.to(loss), deltas.detach())
     return {
         "box": smooth_l1_loss(deltas, targets, reduction="mean", normalizer=count),
         "class": reduce(torch.where(kept, loss, 0), "mean", normalizer=count),

@@ -50,9 +50,8 @@ def set_prediction_loss(
     check_shape("boxes", boxes, predicted.shape)
     predicted, matched = upcast(predicted), labels >= 0
     boxes = torch.where(matched.unsqueeze(-1), boxes, predicted.detach())
-    weight = matched.to(predicted.dtype)
     if normalizer is None:
-        normalizer = mean_over_processes(weight.sum()).clamp(min=1)
+        normalizer = mean_over_processes(matched.sum()).clamp(min=1)
     corners, goal = cxcywh_to_xyxy(predicted), cxcywh_to_xyxy(boxes)
     quality = aligned_iou(corners.detach(), goal) if classification.takes_quality else None
     if background_weight is None:
@@ -62,6 +61,6 @@ def set_prediction_loss(
         cost = classification(logits, labels, scores=quality, weight=share, normalizer=share.sum())
     return {
         "classification": cost,
-        "l1": l1_loss(predicted, boxes, weight=weight, reduction="mean", normalizer=normalizer),
-        "giou": giou_loss(corners, goal, weight=weight, reduction="mean", normalizer=normalizer),
+        "l1": l1_loss(predicted, boxes, weight=matched, reduction="mean", normalizer=normalizer),
+        "giou": giou_loss(corners, goal, weight=matched, reduction="mean", normalizer=normalizer),
     }

@@ -93,7 +93,7 @@ def tood_warmup_loss(
     )
     before, after = centers - boxes[..., :2], boxes[..., 2:] - centers
     ratio = torch.minimum(before, after).clamp(min=0) / torch.maximum(before, after).clamp(min=EPS)
-    box = _box_loss(predicted, boxes, ratio.prod(-1).sqrt() * positive)
+    box = _box_loss(predicted, boxes, torch.where(positive, ratio.prod(-1).sqrt(), 0))
     return {"classification": classification, "box": box_factor * box}
 
 
