@@ -29,8 +29,8 @@ from boxwright.boxes import box_iou
 from boxwright.data.index import DataIndex, open_dataset
 from boxwright.data.records import ImageRecord
 from boxwright.study.inspection.evidence import Evidence
+from boxwright.study.inspection.inputs import Inputs
 from boxwright.study.inspection.network import Network, pixels_of
-from boxwright.study.inspection.scenes import Scenes
 from boxwright.study.inspection.sides import Sides
 from boxwright.study.inspection.suspects import Suspects
 from boxwright.study.inspection.unlabelled import Unlabelled
@@ -44,28 +44,28 @@ class Lists:
 
     records: Sequence[ImageRecord]
     scale: Tensor
-    scenes: Scenes
+    inputs: Inputs
     suspects: Suspects
     unlabelled: Unlabelled
 
     @classmethod
     def of(cls, network: Network, records: Sequence[ImageRecord]) -> "Lists":
         size, lay = network.recipe.data.size, network.after.detector.priors
-        scenes = Scenes.of(records, size)
-        evidence = Evidence.empty(network, len(scenes))
+        inputs = Inputs.of(records, size)
+        evidence = Evidence.empty(network, len(inputs))
         if evidence is None:
             raise SystemExit("the run has no distributional boxes; train gfl-tiny, gflv2-tiny or nanodet-plus-tiny")
-        for batch, pixels in pixels_of(records, scenes.batches(lay, most=8), size):
+        for batch, pixels in pixels_of(records, inputs.batches(lay, most=8), size):
             evidence.add(batch, network.after.predict(pixels).predictions)
-        scale = [[r.width / f.size[1], r.height / f.size[0]] * 2 for f, r in zip(scenes.frames, records, strict=True)]
-        return cls(records, torch.tensor(scale), scenes, *evidence.weighed(scenes))
+        scale = [frame.to_stored(record) for frame, record in zip(inputs.frames, records, strict=True)]
+        return cls(records, torch.tensor(scale), inputs, *evidence.weighed(inputs))
 
     def suspicious(self, image: int, box: Tensor) -> float:
         """Place of an annotated box (4,) in the list of its split, 0 for the first and nearly 1 for the last."""
-        rows = range(int(self.scenes.first[image]), int(self.scenes.first[image + 1]))
-        own = (torch.from_numpy(self.scenes.boxes[rows.start : rows.stop]) * self.scale[image] - box).abs().sum(1)
+        rows = range(int(self.inputs.first[image]), int(self.inputs.first[image + 1]))
+        own = (torch.from_numpy(self.inputs.boxes[rows.start : rows.stop]) * self.scale[image] - box).abs().sum(1)
         place = int((self.suspects.order == rows[int(own.argmin())]).nonzero())
-        return place / len(self.scenes)
+        return place / len(self.inputs)
 
     def missing(self, image: int, box: Tensor | None = None, label: int | None = None) -> list[float]:
         """Places in the list of the detections in an image, at a box (4,) or of a class, the first one first."""
@@ -181,8 +181,8 @@ class Truth:
 
     def said(self, split: str, image: int, rows: Tensor) -> dict[str, Tensor]:
         some = self.lists[split]
-        rows = rows + int(some.scenes.first[image])
-        suspects, boxes = some.suspects, torch.from_numpy(some.scenes.boxes)
+        rows = rows + int(some.inputs.first[image])
+        suspects, boxes = some.suspects, torch.from_numpy(some.inputs.boxes)
         likely = surprise(suspects.sides, boxes)[rows]
         return {
             "offset": suspects.offset[rows],
@@ -219,7 +219,7 @@ def report(truth: Truth) -> None:
     """Print the share of each kind of defect in the first tenth of its list, by split and in all."""
     for split, some in truth.lists.items():
         reasons = int(some.suspects.reasons.any(1).sum())
-        print(f"{split}: {len(some.scenes):,} objects, {reasons} with a reason; {len(some.unlabelled):,} not annotated")
+        print(f"{split}: {len(some.inputs):,} objects, {reasons} with a reason; {len(some.unlabelled):,} not annotated")
     for kind, places in truth.places.items():
         parts = []
         for name in ("all", *truth.lists):

@@ -5,9 +5,9 @@ import torch
 from boxwright.study.inspection.sides import Sides
 
 
-def certain_sides(scenes):
+def certain_sides(inputs):
     """Five bins, 4 px apart, around each side of each object, all probability on it; score 0.8, no other class."""
-    boxes = torch.from_numpy(scenes.boxes)
+    boxes = torch.from_numpy(inputs.boxes)
     outwards = torch.tensor([-1.0, -1, 1, 1]).unsqueeze(-1)
     place = boxes.unsqueeze(-1) + torch.tensor([-8.0, -4, 0, 4, 8]) * outwards
     probability = torch.zeros(len(boxes), 4, 5)

@@ -9,9 +9,9 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from boxwright.study.inspection import unlabelled
 from boxwright.study.inspection.evidence import Evidence
+from boxwright.study.inspection.inputs import Inputs
 from boxwright.study.inspection.network import Network, pixels_of
 from boxwright.study.inspection.relabel import relabel
-from boxwright.study.inspection.scenes import Scenes
 from inspect_scenes import CROWD, OBJECTS, iou
 
 
@@ -21,12 +21,12 @@ def test_what_is_not_annotated_is_what_the_detector_finds_away_from_all_boxes(gf
     detector = network.after.detector
     detector.postprocess = replace(detector.postprocess, score_threshold=0.0, max_detections=15)
     records = data.split("train")
-    scenes = Scenes.of(records, 128)
-    evidence = Evidence.empty(network, len(scenes))
-    for batch, pixels in pixels_of(records, scenes.batches(detector.priors, most=3), 128):
+    inputs = Inputs.of(records, 128)
+    evidence = Evidence.empty(network, len(inputs))
+    for batch, pixels in pixels_of(records, inputs.batches(detector.priors, most=3), 128):
         evidence.add(batch, network.after.predict(pixels).predictions)
-    suspects, missing = evidence.weighed(scenes)
-    lists = relabel(scenes, records, data.class_names, suspects, missing)
+    suspects, missing = evidence.weighed(inputs)
+    lists = relabel(inputs, records, data.class_names, suspects, missing)
     expected = []
     for record in records:
         name = record.path.name

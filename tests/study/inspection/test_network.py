@@ -10,8 +10,8 @@ from boxwright.data.index import open_dataset
 from boxwright.errors import DataError, RecipeError, RunError
 from boxwright.recipes import build_detector, load_recipe
 from boxwright.study import inspect_data
+from boxwright.study.inspection.inputs import Inputs
 from boxwright.study.inspection.network import Network, initial_detector, pixels_of
-from boxwright.study.inspection.scenes import Scenes
 
 
 @pytest.fixture(scope="module")
@@ -71,9 +71,9 @@ def test_the_criterion_is_that_of_the_last_epochs(network):
 
 def test_images_come_with_their_batches(data):
     records = data.split("train")
-    scenes = Scenes.of(records, 128)
+    inputs = Inputs.of(records, 128)
     lay = build_detector(load_recipe("tood-tiny", ["data.size=128"]), data.class_names, pretrained=False).priors
-    for batch, pixels in pixels_of(records, scenes.batches(lay, most=3), 128):
+    for batch, pixels in pixels_of(records, inputs.batches(lay, most=3), 128):
         assert len(pixels) == len(batch.frames)
         for frame, image in zip(batch.frames, pixels, strict=True):
             assert int(image[0, 0, 0]) == pytest.approx(40 * frame.record, abs=1)  # the colour of that image

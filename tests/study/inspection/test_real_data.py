@@ -6,7 +6,7 @@ import pytest
 from boxwright.data.index import open_dataset
 from boxwright.recipes import build_detector, load_recipe
 from boxwright.study import inspect_data
-from boxwright.study.inspection.scenes import Scenes, priors_of
+from boxwright.study.inspection.inputs import Inputs, priors_of
 from boxwright.study.inspection.suspects import Suspects
 from certain_sides import certain_sides
 
@@ -85,9 +85,9 @@ def test_bccd_has_small_platelets_and_cells_boxed_twice(shared):
 
 def test_cells_of_bccd_that_are_boxed_twice_lead_the_list_to_look_at_again(shared):
     records = open_dataset(shared / "data" / "bccd").split("train")
-    scenes = Scenes.of(records, 320)
-    found = Suspects.of(scenes, certain_sides(scenes), 0.6)  # a network that predicts just what was drawn
-    first = [records[int(scenes.image[row])].path.stem[-5:] for row in found.order[:10].tolist()]
+    inputs = Inputs.of(records, 320)
+    found = Suspects.of(inputs, certain_sides(inputs), 0.6)  # a network that predicts just what was drawn
+    first = [records[int(inputs.image[row])].path.stem[-5:] for row in found.order[:10].tolist()]
     assert sorted(first) == sorted(2 * ["00013", "00020", "00100", "00251", "00403"])
     assert int(found.reasons.sum()) == 10
 

@@ -6,8 +6,8 @@ import io
 import pytest
 import torch
 
+from boxwright.study.inspection.inputs import Inputs
 from boxwright.study.inspection.relabel import COLUMNS, relabel, relabel_csv
-from boxwright.study.inspection.scenes import Scenes
 from boxwright.study.inspection.suspects import Suspects
 from boxwright.study.inspection.unlabelled import Unlabelled
 from certain_sides import certain_sides
@@ -17,8 +17,8 @@ from inspect_scenes import OBJECTS
 @pytest.fixture
 def lists(data):
     records = data.split("train")
-    scenes = Scenes.of(records, 64)  # half of the stored size
-    sides = certain_sides(scenes)
+    inputs = Inputs.of(records, 64)  # half of the stored size
+    sides = certain_sides(inputs)
     sides.probability[0, 0] = torch.tensor([0.5, 0, 0, 0, 0.5])
     sides.boxes[0] += torch.tensor([0.0, -4.0, 0.0, 0.0])
     sides.rival[0], sides.rival_label[0] = 0.9, 1
@@ -31,7 +31,7 @@ def lists(data):
         torch.tensor([0.7, 0.4]),
         torch.tensor([0.0, 0.25]),
     )
-    return relabel(scenes, records, data.class_names, Suspects.of(scenes, sides, 0.6), missing)
+    return relabel(inputs, records, data.class_names, Suspects.of(inputs, sides, 0.6), missing)
 
 
 def named(lists, part):

@@ -12,8 +12,8 @@ from boxwright.errors import DataError, RecipeError
 from boxwright.recipes import load_recipe
 from boxwright.study import inspect_data
 from boxwright.study.inspection.assigner_choices import choices
+from boxwright.study.inspection.inputs import Inputs
 from boxwright.study.inspection.prior_fit import fit_report
-from boxwright.study.inspection.scenes import Scenes
 from inspect_scenes import write_dataset
 
 LAY = AnchorGenerator.retinanet((8, 16, 32), octave_base=2.0, scales_per_octave=1, ratios=(1.0,), offset=0.5)
@@ -132,8 +132,8 @@ def test_a_lower_threshold_leaves_no_prior_positive_and_background():
 
 
 def test_advice_names_what_does_not_fit(index):
-    scenes = Scenes.of(index.split("train"), 128)
-    found = fit_report(scenes, AnchorGenerator.square((16, 32), scale=2.0))
+    inputs = Inputs.of(index.split("train"), 128)
+    found = fit_report(inputs, AnchorGenerator.square((16, 32), scale=2.0))
     text = {advice["what"].split()[1]: advice["objects"] for advice in found["advice"]}
     assert found["levels"][0] == {"stride": 16, "shapes": [[32.0, 32.0]]}
     narrow = [
@@ -144,13 +144,13 @@ def test_advice_names_what_does_not_fit(index):
     assert len(ious) == 9
     assert ious[-1] > 0.95
     assert ious[-1] > found["anchors"]["recipe"]["mean_iou"]
-    assert fit_report(scenes, PointGenerator((8.0, 16.0)))["anchors"] == {}
+    assert fit_report(inputs, PointGenerator((8.0, 16.0)))["anchors"] == {}
 
 
 def test_objects_too_small_for_the_network_are_said(index):
-    scenes = Scenes.of(index.split("train"), 20)
-    assert "left out of every batch" in fit_report(scenes, LAY)["advice"][0]["what"]
-    assert fit_report(scenes, LAY)["advice"][0]["objects"] == 3
+    inputs = Inputs.of(index.split("train"), 20)
+    assert "left out of every batch" in fit_report(inputs, LAY)["advice"][0]["what"]
+    assert fit_report(inputs, LAY)["advice"][0]["objects"] == 3
 
 
 def test_a_data_set_without_objects_is_reported(index):

@@ -7,7 +7,7 @@ import torch
 
 from boxwright.boxes import FineGrainedCoder, IntegralCoder, PointGenerator
 from boxwright.structures import Predictions
-from boxwright.study.inspection.scenes import Scenes, priors_of
+from boxwright.study.inspection.inputs import Inputs, priors_of
 from boxwright.study.inspection.sides import Sides, excess_spread, peaks
 
 LAY = PointGenerator((8.0, 16.0))
@@ -56,11 +56,11 @@ def test_one_peak_has_no_second():
 
 @pytest.mark.parametrize("coder", [IntegralCoder(reg_max=8), FineGrainedCoder(reg_max=8)], ids=repr)
 def test_sides_are_those_of_the_prior_that_predicts_the_object_best(data, coder):
-    scenes = Scenes.of(data.split("train"), 128)
-    sides = Sides.empty(len(scenes), coder)
+    inputs = Inputs.of(data.split("train"), 128)
+    sides = Sides.empty(len(inputs), coder)
     priors = priors_of(LAY, (128, 128))
     generator = torch.Generator().manual_seed(1)
-    for batch in scenes.batches(LAY, most=2):
+    for batch in inputs.batches(LAY, most=2):
         params = torch.randn(len(batch.frames), len(priors), 36, generator=generator)
         logits = torch.randn(len(batch.frames), len(priors), 2, generator=generator)
         predictions = Predictions(logits, params).with_boxes(coder.decode(priors, params))
@@ -97,13 +97,13 @@ def _iou(a, b):
 
 @pytest.mark.parametrize("classes", [2, 3])
 def test_scores_for_and_against_an_object_are_those_of_boxes_that_fit(data, classes):
-    scenes = Scenes.of(data.split("train"), 128)
+    inputs = Inputs.of(data.split("train"), 128)
     coder = IntegralCoder(reg_max=8)
-    sides = Sides.empty(len(scenes), coder)
+    sides = Sides.empty(len(inputs), coder)
     priors = priors_of(LAY, (128, 128))
     generator = torch.Generator().manual_seed(2)
     fitting = 0
-    for batch in scenes.batches(LAY, most=2):
+    for batch in inputs.batches(LAY, most=2):
         shape = (len(batch.frames), len(priors))
         logits = torch.randn(*shape, classes, generator=generator)
         # every prior predicts an object, or what lies a little beside it
@@ -131,14 +131,14 @@ def test_scores_for_and_against_an_object_are_those_of_boxes_that_fit(data, clas
 
 def test_with_one_class_nothing_speaks_for_another(data):
     records = [replace(record, labels=torch.zeros_like(record.labels)) for record in data.split("train")]
-    scenes = Scenes.of(records, 128)
+    inputs = Inputs.of(records, 128)
     coder = IntegralCoder(reg_max=8)
-    sides = Sides.empty(len(scenes), coder)
+    sides = Sides.empty(len(inputs), coder)
     priors = priors_of(LAY, (128, 128))
-    for batch in scenes.batches(LAY, most=1):
+    for batch in inputs.batches(LAY, most=1):
         objects = batch.targets.boxes[0]
         boxes = torch.cat([objects, priors.boxes])[: len(priors)].unsqueeze(0)
         params = torch.zeros(1, len(priors), 36)
         sides.add(batch, Predictions(torch.ones(1, len(priors), 1), params).with_boxes(boxes), coder)
-    assert sides.seen.tolist() == pytest.approx([float(torch.ones(()).sigmoid())] * len(scenes))
-    assert sides.rival.tolist() == [0.0] * len(scenes)
+    assert sides.seen.tolist() == pytest.approx([float(torch.ones(()).sigmoid())] * len(inputs))
+    assert sides.rival.tolist() == [0.0] * len(inputs)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from boxwright.study.inspection.scenes import Scenes
+from boxwright.study.inspection.inputs import Inputs
 from boxwright.study.inspection.suspects import REASONS, Suspects, _dealt
 from certain_sides import certain_sides
 
@@ -11,32 +11,32 @@ DOUBLE, CLASS, UNSEEN, ELSEWHERE, PEAKS, FLAT = range(len(REASONS))
 
 
 @pytest.fixture
-def scenes(data):
-    return Scenes.of(data.split("train"), 64)  # half of the stored size; objects 2 and 3 are one cell boxed twice
+def inputs(data):
+    return Inputs.of(data.split("train"), 64)  # half of the stored size; objects 2 and 3 are one cell boxed twice
 
 
 @pytest.fixture
-def sides(scenes):
-    return certain_sides(scenes)
+def sides(inputs):
+    return certain_sides(inputs)
 
 
 def reasons_of(found):
     return {(row, column) for row, column in found.reasons.nonzero().tolist()}
 
 
-def test_nothing_speaks_against_what_is_predicted_as_it_was_drawn_but_a_second_box(scenes, sides):
-    found = Suspects.of(scenes, sides, 0.6)
+def test_nothing_speaks_against_what_is_predicted_as_it_was_drawn_but_a_second_box(inputs, sides):
+    found = Suspects.of(inputs, sides, 0.6)
     assert reasons_of(found) == {(2, DOUBLE), (3, DOUBLE)}
     assert found.order.tolist()[:2] == [2, 3]
-    assert sorted(found.order.tolist()) == list(range(len(scenes)))
+    assert sorted(found.order.tolist()) == list(range(len(inputs)))
     # the two boxes are shifted by 1 px of 32
     assert float(found.twin[2]) == pytest.approx(31 / 33, abs=1e-5)
-    assert reasons_of(Suspects.of(scenes, sides, 0.95)) == set()
+    assert reasons_of(Suspects.of(inputs, sides, 0.95)) == set()
 
 
-def test_a_box_of_another_class_at_the_same_place_is_no_double(scenes, sides):
-    scenes.labels[3] = 1 - scenes.labels[3]
-    assert reasons_of(Suspects.of(scenes, sides, 0.6)) == set()
+def test_a_box_of_another_class_at_the_same_place_is_no_double(inputs, sides):
+    inputs.labels[3] = 1 - inputs.labels[3]
+    assert reasons_of(Suspects.of(inputs, sides, 0.6)) == set()
 
 
 @pytest.mark.parametrize(
@@ -49,26 +49,26 @@ def test_a_box_of_another_class_at_the_same_place_is_no_double(scenes, sides):
         (4, lambda s: s.probability[4, 3].copy_(torch.tensor([0, 0, 0.5, 0, 0.5])), FLAT),  # over 2.5 px
     ],
 )
-def test_each_reason_has_its_own_sign(scenes, sides, row, spoil, reason):
+def test_each_reason_has_its_own_sign(inputs, sides, row, spoil, reason):
     assert row not in (2, 3)
     spoil(sides)
-    assert (row, reason) in reasons_of(Suspects.of(scenes, sides, 0.95))
-    assert {entry for entry in reasons_of(Suspects.of(scenes, sides, 0.95)) if entry[0] != row} == set()
+    assert (row, reason) in reasons_of(Suspects.of(inputs, sides, 0.95))
+    assert {entry for entry in reasons_of(Suspects.of(inputs, sides, 0.95)) if entry[0] != row} == set()
 
 
-def test_just_within_the_limits_is_no_reason(scenes, sides):
+def test_just_within_the_limits_is_no_reason(inputs, sides):
     sides.rival[0] = 0.79
     sides.seen[1] = 0.31
     sides.boxes[0] += torch.tensor([0.0, 0.0, 7.5, 0.0])
     sides.probability[0, 1] = torch.tensor([0.04, 0, 0.96, 0, 0])
-    assert reasons_of(Suspects.of(scenes, sides, 0.95)) == set()
+    assert reasons_of(Suspects.of(inputs, sides, 0.95)) == set()
 
 
-def test_sides_of_a_box_that_is_not_the_objects_say_nothing(scenes, sides):
+def test_sides_of_a_box_that_is_not_the_objects_say_nothing(inputs, sides):
     sides.boxes[0] += 20
     sides.probability[0, 1] = torch.tensor([0.5, 0, 0, 0, 0.5])
     sides.iou[0], sides.seen[0] = 0.4, 0
-    assert reasons_of(Suspects.of(scenes, sides, 0.95)) == {(0, UNSEEN)}
+    assert reasons_of(Suspects.of(inputs, sides, 0.95)) == {(0, UNSEEN)}
 
 
 def test_the_lists_of_reasons_are_dealt_out_in_turn():
@@ -87,6 +87,6 @@ def test_equals_in_a_list_share_the_last_of_their_places():
 
 def test_a_data_set_without_objects_has_no_suspects(data):
     empty = [record for record in data.split("train") if not len(record.boxes)]
-    scenes = Scenes.of(empty, 64)
-    found = Suspects.of(scenes, certain_sides(scenes), 0.6)
+    inputs = Inputs.of(empty, 64)
+    found = Suspects.of(inputs, certain_sides(inputs), 0.6)
     assert found.order.tolist() == []

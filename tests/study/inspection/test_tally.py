@@ -11,7 +11,7 @@ from boxwright.data.index import open_dataset
 from boxwright.data.transforms import evaluation_transform
 from boxwright.recipes import build_detector, load_recipe
 from boxwright.structures import Priors
-from boxwright.study.inspection.scenes import Scenes, priors_of
+from boxwright.study.inspection.inputs import Inputs, priors_of
 from boxwright.study.inspection.tally import Tally
 from inspect_scenes import max_iou, write_dataset
 
@@ -23,9 +23,9 @@ def index(tmp_path_factory):
     return open_dataset(write_dataset(tmp_path_factory.mktemp("data") / "set"))
 
 
-def tally_of(scenes, assigner, lay=LAY, **options):
-    tally = Tally.empty(len(scenes), len(lay.strides))
-    for batch in scenes.batches(lay, **options):
+def tally_of(inputs, assigner, lay=LAY, **options):
+    tally = Tally.empty(len(inputs), len(lay.strides))
+    for batch in inputs.batches(lay, **options):
         tally.add(batch, assigner)
     return tally
 
@@ -33,13 +33,13 @@ def tally_of(scenes, assigner, lay=LAY, **options):
 @pytest.mark.parametrize("size", [128, 96])
 def test_counts_are_those_of_a_brute_force_count(index, size):
     assigner = MaxIoUAssigner(0.3, 0.3, low_quality="none")
-    scenes = Scenes.of(index.split("train"), size)
-    tally = tally_of(scenes, assigner)
+    inputs = Inputs.of(index.split("train"), size)
+    tally = tally_of(inputs, assigner)
     priors = priors_of(LAY, (size, size))
     level = [number for number, grid in enumerate(priors.levels) for _ in range(grid.size)]
-    expected = Tally.empty(len(scenes), 3)
+    expected = Tally.empty(len(inputs), 3)
     row = 0
-    for frame in scenes.frames:
+    for frame in inputs.frames:
         boxes = frame.boxes[~frame.crowd].tolist()
         (region,) = frame.boxes[frame.crowd].tolist() or [(0, 0, 0, 0)]
         hidden = [_covered(prior, region) for prior in priors.boxes.tolist()]
@@ -74,8 +74,8 @@ def _covered(prior, region):
 
 @pytest.mark.parametrize("assigner", [ATSSAssigner(), SSDAssigner(), MaxIoUAssigner()], ids=lambda a: type(a).__name__)
 def test_counts_do_not_depend_on_the_batches(index, assigner):
-    scenes = Scenes.of(index.split("train"), 128)
-    together, single = (tally_of(scenes, assigner, most=most) for most in (64, 1))
+    inputs = Inputs.of(index.split("train"), 128)
+    together, single = (tally_of(inputs, assigner, most=most) for most in (64, 1))
     for name in ("positives", "wanted", "lost", "priors"):
         np.testing.assert_array_equal(getattr(together, name), getattr(single, name))
     assert together.positives.sum() == together.priors[:, 0].sum()
@@ -84,14 +84,14 @@ def test_counts_do_not_depend_on_the_batches(index, assigner):
 
 def test_boxes_are_those_that_the_evaluation_transform_gives(index):
     for size in (96, (50, 120), 20):
-        scenes = Scenes.of(index.split("train"), size)
+        inputs = Inputs.of(index.split("train"), size)
         dataset = DetectionDataset(index.split("train"), evaluation_transform(size))
-        for frame, sample in zip(scenes.frames, (dataset[i] for i in range(len(dataset))), strict=True):
+        for frame, sample in zip(inputs.frames, (dataset[i] for i in range(len(dataset))), strict=True):
             assert frame.size == tuple(sample.image.shape[-2:])
             torch.testing.assert_close(frame.boxes, sample.boxes)
             assert torch.equal(frame.labels, sample.labels)
             assert torch.equal(frame.crowd, sample.crowd)
-    assert scenes.vanished == 3  # of "b.png" at a sixth of its size
+    assert inputs.vanished == 3  # of "b.png" at a sixth of its size
 
 
 def test_priors_are_those_of_the_network():
@@ -110,20 +110,20 @@ def test_small_fish_reach_no_anchor_of_stride_8(shared):
     records = open_dataset(shared / "data" / "aquarium").split("test")
     recipe = load_recipe("retinanet-tiny")
     lay = build_detector(recipe, ["a"], pretrained=False).priors
-    scenes = Scenes.of(records, recipe.data.size)
-    width, height = (scenes.boxes[:, 2:] - scenes.boxes[:, :2]).T
+    inputs = Inputs.of(records, recipe.data.size)
+    width, height = (inputs.boxes[:, 2:] - inputs.boxes[:, :2]).T
     small = np.sqrt(width * height) < 16
-    nobody = tally_of(scenes, MaxIoUAssigner(low_quality="none"), lay).positives.sum(1) == 0
+    nobody = tally_of(inputs, MaxIoUAssigner(low_quality="none"), lay).positives.sum(1) == 0
     assert nobody[small].mean() > 0.95
     assert nobody[~small].mean() < 0.6
-    assert (tally_of(scenes, MaxIoUAssigner(), lay).positives.sum(1) == 0).sum() < 20
+    assert (tally_of(inputs, MaxIoUAssigner(), lay).positives.sum(1) == 0).sum() < 20
 
 
 def test_bccd_has_cells_boxed_twice_and_small_platelets(shared):
     index = open_dataset(shared / "data" / "bccd")
-    scenes = Scenes.of(index.split("train"), 320)
-    names = {index.split("train").name(int(i)) for i in scenes.image[scenes.crowding > 0.8]}
+    inputs = Inputs.of(index.split("train"), 320)
+    names = {index.split("train").name(int(i)) for i in inputs.image[inputs.crowding > 0.8]}
     assert {f"BloodImage_{number}.jpg" for number in ("00013", "00020", "00100", "00251", "00403")} <= names
-    side = np.sqrt((scenes.boxes[:, 2] - scenes.boxes[:, 0]) * (scenes.boxes[:, 3] - scenes.boxes[:, 1]))
-    median = {name: np.median(side[scenes.labels == label]) for label, name in enumerate(index.class_names)}
+    side = np.sqrt((inputs.boxes[:, 2] - inputs.boxes[:, 0]) * (inputs.boxes[:, 3] - inputs.boxes[:, 1]))
+    median = {name: np.median(side[inputs.labels == label]) for label, name in enumerate(index.class_names)}
     assert median["Platelets"] < 0.5 * median["RBC"] < median["WBC"]

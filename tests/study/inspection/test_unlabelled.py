@@ -5,7 +5,7 @@ import torch
 
 from boxwright.boxes import PointGenerator
 from boxwright.structures import Detections
-from boxwright.study.inspection.scenes import Scenes, priors_of
+from boxwright.study.inspection.inputs import Inputs, priors_of
 from boxwright.study.inspection.unlabelled import Unlabelled
 from inspect_scenes import CROWD, OBJECTS, iou
 
@@ -14,9 +14,9 @@ LAY = PointGenerator((8.0,))
 
 def found_in(data, **of_image):
     """What is left of detections (box, score, label) in images of 128 px."""
-    scenes = Scenes.of(data.split("train"), 128)
+    inputs = Inputs.of(data.split("train"), 128)
     records = data.split("train")
-    batch = scenes.batch(scenes.frames, priors_of(LAY, (128, 128)))
+    batch = inputs.batch(inputs.frames, priors_of(LAY, (128, 128)))
     parts = []
     for frame in batch.frames:
         some = of_image.get(records[frame.record].path.stem, [])
@@ -24,8 +24,8 @@ def found_in(data, **of_image):
         scores = torch.tensor([[score for _, score, _ in some]], dtype=torch.float32)
         labels = torch.tensor([[label for *_, label in some]], dtype=torch.int64)
         part = Detections(boxes, scores, labels, torch.tensor([len(some)]))
-        parts += Unlabelled.of(scenes.batch([frame], batch.priors), part)
-    assert len(parts) == len(scenes.frames)
+        parts += Unlabelled.of(inputs.batch([frame], batch.priors), part)
+    assert len(parts) == len(inputs.frames)
     return Unlabelled.join(parts)
 
 

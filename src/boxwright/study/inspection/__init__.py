@@ -2,7 +2,7 @@
 
 `report` puts everything together. What it stands on:
 
-- `scenes`, `network`, `assigner_choices`: the objects at the network's input, what a run's network predicts there, and
+- `inputs`, `network`, `assigner_choices`: the objects at the network's input, what a run's network predicts there, and
   the assigners to try.
 - `tally`, `object_groups`, `prior_fit`: what every assigner does with every object, summed by kinds of objects, and
   whether strides and anchors fit.

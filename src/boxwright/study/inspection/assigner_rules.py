@@ -21,7 +21,7 @@ from boxwright.assigners.overlaps import EPS
 from boxwright.boxes import box_iou
 from boxwright.boxes.iou import aligned_iou
 from boxwright.structures import Predictions
-from boxwright.study.inspection.scenes import Batch
+from boxwright.study.inspection.inputs import InputBatch
 
 __all__ = ["Rule", "rule_of"]
 
@@ -46,7 +46,7 @@ class Rule(Protocol):
 
 
 @torch.no_grad()
-def rule_of(assigner: Any, batch: Batch, number: Tensor, predictions: Predictions | None) -> Rule:
+def rule_of(assigner: Any, batch: InputBatch, number: Tensor, predictions: Predictions | None) -> Rule:
     """Return what an assigner goes by in a batch of one image, for the objects `number` (n,) of its targets."""
     boxes = batch.targets.boxes[0, number]
     match assigner:
@@ -66,7 +66,7 @@ def rule_of(assigner: Any, batch: Batch, number: Tensor, predictions: Prediction
             return _Overlap(_overlap(boxes, batch))
 
 
-def _overlap(boxes: Tensor, batch: Batch) -> Tensor:
+def _overlap(boxes: Tensor, batch: InputBatch) -> Tensor:
     return box_iou(boxes, batch.priors.boxes, eps=EPS)
 
 
@@ -125,7 +125,7 @@ class _Adaptive(_Overlap):
     candidates: int
 
     @classmethod
-    def of(cls, assigner: ATSSAssigner, boxes: Tensor, batch: Batch) -> "_Adaptive":
+    def of(cls, assigner: ATSSAssigner, boxes: Tensor, batch: InputBatch) -> "_Adaptive":
         center = box_centers(boxes[None])
         nearest = nearest_priors(batch.priors, center, assigner.topk, per_cell=assigner.topk_per_prior)[0]
         offset = 1.0 if assigner.plus_one else 0.0

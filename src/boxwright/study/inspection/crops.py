@@ -10,7 +10,7 @@ from torch import Tensor
 from boxwright.boxes import box_iou
 from boxwright.data.dataset import read_record
 from boxwright.data.records import ImageRecord
-from boxwright.study.inspection.scenes import Scenes
+from boxwright.study.inspection.inputs import Inputs
 from boxwright.study.inspection.suspects import Suspects
 from boxwright.study.inspection.unlabelled import Unlabelled
 from boxwright.study.pictures import data_uri
@@ -23,12 +23,12 @@ _MARGIN: Final = 0.6  # of the box's longer side, around it
 
 
 def draw_object(
-    scenes: Scenes, records: Sequence[ImageRecord], scale: Tensor, suspects: Suspects, row: int
+    inputs: Inputs, records: Sequence[ImageRecord], scale: Tensor, suspects: Suspects, row: int
 ) -> dict[str, Any]:
     """Draw an annotated object: its box, the predicted one, and the distribution of each side.
 
     Args:
-        scenes: the data set.
+        inputs: the data set.
         records: its images.
         scale: (images, 4) pixels of the stored image to one of the input, for each side of a box.
         suspects: its objects.
@@ -43,9 +43,9 @@ def draw_object(
     Raises:
         DataError: the image cannot be read.
     """
-    image = int(scenes.image[row])
-    annotated = _annotated(scenes, scale, image)
-    own = row - int(scenes.first[image])
+    image = int(inputs.image[row])
+    annotated = _annotated(inputs, scale, image)
+    own = row - int(inputs.first[image])
     entry, corner = _crop(records[image], annotated[own], torch.cat([annotated[:own], annotated[own + 1 :]]))
     sides, along = suspects.sides, scale[image]
     return entry | {
@@ -59,7 +59,7 @@ def draw_object(
 
 
 def draw_detection(
-    scenes: Scenes, records: Sequence[ImageRecord], scale: Tensor, unlabelled: Unlabelled, row: int
+    inputs: Inputs, records: Sequence[ImageRecord], scale: Tensor, unlabelled: Unlabelled, row: int
 ) -> dict[str, Any]:
     """Draw a detection without an annotation: as `draw_object` does, but with no more than its box and the others.
 
@@ -67,12 +67,12 @@ def draw_detection(
         DataError: the image cannot be read.
     """
     image = int(unlabelled.image[row])
-    return _crop(records[image], unlabelled.boxes[row] * scale[image], _annotated(scenes, scale, image))[0]
+    return _crop(records[image], unlabelled.boxes[row] * scale[image], _annotated(inputs, scale, image))[0]
 
 
-def _annotated(scenes: Scenes, scale: Tensor, image: int) -> Tensor:
-    rows = slice(int(scenes.first[image]), int(scenes.first[image + 1]))
-    return torch.from_numpy(scenes.boxes[rows]) * scale[image]
+def _annotated(inputs: Inputs, scale: Tensor, image: int) -> Tensor:
+    rows = slice(int(inputs.first[image]), int(inputs.first[image + 1]))
+    return torch.from_numpy(inputs.boxes[rows]) * scale[image]
 
 
 def _crop(record: ImageRecord, box: Tensor, others: Tensor) -> tuple[dict[str, Any], Tensor]:

@@ -7,8 +7,8 @@ import torch
 
 from boxwright.models.postprocess import Postprocess
 from boxwright.structures import Predictions
+from boxwright.study.inspection.inputs import InputBatch, Inputs
 from boxwright.study.inspection.network import Network
-from boxwright.study.inspection.scenes import Batch, Scenes
 from boxwright.study.inspection.sides import DistributionCoder, Sides
 from boxwright.study.inspection.suspects import Suspects
 from boxwright.study.inspection.unlabelled import Unlabelled
@@ -32,14 +32,14 @@ class Evidence:
             return None
         return cls(network.coder, network.after.detector.postprocess, Sides.empty(objects, network.coder), [])
 
-    def add(self, batch: Batch, predictions: Predictions) -> None:
+    def add(self, batch: InputBatch, predictions: Predictions) -> None:
         """Take in what the network predicts for a batch, with decoded boxes."""
         self.sides.add(batch, predictions, self.coder)
         sizes = torch.tensor([frame.size for frame in batch.frames])
         detections = self.postprocess(predictions, batch.priors, self.coder, sizes)
         self.unlabelled.extend(Unlabelled.of(batch, detections))
 
-    def weighed(self, scenes: Scenes) -> tuple[Suspects, Unlabelled]:
+    def weighed(self, inputs: Inputs) -> tuple[Suspects, Unlabelled]:
         """Return the objects of the whole data set and what is not annotated, the most suspicious of each first."""
-        suspects = Suspects.of(scenes, self.sides, self.postprocess.iou_threshold)
+        suspects = Suspects.of(inputs, self.sides, self.postprocess.iou_threshold)
         return suspects, Unlabelled.join(self.unlabelled)

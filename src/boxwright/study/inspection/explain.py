@@ -8,7 +8,7 @@ from torch import Tensor
 
 from boxwright.structures import Assignment, Predictions
 from boxwright.study.inspection.assigner_rules import Rule, rule_of
-from boxwright.study.inspection.scenes import Batch
+from boxwright.study.inspection.inputs import InputBatch
 from boxwright.study.inspection.tally import alone
 
 __all__ = ["Explanation", "Match", "explain"]
@@ -36,7 +36,7 @@ class Explanation:
         return f"{text}; {match.note}" if match.note else text
 
 
-def explain(assigner: Any, batch: Batch, predictions: Predictions | None = None) -> list[Explanation]:
+def explain(assigner: Any, batch: InputBatch, predictions: Predictions | None = None) -> list[Explanation]:
     """Explain the assignment of a batch of one image, object by object (crowd regions left out).
 
     Args:

@@ -8,19 +8,19 @@ import numpy as np
 from boxwright.data.records import ImageRecord
 from boxwright.study.inspection.assigner_choices import Choice
 from boxwright.study.inspection.image_report import image_report
+from boxwright.study.inspection.inputs import Inputs, PriorGenerator, priors_of
 from boxwright.study.inspection.network import Network, Outputs, pixels_of
-from boxwright.study.inspection.scenes import PriorGenerator, Scenes, priors_of
 from boxwright.study.inspection.tally import Tally
 from boxwright.study.pictures import picture
 
 __all__ = ["gallery", "pick"]
 
 
-def pick(scenes: Scenes, tallies: dict[str, Tally], count: int) -> dict[int, str]:
+def pick(inputs: Inputs, tallies: dict[str, Tally], count: int) -> dict[int, str]:
     """Choose images worth looking at: those that lead some list, in turn, then others spread over the data set.
 
     Args:
-        scenes: the data set.
+        inputs: the data set.
         tallies: what each assigner does, by its name.
         count: how many images.
 
@@ -30,12 +30,12 @@ def pick(scenes: Scenes, tallies: dict[str, Tally], count: int) -> dict[int, str
     lists: dict[str, Any] = {}
     for name, tally in tallies.items():
         lists[f"most objects without positives: {name}"] = tally.positives.sum(1) == 0
-    lists["most boxes that look like duplicates"] = scenes.crowding >= 0.8
+    lists["most boxes that look like duplicates"] = inputs.crowding >= 0.8
     for name, tally in tallies.items():
         lists[f"most priors lost to another object: {name}"] = tally.lost
-    width, height = (scenes.boxes[:, 2:] - scenes.boxes[:, :2]).T
+    width, height = (inputs.boxes[:, 2:] - inputs.boxes[:, :2]).T
     lists["most objects under 16 px"] = np.sqrt(width * height) < 16
-    counts = {why: np.bincount(scenes.image, values, minlength=len(scenes.frames)) for why, values in lists.items()}
+    counts = {why: np.bincount(inputs.image, values, minlength=len(inputs.frames)) for why, values in lists.items()}
     orders = {why: iter([int(i) for i in np.argsort(-some, kind="stable") if some[i]]) for why, some in counts.items()}
     chosen: dict[int, str] = {}
     while orders and len(chosen) < count:
@@ -45,14 +45,14 @@ def pick(scenes: Scenes, tallies: dict[str, Tally], count: int) -> dict[int, str
                 del orders[why]
             elif len(chosen) < count:
                 chosen[image] = why
-    for image in np.linspace(0, len(scenes.frames) - 1, count).round().astype(int).tolist():
-        if len(chosen) < min(count, len(scenes.frames)):
+    for image in np.linspace(0, len(inputs.frames) - 1, count).round().astype(int).tolist():
+        if len(chosen) < min(count, len(inputs.frames)):
             chosen.setdefault(image, "one of the others")
     return chosen
 
 
 def gallery(
-    scenes: Scenes,
+    inputs: Inputs,
     records: Sequence[ImageRecord],
     prior_generator: PriorGenerator,
     choices: Sequence[Choice],
@@ -67,8 +67,8 @@ def gallery(
     Raises:
         DataError: an image that a network is to look at cannot be read.
     """
-    frames = [scenes.frames[index] for index in chosen]
-    batches = [scenes.batch([frame], priors_of(prior_generator, frame.canvas)) for frame in frames]
+    frames = [inputs.frames[index] for index in chosen]
+    batches = [inputs.batch([frame], priors_of(prior_generator, frame.canvas)) for frame in frames]
     outputs: Iterable[list[Outputs]] = ([] for _ in batches)
     if network is not None:
         pixels = pixels_of(records, batches, network.recipe.data.size)

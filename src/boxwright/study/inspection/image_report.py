@@ -8,16 +8,16 @@ import torch
 from boxwright.study.inspection.assigner_choices import Choice
 from boxwright.study.inspection.explain import Explanation, explain
 from boxwright.study.inspection.heat_maps import grids, heat_map, score_maps
+from boxwright.study.inspection.inputs import InputBatch
 from boxwright.study.inspection.loss_shares import loss_shares, with_assigner
 from boxwright.study.inspection.network import Network, Outputs
-from boxwright.study.inspection.scenes import Batch
 from boxwright.study.inspection.tally import level_of
 
 __all__ = ["image_report"]
 
 
 def image_report(
-    batch: Batch, choices: Sequence[Choice], network: Network | None, outputs: Sequence[Outputs]
+    batch: InputBatch, choices: Sequence[Choice], network: Network | None, outputs: Sequence[Outputs]
 ) -> dict[str, Any]:
     """Describe a batch of one image, all but its picture.
 
@@ -67,7 +67,7 @@ def _written(explanation: Explanation) -> dict[str, Any]:
     return {"why": explanation.sentence, "priors": priors} | ({"notes": notes} if notes else {})
 
 
-def _loss(batch: Batch, choice: Choice, network: Network, outputs: Sequence[Outputs]) -> dict[str, Any]:
+def _loss(batch: InputBatch, choice: Choice, network: Network, outputs: Sequence[Outputs]) -> dict[str, Any]:
     """Divide the criterion's losses, with the assigner in place of its own, among positives and background.
 
     Returns:

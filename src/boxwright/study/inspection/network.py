@@ -23,7 +23,7 @@ from boxwright.models import DenseDetector
 from boxwright.recipes import Recipe, build_criterion, build_detector
 from boxwright.recipes.grid import GridRecipe
 from boxwright.structures import Predictions
-from boxwright.study.inspection.scenes import Batch
+from boxwright.study.inspection.inputs import InputBatch
 from boxwright.study.inspection.sides import DistributionCoder
 
 __all__ = ["Network", "Outputs", "Stage", "pixels_of"]
@@ -140,13 +140,13 @@ def initial_detector(recipe: Recipe, class_names: Sequence[str]) -> DenseDetecto
 
 
 def pixels_of(
-    records: Sequence[ImageRecord], batches: Iterable[Batch], size: int | tuple[int, int], workers: int = 0
-) -> Iterator[tuple[Batch, Tensor]]:
+    records: Sequence[ImageRecord], batches: Iterable[InputBatch], size: int | tuple[int, int], workers: int = 0
+) -> Iterator[tuple[InputBatch, Tensor]]:
     """Yield batches with their images (B, 3, H, W) uint8, as an evaluation sees them.
 
     Args:
         records: of all frames.
-        batches: of `Scenes.batches`.
+        batches: of `Inputs.batches`.
         size: the recipe's `data.size`.
         workers: processes that read images.
 

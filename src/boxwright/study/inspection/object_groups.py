@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from boxwright.study.inspection.scenes import Scenes
+from boxwright.study.inspection.inputs import Inputs
 from boxwright.study.inspection.tally import Tally
 
 __all__ = ["BINS", "Axis", "Cells", "axes"]
@@ -38,9 +38,9 @@ class Axis:
     member: NDArray[np.int64]
 
 
-def axes(scenes: Scenes, class_names: Sequence[str]) -> tuple[Axis, ...]:
+def axes(inputs: Inputs, class_names: Sequence[str]) -> tuple[Axis, ...]:
     """Divide the objects by size, aspect, crowding and class."""
-    width, height = (scenes.boxes[:, 2:] - scenes.boxes[:, :2]).T
+    width, height = (inputs.boxes[:, 2:] - inputs.boxes[:, :2]).T
     side, aspect = np.sqrt(width * height), width / height
     return (
         _binned("size", "Size", "root of the area, in pixels of the network's input", _SIZES, "256 px and more", side),
@@ -51,9 +51,9 @@ def axes(scenes: Scenes, class_names: Sequence[str]) -> tuple[Axis, ...]:
             "largest IoU with another object",
             _CROWDING,
             "IoU 0.8+, duplicate?",
-            scenes.crowding,
+            inputs.crowding,
         ),
-        Axis("class", "Class", "", tuple(class_names), scenes.labels),
+        Axis("class", "Class", "", tuple(class_names), inputs.labels),
     )
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from boxwright.boxes import PointGenerator
 from boxwright.boxes.fitting import fit_anchors, shape_iou
-from boxwright.study.inspection.scenes import PriorGenerator, Scenes
+from boxwright.study.inspection.inputs import Inputs, PriorGenerator
 
 __all__ = ["Advice", "anchor_steps", "fit_report"]
 
@@ -29,7 +29,7 @@ class Advice:
     help: str
 
 
-def fit_report(scenes: Scenes, prior_generator: PriorGenerator) -> dict[str, Any]:
+def fit_report(inputs: Inputs, prior_generator: PriorGenerator) -> dict[str, Any]:
     """Compare a recipe's priors with the objects.
 
     Returns:
@@ -37,13 +37,13 @@ def fit_report(scenes: Scenes, prior_generator: PriorGenerator) -> dict[str, Any
         `steps` of `anchor_steps`, how many are `enough`, and `advice` in words. For points, whose boxes mean nothing,
         `anchors` is empty and the levels have no shapes.
     """
-    sizes = torch.from_numpy(scenes.boxes[:, 2:] - scenes.boxes[:, :2])
+    sizes = torch.from_numpy(inputs.boxes[:, 2:] - inputs.boxes[:, :2])
     shapes = [] if isinstance(prior_generator, PointGenerator) else _shapes(prior_generator)
     levels = [
         {"stride": stride, "shapes": shapes[number].tolist() if shapes else []}
         for number, stride in enumerate(prior_generator.strides)
     ]
-    advice = [*_of_strides(scenes, sizes, prior_generator.strides)]
+    advice = [*_of_strides(inputs, sizes, prior_generator.strides)]
     anchors: dict[str, Any] = {}
     if shapes and len(sizes):
         advice += _of_shapes(sizes, shapes)
@@ -97,11 +97,11 @@ def _overlap(sizes: Tensor, anchors: Tensor) -> dict[str, float]:
     return {"mean_iou": float(best.mean()), "under_half": float((best < 0.5).float().mean())}
 
 
-def _of_strides(scenes: Scenes, sizes: Tensor, strides: tuple[float, ...]) -> Iterator[Advice]:
-    if scenes.vanished:
+def _of_strides(inputs: Inputs, sizes: Tensor, strides: tuple[float, ...]) -> Iterator[Advice]:
+    if inputs.vanished:
         yield Advice(
             "are less than a pixel wide or high at the network's input, and are left out of every batch",
-            scenes.vanished,
+            inputs.vanished,
             "A larger data.size, or cutting the images into tiles, keeps them.",
         )
     if not len(sizes):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from boxwright.data.records import ImageRecord
 from boxwright.study.inspection.crops import draw_detection, draw_object
-from boxwright.study.inspection.scenes import Scenes
+from boxwright.study.inspection.inputs import Inputs
 from boxwright.study.inspection.sides import FOUND, SIDES
 from boxwright.study.inspection.suspects import REASONS, Suspects
 from boxwright.study.inspection.unlabelled import Unlabelled
@@ -31,7 +31,7 @@ _DRAWN: Final = 80  # of each list
 
 
 def relabel(
-    scenes: Scenes,
+    inputs: Inputs,
     records: Sequence[ImageRecord],
     class_names: Sequence[str],
     suspects: Suspects,
@@ -40,7 +40,7 @@ def relabel(
     """Describe a data set's annotated objects, and the detections that nobody has annotated.
 
     Args:
-        scenes: the data set.
+        inputs: the data set.
         records: its images.
         class_names: of its labels.
         suspects: its objects.
@@ -55,14 +55,14 @@ def relabel(
     Raises:
         DataError: an image cannot be read.
     """
-    scale = torch.tensor([frame.to_stored(records[frame.record]) for frame in scenes.frames]).view(-1, 4)
-    names = [records[frame.record].path.name for frame in scenes.frames]
+    scale = torch.tensor([frame.to_stored(records[frame.record]) for frame in inputs.frames]).view(-1, 4)
+    names = [records[frame.record].path.name for frame in inputs.frames]
     first, order = range(min(_DRAWN, len(unlabelled))), suspects.order.tolist()
-    drawn = [draw_object(scenes, records, scale, suspects, row) for row in order[:_DRAWN]]
-    missing = [draw_detection(scenes, records, scale, unlabelled, row) for row in first]
+    drawn = [draw_object(inputs, records, scale, suspects, row) for row in order[:_DRAWN]]
+    missing = [draw_detection(inputs, records, scale, unlabelled, row) for row in first]
     return {
         "columns": list(COLUMNS),
-        "annotated": {"rows": _annotated(scenes, names, class_names, suspects, scale), "drawn": drawn},
+        "annotated": {"rows": _annotated(inputs, names, class_names, suspects, scale), "drawn": drawn},
         "unlabelled": {"rows": _unlabelled(names, class_names, unlabelled, scale), "drawn": missing},
     }
 
@@ -78,13 +78,13 @@ def relabel_csv(lists: dict[str, Any]) -> str:
 
 
 def _annotated(
-    scenes: Scenes, names: Sequence[str], class_names: Sequence[str], suspects: Suspects, scale: Tensor
+    inputs: Inputs, names: Sequence[str], class_names: Sequence[str], suspects: Suspects, scale: Tensor
 ) -> list[list[Any]]:
-    sides, peaks, along = suspects.sides, suspects.peaks, scale[torch.from_numpy(scenes.image)]  # (N, 4)
-    own = torch.arange(len(scenes))
+    sides, peaks, along = suspects.sides, suspects.peaks, scale[torch.from_numpy(inputs.image)]  # (N, 4)
+    own = torch.arange(len(inputs))
     offset, spread, peaked = (values.argmax(1) for values in (suspects.offset, suspects.spread, peaks.prominence))
     across = along[own, peaked]
-    boxes = torch.from_numpy(scenes.boxes) * along
+    boxes = torch.from_numpy(inputs.boxes) * along
     columns = (
         *boxes.T, sides.seen, sides.iou, sides.rival, suspects.twin, suspects.offset[own, offset],
         suspects.spread[own, spread], peaks.first[own, peaked] * across, peaks.second[own, peaked] * across,
@@ -97,7 +97,7 @@ def _annotated(
         why = ", ".join(reason for reason, given in zip(REASONS, suspects.reasons[row].tolist(), strict=True) if given)
         values: dict[str, Any] = {name: round(values[row], _NUMBERS[name]) for name, values in numbers.items()}
         values |= {name: SIDES[which[row]] for name, which in side.items()}
-        values |= {"image": names[scenes.image[row]], "class": class_names[scenes.labels[row]], "reasons": why}
+        values |= {"image": names[inputs.image[row]], "class": class_names[inputs.labels[row]], "reasons": why}
         values["other_class"] = class_names[int(sides.rival_label[row])] if float(sides.rival[row]) else None
         if float(sides.iou[row]) < FOUND:
             values |= dict.fromkeys(_OF_SIDES)

@@ -21,11 +21,11 @@ from boxwright.recipes import Recipe, build_detector
 from boxwright.study.inspection.assigner_choices import Choice, choices
 from boxwright.study.inspection.evidence import Evidence
 from boxwright.study.inspection.gallery import gallery, pick
+from boxwright.study.inspection.inputs import InputBatch, Inputs, PriorGenerator
 from boxwright.study.inspection.network import Network, Outputs, pixels_of
 from boxwright.study.inspection.object_groups import BINS, Axis, Cells, axes, describe
 from boxwright.study.inspection.prior_fit import fit_report
 from boxwright.study.inspection.relabel import relabel
-from boxwright.study.inspection.scenes import Batch, PriorGenerator, Scenes
 from boxwright.study.inspection.tally import Tally
 
 __all__ = ["inspect_data"]
@@ -85,22 +85,22 @@ def inspect_data(
     stages = () if network is None else network.stages
     chosen = choices(recipe, assigners, stages=[stage.name for stage in stages], sweep=sweep)
     prior_generator: Any = build_detector(recipe, class_names, pretrained=False).priors
-    scenes = Scenes.of(records, recipe.data.size)
-    if not (images or network or len(scenes) or scenes.vanished):
+    inputs = Inputs.of(records, recipe.data.size)
+    if not (images or network or len(inputs) or inputs.vanished):
         raise DataError(f"no image of {split} has an object, so that there is nothing to look at")
-    cells = Cells(axes(scenes, class_names))
-    evidence = None if network is None else Evidence.empty(network, len(scenes))
-    tallies = _run(scenes, records, prior_generator, chosen, network, evidence, progress)
+    cells = Cells(axes(inputs, class_names))
+    evidence = None if network is None else Evidence.empty(network, len(inputs))
+    tallies = _run(inputs, records, prior_generator, chosen, network, evidence, progress)
     usual = {choice.name: tally[choice.usual] for choice, tally in zip(chosen, tallies, strict=True)}
-    looked_at = dict.fromkeys(range(len(records)), "asked for") if images else pick(scenes, usual, show)
+    looked_at = dict.fromkeys(range(len(records)), "asked for") if images else pick(inputs, usual, show)
     return {
         "boxwright": boxwright.__version__,
         "data": {
             "describe": index.describe(),
             "split": split,
             "images": len(records),
-            "objects": len(scenes),
-            "vanished": scenes.vanished,
+            "objects": len(inputs),
+            "vanished": inputs.vanished,
             "classes": list(class_names),
         },
         "recipe": {"name": recipe.name, "size": recipe.data.size, "strides": list(prior_generator.strides)},
@@ -110,11 +110,11 @@ def inspect_data(
         "axes": [_axis(axis) for axis in cells.axes],
         "cells": cells.keys.tolist(),
         "assigners": [_assigner(c, t, cells) for c, t in zip(chosen, tallies, strict=True)],
-        "fit": fit_report(scenes, prior_generator),
-        "unmatched": {name: _unmatched(scenes, records, tally) for name, tally in usual.items()},
-        "relabel": None if evidence is None else relabel(scenes, records, class_names, *evidence.weighed(scenes)),
+        "fit": fit_report(inputs, prior_generator),
+        "unmatched": {name: _unmatched(inputs, records, tally) for name, tally in usual.items()},
+        "relabel": None if evidence is None else relabel(inputs, records, class_names, *evidence.weighed(inputs)),
         "images": _grouped(
-            gallery(scenes, records, prior_generator, chosen, looked_at, network), looked_at, scenes, cells.axes
+            gallery(inputs, records, prior_generator, chosen, looked_at, network), looked_at, inputs, cells.axes
         ),
     }
 
@@ -156,11 +156,11 @@ def find_images(records: Records, names: Sequence[str]) -> list[int]:
 
 
 def _grouped(
-    images: list[dict[str, Any]], chosen: Iterable[int], scenes: Scenes, axes: Sequence[Axis]
+    images: list[dict[str, Any]], chosen: Iterable[int], inputs: Inputs, axes: Sequence[Axis]
 ) -> list[dict[str, Any]]:
     """Add to the objects of images the group that each belongs to on every axis."""
     for entry, image in zip(images, chosen, strict=True):
-        for row, object_ in enumerate(entry["objects"], start=int(scenes.first[image])):
+        for row, object_ in enumerate(entry["objects"], start=int(inputs.first[image])):
             object_["groups"] = [int(axis.member[row]) for axis in axes]
     return images
 
@@ -181,7 +181,7 @@ def with_labels_of(
 
 
 def _run(
-    scenes: Scenes,
+    inputs: Inputs,
     records: Sequence[ImageRecord],
     prior_generator: PriorGenerator,
     chosen: Sequence[Choice],
@@ -190,10 +190,10 @@ def _run(
     progress: Progress | None,
 ) -> list[list[Tally]]:
     """Run every step of every assigner over all images, and gather what the trained network says of the annotations."""
-    tallies = [[Tally.empty(len(scenes), len(prior_generator.strides)) for _ in choice.steps] for choice in chosen]
+    tallies = [[Tally.empty(len(inputs), len(prior_generator.strides)) for _ in choice.steps] for choice in chosen]
     done = 0
     with ThreadPoolExecutor(os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        for batch, outputs in _outputs(scenes, records, prior_generator, network):
+        for batch, outputs in _outputs(inputs, records, prior_generator, network):
             jobs = [
                 pool.submit(counts.add, batch, step.assigner, choice.predictions(outputs))
                 for choice, tally in zip(chosen, tallies, strict=True)
@@ -205,20 +205,20 @@ def _run(
                 job.result()
             done += len(batch.frames)
             if progress is not None:
-                progress(done, len(scenes.frames))
+                progress(done, len(inputs.frames))
     return tallies
 
 
 def _outputs(
-    scenes: Scenes, records: Sequence[ImageRecord], prior_generator: PriorGenerator, network: Network | None
-) -> Iterator[tuple[Batch, list[Outputs]]]:
+    inputs: Inputs, records: Sequence[ImageRecord], prior_generator: PriorGenerator, network: Network | None
+) -> Iterator[tuple[InputBatch, list[Outputs]]]:
     """Yield all images in batches, with what every stage of the network says about them."""
     if network is None:
-        for batch in scenes.batches(prior_generator):
+        for batch in inputs.batches(prior_generator):
             yield batch, []
         return
     data = network.recipe.data
-    batches = scenes.batches(prior_generator, most=_IMAGES_AT_ONCE)
+    batches = inputs.batches(prior_generator, most=_IMAGES_AT_ONCE)
     for batch, pixels in pixels_of(records, batches, data.size, data.workers):
         yield batch, [stage.predict(pixels) for stage in network.stages]
 
@@ -258,12 +258,12 @@ def _summary(counts: NDArray[np.int64], tally: Tally) -> dict[str, Any]:
     }
 
 
-def _unmatched(scenes: Scenes, records: Sequence[ImageRecord], tally: Tally) -> list[dict[str, Any]]:
+def _unmatched(inputs: Inputs, records: Sequence[ImageRecord], tally: Tally) -> list[dict[str, Any]]:
     """List the first objects without positives, with their boxes in the pixels of the stored image."""
     rows = np.flatnonzero(tally.positives.sum(axis=1) == 0)[:_LISTED]
     listed = []
     for row in rows.tolist():
-        frame, record = scenes.frames[scenes.image[row]], records[int(scenes.image[row])]
-        box = (scenes.boxes[row] * np.array(frame.to_stored(record))).round(1).tolist()
-        listed.append({"image": record.path.name, "class": int(scenes.labels[row]), "box": box})
+        frame, record = inputs.frames[inputs.image[row]], records[int(inputs.image[row])]
+        box = (inputs.boxes[row] * np.array(frame.to_stored(record))).round(1).tolist()
+        listed.append({"image": record.path.name, "class": int(inputs.labels[row]), "box": box})
     return listed

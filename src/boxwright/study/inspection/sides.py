@@ -8,7 +8,7 @@ from torch import Tensor
 
 from boxwright.boxes import FineGrainedCoder, IntegralCoder, box_iou
 from boxwright.structures import Predictions, Priors
-from boxwright.study.inspection.scenes import Batch
+from boxwright.study.inspection.inputs import InputBatch
 
 __all__ = ["FOUND", "SIDES", "DistributionCoder", "Peaks", "Sides", "excess_spread", "peaks"]
 
@@ -68,7 +68,7 @@ class Sides:
         label = torch.zeros(objects, dtype=torch.int64)
         return cls(bins, bins.clone(), torch.zeros(objects, 4), score, iou, seen, rival, label)
 
-    def add(self, batch: Batch, predictions: Predictions, coder: DistributionCoder) -> None:
+    def add(self, batch: InputBatch, predictions: Predictions, coder: DistributionCoder) -> None:
         """Fill in the objects of a batch from predictions with decoded boxes."""
         assert predictions.boxes is not None
         scores = predictions.scores()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from boxwright.boxes import box_iou
-from boxwright.study.inspection.scenes import Scenes
+from boxwright.study.inspection.inputs import Inputs
 from boxwright.study.inspection.sides import FOUND, Peaks, Sides, excess_spread, peaks
 from boxwright.study.inspection.unlabelled import SHOWN
 
@@ -54,13 +54,13 @@ class Suspects:
     sides: Sides
 
     @classmethod
-    def of(cls, scenes: Scenes, sides: Sides, duplicate: float) -> Self:
+    def of(cls, inputs: Inputs, sides: Sides, duplicate: float) -> Self:
         """Rank the objects of a data set; `duplicate` is the IoU above which the run suppresses a detection."""
-        boxes = torch.from_numpy(scenes.boxes)
+        boxes = torch.from_numpy(inputs.boxes)
         length = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2).clamp(min=1)
         offset = (sides.boxes - boxes).abs() / length
         spread = excess_spread(sides.probability, sides.outwards()) / length
-        two, twin = peaks(sides.probability, sides.place), _twins(scenes)
+        two, twin = peaks(sides.probability, sides.place), _twins(inputs)
         found = (sides.iou >= FOUND).unsqueeze(1)
         own = (values.where(found, -1.0).amax(1) for values in (offset, two.prominence, spread))
         measures = torch.stack([twin, sides.rival - sides.seen, -sides.seen, *own], dim=1)
@@ -77,11 +77,11 @@ def _dealt(measures: Tensor, reasons: Tensor) -> Tensor:
     return (turn + (~reasons) * (objects + 1) * lists).amin(1).argsort(stable=True)
 
 
-def _twins(scenes: Scenes) -> Tensor:
+def _twins(inputs: Inputs) -> Tensor:
     """Largest IoU of each object with another one of its class in its image, 0 where there is none: (N,)."""
-    most = torch.zeros(len(scenes))
-    boxes, labels = torch.from_numpy(scenes.boxes), torch.from_numpy(scenes.labels)
-    for start, stop in zip(scenes.first[:-1].tolist(), scenes.first[1:].tolist(), strict=True):
+    most = torch.zeros(len(inputs))
+    boxes, labels = torch.from_numpy(inputs.boxes), torch.from_numpy(inputs.labels)
+    for start, stop in zip(inputs.first[:-1].tolist(), inputs.first[1:].tolist(), strict=True):
         if stop - start > 1:
             rows = slice(start, stop)
             iou = box_iou(boxes[rows], boxes[rows]).fill_diagonal_(0)

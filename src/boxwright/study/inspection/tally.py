@@ -10,7 +10,7 @@ from torch import Tensor
 
 from boxwright.criteria.dense import AssignerFunction
 from boxwright.structures import Assignment, Predictions, Priors, Targets
-from boxwright.study.inspection.scenes import Batch
+from boxwright.study.inspection.inputs import InputBatch
 
 __all__ = ["Tally", "alone", "level_of"]
 
@@ -40,7 +40,7 @@ class Tally:
         shapes: tuple[tuple[int, ...], ...] = ((objects, levels), (objects,), (objects,), (levels, 3))
         return cls(*(np.zeros(shape, np.int64) for shape in shapes))
 
-    def add(self, batch: Batch, assigner: AssignerFunction, predictions: Predictions | None = None) -> None:
+    def add(self, batch: InputBatch, assigner: AssignerFunction, predictions: Predictions | None = None) -> None:
         """Assign a batch and count; `predictions` are what the assigner looks at, where it looks at any."""
         assignment = assigner(batch.priors, batch.targets, predictions)
         level = level_of(batch.priors)
@@ -65,7 +65,7 @@ class Tally:
 
 def alone(
     assigner: AssignerFunction,
-    batch: Batch,
+    batch: InputBatch,
     image: Tensor,
     number: Tensor,
     predictions: Predictions | None = None,

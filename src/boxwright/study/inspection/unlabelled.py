@@ -9,7 +9,7 @@ from torch import Tensor
 
 from boxwright.boxes import box_iou
 from boxwright.structures import Detections
-from boxwright.study.inspection.scenes import Batch
+from boxwright.study.inspection.inputs import InputBatch
 from boxwright.study.inspection.sides import FOUND
 
 __all__ = ["SHOWN", "Unlabelled"]
@@ -39,7 +39,7 @@ class Unlabelled:
     iou: Tensor
 
     @classmethod
-    def of(cls, batch: Batch, detections: Detections) -> list[Self]:
+    def of(cls, batch: InputBatch, detections: Detections) -> list[Self]:
         """Pick them from the detections of a batch: one entry per image."""
         parts = []
         for frame, found in zip(batch.frames, detections, strict=True):

@@ -15,7 +15,7 @@ from boxwright.data.records import ImageRecord
 from boxwright.data.transforms import Sanitize, Size, fitted
 from boxwright.structures import Priors, Targets
 
-__all__ = ["Batch", "Frame", "PriorGenerator", "Scenes", "priors_of"]
+__all__ = ["Frame", "InputBatch", "Inputs", "PriorGenerator", "priors_of"]
 
 PriorGenerator = AnchorGenerator | PointGenerator
 _PRIORS_AT_ONCE: Final = 2**21  # (image, prior) pairs of a batch: 16 MB per int64 tensor
@@ -66,14 +66,14 @@ class Frame:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Batch:
+class InputBatch:
     """Some images of one canvas.
 
     Attributes:
         frames: B images.
         priors: L priors of their canvas.
         targets: their G objects and crowd regions, padded.
-        rows: (B, G) int64, which object of `Scenes` each entry is; -1 for crowd and padding.
+        rows: (B, G) int64, which object of `Inputs` each entry is; -1 for crowd and padding.
     """
 
     frames: list[Frame]
@@ -83,7 +83,7 @@ class Batch:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Scenes:
+class Inputs:
     """All images of a split, and their N objects (neither crowd nor vanished) as columns.
 
     Attributes:
@@ -126,7 +126,7 @@ class Scenes:
         """Objects that are too small to reach the network."""
         return sum(frame.vanished for frame in self.frames)
 
-    def batches(self, prior_generator: PriorGenerator, most: int = 64) -> Iterator[Batch]:
+    def batches(self, prior_generator: PriorGenerator, most: int = 64) -> Iterator[InputBatch]:
         """Yield every image once, together with others of its canvas and about as many objects, for little padding.
 
         Args:
@@ -143,12 +143,12 @@ class Scenes:
             yield self.batch(frames, priors)
             start += len(frames)
 
-    def batch(self, frames: list[Frame], priors: Priors) -> Batch:
+    def batch(self, frames: list[Frame], priors: Priors) -> InputBatch:
         """Put images of one canvas together."""
         targets = Targets.from_list([frame.targets() for frame in frames])
         first = torch.from_numpy(self.first)[[frame.record for frame in frames]]
         rows = first.unsqueeze(1) + targets.objects.long().cumsum(1) - 1
-        return Batch(frames, priors, targets, rows.where(targets.objects, -1))
+        return InputBatch(frames, priors, targets, rows.where(targets.objects, -1))
 
 
 def priors_of(prior_generator: PriorGenerator, canvas: tuple[int, int]) -> Priors:
