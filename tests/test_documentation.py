@@ -26,7 +26,7 @@ from pages import DOCS, blocks, run_page
 
 PAGES = [DOCS.parent / "README.md", DOCS.parent / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
 ELSEWHERE = {  # pages whose code is run by tests that look at what comes out
-    *("README.md", "losses.md", "ranking.md", "assigners.md", "add-a-loss.md", "add-an-assigner.md"),
+    *("README.md", "losses.md", "ranking.md", "assigners.md", "add-a-loss.md", "add-an-assigner.md", "coming-from.md"),
 }
 
 
