@@ -32,7 +32,7 @@ def test_a_page_without_the_suffix_of_one_is_a_folder(tmp_path):
     assert sorted(file.name for file in (tmp_path / "v1.0").iterdir()) == ["inspect.html", "inspect.json"]
     result = run("a.png", "--data", root, "--output", tmp_path / "v1.0" / "inspect.json")
     assert result.exit_code == 2
-    assert "inspect.json is a file, no folder" in result.stderr
+    assert "inspect.json is a file, not a folder" in result.stderr
 
 
 def test_an_image_of_a_split_is_looked_at_alone(tmp_path):

@@ -314,7 +314,7 @@ class TestYolo:
     def test_a_name_that_is_no_utf8_is_refused(self, tmp_path):
         write_yolo(tmp_path)
         (tmp_path / "images" / "a.png").rename(tmp_path / "images" / os.fsdecode(b"caf\xe9.png"))
-        with pytest.raises(DataError, match=r"the image name 'caf\\udce9.png' is no utf-8: rename it"):
+        with pytest.raises(DataError, match=r"the image name 'caf\\udce9.png' is not valid utf-8: rename it"):
             open_dataset(tmp_path)
 
     def test_data_yaml_with_the_paths_of_another_machine(self, tmp_path):

@@ -124,7 +124,7 @@ def _page_path(output: Path) -> Path:
     page = output if output.suffix.lower() in (".html", ".htm") else output / "inspect.html"
     file = next((folder for folder in page.parents if folder.exists() and not folder.is_dir()), None)
     if file is not None:
-        raise BoxwrightError(f"--output {output}: {file} is a file, no folder; name another folder, or NAME.html")
+        raise BoxwrightError(f"--output {output}: {file} is a file, not a folder; name another folder, or NAME.html")
     return page
 
 

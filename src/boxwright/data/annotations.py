@@ -123,7 +123,9 @@ class Annotations:
     ) -> int:
         """Add an image and return its number, to which boxes are added; without an id it is counted from 1."""
         if any("\ud800" <= letter <= "\udfff" for letter in name):
-            self.problem("file-name", f"the image name {name!r} is no {sys.getfilesystemencoding()}: rename it", source)
+            self.problem(
+                "file-name", f"the image name {name!r} is not valid {sys.getfilesystemencoding()}: rename it", source
+            )
         number = len(self.images)
         identity = number + 1 if image_id is None else image_id
         place = self._folders.setdefault(folder, len(self._folders))

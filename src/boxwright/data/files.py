@@ -31,7 +31,7 @@ def split_name(name: str) -> str:
 
 
 def leaves_root(name: str) -> bool:
-    """Tell whether an image name from an annotation file could point outside the data folder (or is no name)."""
+    """Tell whether an image name from an annotation file could point outside the data folder (or is not a name)."""
     windows = PureWindowsPath(name)
     return not name.strip() or "\0" in name or bool(windows.anchor) or ".." in windows.parts
 

@@ -115,7 +115,7 @@ def coco_metrics(
 ) -> Metrics:
     """Evaluate predictions as COCO does (Lin et al. 2014, arXiv:1405.0312).
 
-    At most 100 detections per image and class count. Crowd regions are no objects: a detection that no object claims
+    At most 100 detections per image and class count. Crowd regions are not objects: a detection that no object claims
     and that lies in one costs nothing. Area ranges use the `area` of the annotation and width x height of a detection.
 
     >>> truth = {

@@ -21,7 +21,7 @@ _PALETTE = (
 )
 _SMALLEST_SIDE = 1000  # a smaller picture is enlarged, or its labels would hide its objects
 _LARGEST_OVERSAMPLED = 2000  # beyond, lines are wide enough to look smooth without drawing at twice the size
-_LONGEST_SHAPE = 3  # long side over short side of the longest picture that is no strip
+_LONGEST_SHAPE = 3  # long side over short side of the longest picture that is not a strip
 _WIDE_FONTS = ("NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "DejaVuSans.ttf", "arial.ttf")
 _NOTHING = "nothing found"
 _INK: Color = (28, 28, 30)

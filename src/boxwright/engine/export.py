@@ -152,7 +152,7 @@ def check_images(source: str | Path, images: Iterable[str | Path] | None) -> lis
 
     Raises:
         DataError: there are none.
-        RunError: none are given, and `source` is no run folder that says where its data is.
+        RunError: none are given, and `source` is not a run folder that says where its data is.
     """
     if images:
         return [file for file, _ in find_images(images)][:_IMAGES]

@@ -92,7 +92,7 @@ def predict_files(
 ) -> list[Prediction]:
     """Detect objects in image files; write a picture for each and `predictions.json` for all.
 
-    A file that is no readable image is noted and does not stop the rest.
+    A file that is not a readable image is noted, and the others are still read.
 
     Args:
         detector: in evaluation mode.

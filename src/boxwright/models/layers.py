@@ -69,7 +69,7 @@ def shared_width(in_channels: Sequence[int]) -> int:
     """
     if len(set(in_channels)) != 1:
         raise ValueError(
-            f"its convolutions are shared by all levels, which have {[*in_channels]} channels, not as many"
+            f"all levels share its convolutions, so they must have equally many channels, got {[*in_channels]}"
         )
     return in_channels[0]
 

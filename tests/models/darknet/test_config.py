@@ -54,7 +54,7 @@ def test_what_cannot_be_built_is_named_with_its_line(text, words):
 def test_a_file_that_is_no_cfg(tmp_path):
     file = tmp_path / "a.cfg"
     for content, words in (
-        (b"\xff\xfe\x00", "no text file: byte 0"),
+        (b"\xff\xfe\x00", "not a text file: byte 0"),
         (b"#" * 2_000_000, "has more than 1048576 bytes"),
     ):
         file.write_bytes(content)

@@ -187,7 +187,7 @@ def _add(split: str, folder: Path, name: str, result: Annotations) -> int:
 
 
 def _numbers(words: list[str]) -> list[float] | None:
-    """Return a line's class and coordinates, or None when they are no box (4) and no polygon (6 or more, in pairs)."""
+    """Return a line's class and coordinates, or None when they are neither a box (4) nor a polygon (6, 8, …)."""
     count = len(words) - 1
     if count != 4 and not (count >= 6 and count % 2 == 0):
         return None

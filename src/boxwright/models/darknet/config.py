@@ -106,7 +106,7 @@ def read_cfg(path: str | Path) -> list[CfgSection]:
     """Read a `.cfg` file.
 
     Raises:
-        RecipeError: it cannot be read, is no text or far too large, or breaks the format.
+        RecipeError: it cannot be read, is not text or far too large, or breaks the format.
     """
     try:
         with Path(path).open("rb") as file:
@@ -118,7 +118,7 @@ def read_cfg(path: str | Path) -> list[CfgSection]:
     try:
         return parse_cfg(content.decode("utf-8-sig"), str(path))
     except UnicodeDecodeError as error:
-        raise RecipeError(f"{path} is no text file: byte {error.start} is not UTF-8") from error
+        raise RecipeError(f"{path} is not a text file: byte {error.start} is not UTF-8") from error
 
 
 def parse_cfg(text: str, source: str = "cfg") -> list[CfgSection]:

@@ -73,7 +73,7 @@ class GridDetector(DenseDetector):
             batches (Redmon and Farhadi 2017, arXiv:1612.08242); None leaves them.
 
     Raises:
-        ValueError: there is no detection layer, or the names are not as many as its classes.
+        ValueError: there is no detection layer, or the number of names is not that of its classes.
     """
 
     def __init__(

@@ -102,7 +102,7 @@ def _darknet53(net: _Writer) -> tuple[int, int]:
             net.conv(filters // 2, 1)
             net.conv(filters)
             net.section("shortcut", from_=-3, activation="linear")
-        ends.append(len(net.lines) - 2)  # [net] is no layer
+        ends.append(len(net.lines) - 2)  # [net] is not a layer
     return ends[2], ends[3]
 
 

@@ -63,7 +63,9 @@ class TwoStageDetector(DenseDetector):
         self.regions = regions
         self._stages: tuple[Stage, ...] = ("rpn", "roi")
         self._frozen: tuple[nn.Module, ...] = ()
-        self._proposer: tuple[TwoStageDetector, ...] = ()  # in a tuple, because it is no part of this detector
+        self._proposer: tuple[
+            TwoStageDetector, ...
+        ] = ()  # in a tuple, so that it does not become a part of this detector
 
     def losses(self, pixels: Tensor, targets: Targets) -> dict[str, Tensor]:
         """Return `rpn_class`, `rpn_box`, `roi_class` and `roi_box`, or those of the stage that is trained."""

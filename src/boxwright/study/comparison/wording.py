@@ -12,7 +12,7 @@ def verdict_words(report: Mapping[str, Any]) -> dict[str, Any]:
     if not absent:
         return words
     told = f"{_list(absent)} {'has' if len(absent) == 1 else 'have'} no finished run and {_is(absent)} left out."
-    if len(report["recipes"]) == 1:  # its AP is no verdict
+    if len(report["recipes"]) == 1:  # its AP is not a verdict
         return {"headline": "No winner can be named", "text": f"{told} {words['headline']}.", "settle": []}
     return {**words, "text": f"{words['text']} {told}"}
 
