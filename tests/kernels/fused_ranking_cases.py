@@ -113,6 +113,9 @@ def survive_infinity() -> None:
         (change,) = torch.autograd.grad(loss, logits)
         assert abs(loss.item() - expected) < 1e-6, f"{case}: {loss}"
         assert change.isfinite().all()
+    logits, targets = torch.tensor([torch.inf, 0.0, torch.inf, 1.0]), torch.tensor([1, 1, 0, 0])
+    for loss in (ap_loss, lambda *ranked, **delta: rank_sort_loss(*ranked, **delta)[0]):
+        assert loss(logits, targets, delta=0.0) == 0.5, "one of two, and two of four"
 
 
 def raise_for_want_of_room() -> None:

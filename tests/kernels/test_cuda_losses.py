@@ -122,6 +122,18 @@ def test_odd_sizes_equal_float64(rows: int, classes: int) -> None:
     compare(losses.sigmoid_focal_loss, rows, classes, torch.float32, "scores", "image")
 
 
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one GPU at most")
+def test_another_device_than_the_current() -> None:
+    logits, options = logits_and_targets(131, CLASSES, "scores")
+    here, there = (
+        value_and_gradient(
+            losses.sigmoid_focal_loss, logits.to(device), {k: v.to(device) for k, v in options.items()}, "sum", 2.0
+        )
+        for device in ("cuda:0", "cuda:1")
+    )
+    assert torch.equal(here[1], there[1])
+
+
 def test_more_entries_than_32_bits_count() -> None:
     rows, classes, tail = 2**31 // 80 + 5000, 80, 4000
     if torch.cuda.mem_get_info()[0] < 16 * 2**30:

@@ -166,6 +166,15 @@ def test_compiles_as_one_graph() -> None:
     torch.testing.assert_close(gradient(compiled, *data), gradient(total, *data))
 
 
+@every_loss
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one GPU at most")
+def test_another_device_than_the_current(loss: Callable[..., Tensor]) -> None:
+    data = scene(500)
+    other = [part.detach().to("cuda:1") for part in data]
+    change = gradient(loss, other[0].requires_grad_(), *other[1:])
+    assert torch.equal(change.to("cuda:0"), gradient(loss, *data))
+
+
 def test_more_positives_than_room_raise_on_the_device() -> None:
     code = """
 import torch

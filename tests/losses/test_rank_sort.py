@@ -13,7 +13,7 @@ from boxwright.losses.rank_sort import RankSortLoss, rank_sort_loss
 from boxwright.losses.ranking import APLoss
 from boxwright.losses.systems import set_prediction_loss
 from boxwright.testing import check_criterion
-from goldens import close, golden_cases, load_case
+from goldens import close, golden_cases, gradient, load_case
 
 
 @pytest.mark.parametrize("file", golden_cases("losses/rank_sort"))
@@ -79,6 +79,29 @@ def test_sorting_keeps_its_digits_in_float32() -> None:
     wide = logits.detach().double()
     update = ranking_reference.rank_sort(wide, positive, ~positive, quality.double(), 0.001)[3]
     assert (torch.autograd.grad(sorting, logits)[0] - update).norm() < 2e-7 * update.norm()
+
+
+@pytest.mark.parametrize("tile", [1, 100])
+def test_tiles_of_pairs_change_nothing(tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    logits, labels = torch.randn(3, 40, 4, dtype=torch.float64, requires_grad=True), torch.randint(-2, 4, (3, 40))
+    quality = torch.rand(3, 40).double()
+
+    def results() -> list[Tensor]:
+        losses = [rank_sort_loss(logits, labels, scores=quality, scope=scope)[1] for scope in ("batch", "class")]
+        return [*losses, *(gradient(loss, logits) for loss in losses)]
+
+    expected = results()
+    monkeypatch.setattr("boxwright.kernels.sorting.TILE", tile)
+    for value, wanted in zip(results(), expected, strict=True):
+        close(value, wanted, 1e-12)
+
+
+def test_an_order_that_is_right_costs_nothing() -> None:
+    logits, background = torch.randn(60, requires_grad=True), torch.rand(60) < 0.3
+    quality = torch.where(background, 0, logits.detach().sigmoid())
+    sorting = rank_sort_loss(logits, quality, delta=0)[1]
+    assert sorting == 0
+    assert not gradient(sorting, logits).any()
 
 
 def test_both_signals_reach_the_logits() -> None:

@@ -260,6 +260,29 @@ def test_what_is_returned_may_be_changed_in_place(dtype: torch.dtype) -> None:
     assert loss.detach().mul_(0) == 0
 
 
+def test_there_is_no_second_derivative() -> None:
+    logits = torch.randn(4, 3, requires_grad=True)
+    (change,) = torch.autograd.grad(ap_loss(logits, torch.tensor([0, -1, -1, 2])), logits, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        change.sum().backward()
+
+
+def test_autocast_changes_no_bit() -> None:
+    logits = torch.randn(3, 50, 4, requires_grad=True)
+    labels, quality = torch.randint(-2, 4, (3, 50)), torch.rand(3, 50)
+
+    def results() -> list[Tensor]:
+        losses = [ap_loss(logits, labels, scope="class"), *rank_sort_loss(logits, labels, scores=quality)]
+        losses.append(alrp_loss(logits, labels, quality)[0])
+        return [*losses, *(gradient(loss, logits) for loss in losses)]
+
+    expected = results()
+    with torch.autocast("cpu", torch.bfloat16):
+        actual = results()
+    assert all(map(torch.equal, actual, expected))
+
+
 def test_infinite_logits_tie_where_steps_are_hard() -> None:
     logits = torch.tensor([torch.inf, 0.0, torch.inf, 1.0])
-    assert ap_loss(logits, torch.tensor([1, 1, 0, 0]), delta=0.0) == 0.5  # one of two, and two of four
+    for loss in (ap_loss, lambda *ranked, **delta: rank_sort_loss(*ranked, **delta)[0]):
+        assert loss(logits, torch.tensor([1, 1, 0, 0]), delta=0.0) == 0.5  # one of two, and two of four

@@ -102,7 +102,8 @@ def _rescale(gradient: Tensor, upstream: Tensor) -> None:
     if _fusible(gradient):
         from boxwright.kernels.fused import rescale
 
-        rescale(gradient.view(-1, gradient.shape[-1]), upstream.reshape(-1))
+        with torch.cuda.device_of(gradient):  # Triton launches on the current device
+            rescale(gradient.view(-1, gradient.shape[-1]), upstream.reshape(-1))
     elif not gradient.is_cpu or any(upstream.stride()) or upstream.view(-1)[0] != 1:
         gradient.mul_(upstream.unsqueeze(-1))
 
@@ -134,7 +135,8 @@ def _fill(
     if _fusible(x):
         from boxwright.kernels.fused import fill
 
-        fill(x, t, s, modulator, out, slopes, f)
+        with torch.cuda.device_of(x):
+            fill(x, t, s, modulator, out, slopes, f)
         return
     least = CHUNK * max(2, torch.get_num_threads())
     step = max(1, min(max(x.nbytes // SHARE, least), 2 * least) // classes)

@@ -125,8 +125,7 @@ def _rank(
     # no ramp rises in the outer bins, and what lies there may be huge
     table[1].index_fill_(0, ramps.outer.view(-1), 0)
     counts = ramps.counts(torch.cat([table.unsqueeze(1), positives], 1))
-    with torch.autocast(inputs.device.type, enabled=False):
-        update = rule(Ranking(scores, good, group, share, counts[1], counts[-1], counts[0], ramps))
+    update = rule(Ranking(scores, good, group, share, counts[1], counts[-1], counts[0], ramps))
     weights = scores.new_empty(0)
     if update.weights is not None:
         weights = _at_priors(update.weights[own] * factor, entries, targets)
@@ -141,7 +140,7 @@ def _share(scores: Tensor, group: Tensor | None, groups: int, apart: bool) -> Te
         return scores.new_full(scores.shape, 1 / max(len(scores), 1), dtype=torch.float64)
     members = torch.zeros(groups, dtype=torch.float64, device=scores.device)
     members.index_add_(0, group, torch.ones_like(scores, dtype=torch.float64))
-    active = (members > 0).sum().double()
+    active = (members > 0).sum()
     if apart:
         active = all_reduce_sum(active) / world_size()
     return 1 / (members[group] * active)

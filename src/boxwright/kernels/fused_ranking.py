@@ -45,11 +45,12 @@ def evaluate(
     remember: bool,
 ) -> tuple[Tensor, Tensor, "FusedRanking"]:
     """Return the losses (T,), the weights of the priors (the targets' shape, or empty), and what backward needs."""
-    ranking = FusedRanking(inputs, targets, delta, scope)
-    ranking.find(quality)
-    ranking.order()
-    ranking.tally()
-    return *ranking.judge(rule, remember), ranking
+    with torch.cuda.device_of(inputs):  # Triton launches on the current device
+        ranking = FusedRanking(inputs, targets, delta, scope)
+        ranking.find(quality)
+        ranking.order()
+        ranking.tally()
+        return *ranking.judge(rule, remember), ranking
 
 
 class FusedRanking:
@@ -256,8 +257,12 @@ class FusedRanking:
     def gradient(self, upstream: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
         """Gradient of the losses weighed by `upstream`, in the shape of the logits."""
         gradient = torch.empty_like(self.logits, dtype=dtype)
-        if not self.size:
-            return gradient
+        if self.size:
+            with torch.cuda.device_of(gradient):
+                self._write(upstream, gradient)
+        return gradient
+
+    def _write(self, upstream: Sequence[Tensor], gradient: Tensor) -> None:
         fused_streams.write[(self.programs,)](
             *self._stream(),
             upstream[0],
@@ -280,7 +285,6 @@ class FusedRanking:
             SORTED=len(upstream) > 1,
             TILE=256,
         )
-        return gradient
 
     def _stream(self) -> tuple[Tensor, ...]:
         return self.logits, self.targets, self.marks, self.state, self.real, self.frames, self.cells

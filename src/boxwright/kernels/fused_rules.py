@@ -31,11 +31,12 @@ WIDE_ROWS = 7
 
 
 @triton.jit
-def step(difference, DELTA: tl.constexpr):
-    """Soft step of a difference."""
+def step(value, score, DELTA: tl.constexpr, further=0.0):
+    """Soft step from a score to a value, or to a place that lies `further` above it where δ is not 0."""
     if DELTA > 0:
-        return tl.minimum(tl.maximum(difference * (0.5 / DELTA) + 0.5, 0.0), 1.0)
-    return tl.where(difference >= 0, 1.0, 0.0).to(difference.dtype)
+        return tl.minimum(tl.maximum((value - score + further) * (0.5 / DELTA) + 0.5, 0.0), 1.0)
+    # infinite scores tie too, though their difference is not a number
+    return tl.where(value >= score, 1.0, 0.0).to(value.dtype)
 
 
 @triton.jit
@@ -95,7 +96,7 @@ def count(
             number = tl.load(real + COUNT * capacity + edge, mask=there, other=0.0)
             # ramps are straight between two edges, so the mean stands for all
             mean = tl.load(real + OFFSET * capacity + edge, mask=there, other=0.0)
-            part = number[None, :] * step((left[None, :] - score[:, None]) + mean[None, :], DELTA)
+            part = number[None, :] * step(left[None, :], score[:, None], DELTA, mean[None, :])
             total += _apart(part, edge, 2 * begin, 2 * end, GROUPED)
         tl.store(wide + BACKGROUND * capacity + row, tl.sum(total.to(tl.float64), axis=1), mask=here)
         quality = tl.load(real + QUALITY * capacity + row, mask=here, other=0.0)
@@ -107,7 +108,7 @@ def count(
             column = start + tl.arange(0, COLS)
             there = column < last
             other = tl.load(real + SCORE * capacity + column, mask=there, other=-float("inf"))
-            part = _apart(step(other[None, :] - score[:, None], DELTA), column, begin, end, GROUPED)
+            part = _apart(step(other[None, :], score[:, None], DELTA), column, begin, end, GROUPED)
             if RULE == "ap":
                 above += part
             else:
@@ -125,7 +126,7 @@ def count(
         all_above = tl.sum(above.to(tl.float64), axis=1)
         all_worth = tl.sum(worth.to(tl.float64), axis=1)
         if RULE == "rank_sort":
-            better, better_lack = tl.maximum(all_above, 1e-10), all_worth
+            better, better_lack = all_above, all_worth
             wrong_above = tl.sum(misplaced.to(tl.float64), axis=1)
             all_above += wrong_above
             all_worth += tl.sum(misplaced_worth.to(tl.float64), axis=1)
@@ -261,7 +262,7 @@ def hand_out(
             score = tl.load(real + SCORE * capacity + column, mask=there, other=float("inf"))
             charge = tl.load(real + CHARGE * capacity + column, mask=there, other=0.0)
             charge = _apart(charge[None, :], column, begin, end, GROUPED)
-            level += charge * step(edge[:, None] - score[None, :], DELTA)
+            level += charge * step(edge[:, None], score[None, :], DELTA)
             rising = ((score - DELTA)[None, :] <= edge[:, None]) & (edge[:, None] < (score + DELTA)[None, :])
             slope += tl.where(rising, charge, 0.0)
         line = real + LINE * capacity + row * 4
@@ -281,7 +282,7 @@ def hand_out(
                     other = tl.load(real + SCORE * capacity + column, mask=there, other=float("inf"))
                     better = tl.load(real + QUALITY * capacity + column, mask=there, other=0.0)
                     charge = tl.load(real + SORTING_CHARGE * capacity + column, mask=there, other=0.0)
-                    part = charge[None, :] * step(score[:, None] - other[None, :], DELTA)
+                    part = charge[None, :] * step(score[:, None], other[None, :], DELTA)
                     part = _apart(part, column, begin, end, GROUPED)
                     pull += tl.where(better[None, :] > quality[:, None], part, 0.0)
                 tl.store(wide + PULL * capacity + row, tl.sum(pull, axis=1), mask=here)

@@ -51,6 +51,6 @@ def _sorting_error(above: Tensor, lack: Tensor, misplaced: Tensor, misplaced_lac
         misplaced: soft count of the worse ones among them.
         misplaced_lack: sum of what those lack.
     """
-    better = (above - misplaced).clamp(min=SMALLEST)
-    error = lack / above - (lack - misplaced_lack) / better
+    # the positive itself is one of the better ones
+    error = lack / above - (lack - misplaced_lack) / (above - misplaced)
     return torch.where(misplaced > SMALLEST, error, 0)
