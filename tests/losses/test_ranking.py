@@ -262,7 +262,7 @@ def test_what_is_returned_may_be_changed_in_place(dtype: torch.dtype) -> None:
 
 def test_there_is_no_second_derivative() -> None:
     logits = torch.randn(4, 3, requires_grad=True)
-    (change,) = torch.autograd.grad(ap_loss(logits, torch.tensor([0, -1, -1, 2])), logits, create_graph=True)
+    (change,) = torch.autograd.grad(ap_loss(logits, torch.tensor([0, -1, -1, 2])) ** 2, logits, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         change.sum().backward()
 
