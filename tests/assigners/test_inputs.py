@@ -118,6 +118,15 @@ def test_a_label_without_a_logit_is_named(name):
             answers(name, (priors, wrong, predictions))
 
 
+@pytest.mark.parametrize("name", ["tood", "simota", "rtmdet", "dual", "hungarian"])
+@pytest.mark.parametrize("dim", [0, 1])
+def test_predictions_are_one_per_image_and_prior(name, dim):
+    priors, targets, predictions = scene_of(make_priors())
+    fewer = predictions.map(lambda tensor: tensor.narrow(dim, 0, 1))
+    with pytest.raises(ValueError, match=r"need logits \(B, L, C\) and boxes \(B, L, 4\) of B = 2, L = \d+, got \("):
+        answers(name, (priors, targets, fewer))
+
+
 @EVERY
 def test_any_layout(name):
     scene = scene_of(make_priors(3))

@@ -15,6 +15,7 @@ EXPONENT = r"exponent of the modulating factor must not be negative, got -1"
     [
         ("SigmoidFocalLoss", {"gamma": -1.0}, EXPONENT),
         ("SoftmaxFocalLoss", {"gamma": -1.0, "alpha": (0.1, 0.2, 0.3)}, EXPONENT),
+        ("SigmoidFocalLoss", {"alpha": -1}, "alpha must not be negative, got -1; None leaves the weighting out"),
         ("QualityFocalLoss", {"beta": -1.0}, EXPONENT),
         ("TaskAlignedFocalLoss", {"gamma": -1.0}, EXPONENT),
         ("VarifocalLoss", {"gamma": -1.0}, EXPONENT),

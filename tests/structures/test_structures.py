@@ -48,11 +48,14 @@ def test_a_batch_without_objects_has_no_columns():
         ({"boxes": torch.tensor([[0.0, 0, float("nan"), 1]]), "labels": torch.tensor([0])}, "finite"),
         ({"boxes": torch.tensor([[0.0, 0, 1, 1]]), "labels": torch.tensor([-1])}, "negative class"),
         ({"boxes": torch.tensor([[0.0, 0, 1, 1]]), "labels": torch.tensor([0.5])}, "must be integers"),
+        ({"boxes": torch.zeros(0, 4)}, r"targets\[0\] must have 'boxes' and 'labels', it has 'boxes'"),
     ],
 )
 def test_wrong_targets_are_named(target, words):
     with pytest.raises(ValueError, match=words):
         Targets.from_list([target])
+    with pytest.raises(ValueError, match="a list with one mapping per image"):
+        Targets.from_list(target)
 
 
 def test_assignment_reads_labels_and_boxes():
@@ -90,6 +93,12 @@ def test_priors_of_each_image_are_taken_by_index():
     assert again.boxes[:, :, 0].tolist() == [[0], [4]]
     assert again.strides.tolist() == [[8], [8]]
     assert len(again) == 1
+
+
+@pytest.mark.parametrize(("centers", "strides"), [((7, 4), (7,)), ((6, 2), (7,)), ((7, 2), (6,)), ((7, 2), ())])
+def test_priors_fit_together(centers, strides):
+    with pytest.raises(ValueError, match=r"\(…, L, 2\) and \(…, L\), got \(7, 4\), "):
+        Priors(torch.zeros(7, 4), torch.zeros(centers), torch.zeros(strides))
 
 
 def test_levels_hold_all_priors():

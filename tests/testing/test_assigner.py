@@ -91,6 +91,11 @@ def test_regions_to_ignore_are_tried_where_priors_lie() -> None:
         check_assigner(forgetful, scenes=0, compile=False)
 
 
+def test_a_class_is_told_from_its_object() -> None:
+    with pytest.raises(ValueError, match=r"pass an object, MaxIoUAssigner\(\), instead of the class"):
+        check_assigner(MaxIoUAssigner)
+
+
 def test_a_graph_break_is_named() -> None:
     with pytest.raises(AssertionError, match="does not compile in one graph"):
         check_assigner(waiting, scenes=0, seed=2, waits=True)

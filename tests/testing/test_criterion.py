@@ -167,6 +167,8 @@ def test_a_loss_that_other_processes_cannot_import_is_told_from_a_wrong_one() ->
 def test_a_kind_that_cannot_be_told_is_asked_for() -> None:
     with pytest.raises(ValueError, match="pass kind="):
         check_criterion(torchvision_focal)
+    with pytest.raises(ValueError, match=r"pass an object, SigmoidCrossEntropyLoss\(\), instead of the class"):
+        check_criterion(SigmoidCrossEntropyLoss)
 
 
 @pytest.mark.parametrize("kind", ["labels", "dense", "boxes", "deltas", "distribution"])

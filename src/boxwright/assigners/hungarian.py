@@ -10,7 +10,7 @@ from torch.nn import functional
 from boxwright.assigners.linear_sum import linear_sum_assignment
 from boxwright.assigners.options import check_options
 from boxwright.assigners.regions import covered_by_crowd
-from boxwright.assigners.scene import check_classes
+from boxwright.assigners.scene import check_predictions
 from boxwright.boxes import box_iou, xyxy_to_cxcywh
 from boxwright.structures import BACKGROUND, IGNORED, Assignment, Predictions, Priors, Targets
 
@@ -66,12 +66,12 @@ class HungarianAssigner:
         """Assign B images by the predictions' `logits` and decoded `boxes`.
 
         Raises:
-            ValueError: there are no predictions with decoded boxes.
+            ValueError: there are no predictions with decoded boxes, or not one per image and prior.
             BoxwrightError: `solver="scipy"` where SciPy is not installed.
         """
         if predictions is None or predictions.boxes is None:
             raise ValueError("HungarianAssigner matches predictions: pass `predictions` with decoded `boxes`")
-        check_classes(targets, predictions.logits)
+        check_predictions(priors, targets, predictions)
         covered = covered_by_crowd(priors, targets, self.ignore_threshold)
         cost = self.cost(priors, targets, predictions).masked_fill(covered.unsqueeze(2), _COVERED)
         column = linear_sum_assignment(cost.mT, targets.objects, self.solver)  # (B, G): a prediction or -1

@@ -10,7 +10,7 @@ from boxwright.assigners.blocks import clean_boxes
 from boxwright.assigners.regions import covered_by_crowd
 from boxwright.structures import Predictions, Priors, Targets
 
-__all__ = ["Scene", "check_classes"]
+__all__ = ["Scene", "check_predictions"]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -48,11 +48,12 @@ class Scene:
         """Prepare a call.
 
         Raises:
-            ValueError: no decoded predictions, or on the CPU, where nobody waits for it, a label without a logit.
+            ValueError: no decoded predictions, not one per image and prior, or on the CPU, where nobody waits for it, a
+                label without a logit.
         """
         if predictions is None or predictions.boxes is None:
             raise ValueError("this assigner looks at predictions: pass predictions with decoded boxes")
-        check_classes(targets, predictions.logits)
+        check_predictions(priors, targets, predictions)
         covered = covered_by_crowd(priors, targets, ignore_threshold)
         boxes = clean_boxes(targets.boxes.to(torch.float32), targets.objects)
         keep = ~covered if targets.has_crowd and ignore_threshold is not None else None
@@ -68,14 +69,15 @@ class Scene:
         """Return the same scene with only the priors of these indices (B, A)."""
         rows = (torch.arange(len(index), device=index.device)[:, None] * self.covered.shape[1] + index).flatten()
         shape = (len(index), 1, self.covered.shape[1])
+        strides = self.strides.expand(shape).gather(2, index.unsqueeze(1))
         boxes, centers = (_of_each(t, index) for t in (self.priors.boxes, self.priors.centers))
         return replace(
             self,
             logits=self.logits.flatten(0, 1).index_select(0, rows).unflatten(0, index.shape),
             predicted=_of_each(self.predicted, index),
-            priors=Priors(boxes, centers, self.priors.strides),
+            priors=Priors(boxes, centers, strides.squeeze(1)),
             covered=self.covered.gather(1, index),
-            strides=self.strides.expand(shape).gather(2, index.unsqueeze(1)),
+            strides=strides,
             objectness=None if self.objectness is None else self.objectness.gather(1, index),
         )
 
@@ -97,8 +99,15 @@ class Scene:
         return self.boxes.gather(1, index.clamp(min=0).unsqueeze(-1).expand(-1, -1, 4))
 
 
-def check_classes(targets: Targets, logits: Tensor) -> None:
-    """Raise ValueError where a label (B, G) has no logit (B, L, C); looked at only where the host need not wait."""
+def check_predictions(priors: Priors, targets: Targets, predictions: Predictions) -> None:
+    """Raise ValueError unless there is one per image and prior, and, where the host need not wait, for every label."""
+    logits, shape = predictions.logits, (len(targets), len(priors))
+    if logits.shape[:2] != shape or (predictions.boxes is not None and predictions.boxes.shape[:2] != shape):
+        boxes = None if predictions.boxes is None else tuple(predictions.boxes.shape)
+        raise ValueError(
+            f"{shape[0]} images and {shape[1]} priors need logits (B, L, C) and boxes (B, L, 4) of B = {shape[0]}, "
+            f"L = {shape[1]}, got {tuple(logits.shape)} and {boxes}"
+        )
     if logits.device.type != "cpu" or torch.compiler.is_compiling():
         return
     classes = logits.shape[-1]

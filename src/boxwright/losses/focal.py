@@ -44,7 +44,7 @@ def sigmoid_focal_loss(
         normalizer: divisor of "mean", by default the number of elements that are not ignored.
 
     Raises:
-        TypeError, ValueError: dtypes or shapes that do not fit, with the offending shape.
+        TypeError, ValueError: dtypes or shapes that do not fit, with the offending shape, or a negative `alpha`.
 
     >>> logits, labels = torch.tensor([[2.0, -1.0], [0.0, 0.0]]), torch.tensor([0, -1])
     >>> sigmoid_focal_loss(logits, labels, reduction="sum")
@@ -131,7 +131,11 @@ class SoftmaxFocalLoss(_BalancedLoss):
 
 def per_class(alpha: float | Sequence[float] | Tensor | None, inputs: Tensor) -> Tensor | float | None:
     """Turn a sequence into a tensor of one value per column of `inputs`; a number or None stays."""
-    if alpha is None or isinstance(alpha, float | int):
+    if alpha is None:
+        return None
+    if isinstance(alpha, float | int):
+        if alpha < 0:
+            raise ValueError(f"alpha must not be negative, got {alpha}; None leaves the weighting out")
         return alpha
     values = torch.as_tensor(alpha, dtype=torch.promote_types(inputs.dtype, torch.float32), device=inputs.device)
     if values.shape != inputs.shape[-1:]:

@@ -38,7 +38,7 @@ class Priors(TensorStruct):
             count as one level.
 
     Raises:
-        ValueError: the levels do not hold L priors.
+        ValueError: the shapes do not fit each other, or the levels do not hold L priors.
     """
 
     boxes: Tensor
@@ -47,6 +47,9 @@ class Priors(TensorStruct):
     levels: tuple[Level, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.centers.shape[-2:] != (len(self), 2) or self.strides.shape[-1:] != (len(self),):
+            found = ", ".join(str(tuple(tensor.shape)) for tensor in (self.boxes, self.centers, self.strides))
+            raise ValueError(f"boxes, centers and strides must be (…, L, 4), (…, L, 2) and (…, L), got {found}")
         if self.levels and sum(level.size for level in self.levels) != len(self):
             sizes = " + ".join(str(level.size) for level in self.levels)
             raise ValueError(f"levels of {sizes} priors do not fit boxes of shape {tuple(self.boxes.shape)}")

@@ -41,6 +41,8 @@ class Targets(TensorStruct):
             ValueError: a shape is wrong, a box is inverted or not finite, or a label no integer or negative; names the
                 image.
         """
+        if isinstance(targets, Mapping):
+            raise ValueError("targets must be a list with one mapping per image, got one mapping")
         for index, target in enumerate(targets):
             _validate(index, target)
         most = max((len(target["boxes"]) for target in targets), default=0)
@@ -84,6 +86,8 @@ class Targets(TensorStruct):
 
 
 def _validate(index: int, target: Mapping[str, Tensor]) -> None:
+    if not {"boxes", "labels"} <= target.keys():
+        raise ValueError(f"targets[{index}] must have 'boxes' and 'labels', it has {', '.join(map(repr, target))}")
     boxes, labels = target["boxes"], target["labels"]
     if boxes.ndim != 2 or boxes.shape[-1] != 4:
         raise ValueError(f"targets[{index}]['boxes'] must have shape (n, 4), got {tuple(boxes.shape)}")

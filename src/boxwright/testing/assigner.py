@@ -53,10 +53,13 @@ def check_assigner(
 
     Raises:
         AssertionError: with the name of the assigner, the scene and what is wrong.
+        ValueError: it is a class instead of an object.
 
     >>> from boxwright.assigners import ATSSAssigner
     >>> check_assigner(ATSSAssigner(), scenes=2, compile=False)
     """
+    if isinstance(assigner, type):
+        raise ValueError(f"pass an object, {assigner.__name__}(), instead of the class")
     for number in range(seed, seed + scenes):
         scene = _moved(random_scene(number, hostile=number % 2 == 0), device)
         trial = _Trial(assigner, scene, f"random_scene({number}, hostile={number % 2 == 0})")

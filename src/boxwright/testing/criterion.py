@@ -60,7 +60,7 @@ def check_criterion(
 
     Raises:
         AssertionError: with the name of the loss, the problem and what is wrong.
-        ValueError: `kind` is needed and not given.
+        ValueError: `kind` is needed and not given, or the criterion is a class instead of an object.
         RuntimeError: the two processes cannot import the loss, such as one of a notebook.
 
     >>> from boxwright.losses import SigmoidFocalLoss

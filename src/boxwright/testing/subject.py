@@ -34,6 +34,8 @@ class Subject:
     @classmethod
     def of(cls, criterion: Callable[..., Tensor], kind: Kind | None = None) -> "Subject":
         """Read the signature; a function with a `reduction` is tried with "mean"."""
+        if isinstance(criterion, type):
+            raise ValueError(f"pass an object, {criterion.__name__}(), instead of the class")
         call = criterion.forward if isinstance(criterion, nn.Module) else criterion
         parameters = inspect.signature(call).parameters
         accepted = frozenset(
