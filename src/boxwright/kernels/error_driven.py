@@ -140,7 +140,7 @@ def _share(scores: Tensor, group: Tensor | None, groups: int, apart: bool) -> Te
         return scores.new_full(scores.shape, 1 / max(len(scores), 1), dtype=torch.float64)
     members = torch.zeros(groups, dtype=torch.float64, device=scores.device)
     members.index_add_(0, group, torch.ones_like(scores, dtype=torch.float64))
-    active = (members > 0).sum()
+    active = (members > 0).sum().double()
     if apart:
         active = all_reduce_sum(active) / world_size()
     return 1 / (members[group] * active)
