@@ -17,7 +17,7 @@ import boxwright.losses.systems
 from boxwright import losses
 from boxwright.assigners import MaxIoUAssigner
 from boxwright.boxes import AnchorGenerator, DeltaCoder, DistanceCoder, IntegralCoder, PointGenerator, box_iou
-from boxwright.structures import Priors, Targets
+from boxwright.structures import Predictions, Priors, Targets
 from pages import DOCS, run_page
 
 
@@ -117,6 +117,30 @@ def test_boxes_of_ultralytics() -> None:
     encoded = IntegralCoder(bins - 1, margin=0.01).encode(priors, boxes)
     ours = losses.distribution_focal_loss(logits, encoded, reduction="mean", normalizer=4 * 9)
     torch.testing.assert_close(ours, expected)
+
+
+def test_the_criterion_of_yolov8_is_the_sum_of_its_parts() -> None:
+    torch.manual_seed(1)
+    page = run_page("coming-from.md")
+    logits, sides, priors, targets = (page[name] for name in ("logits", "sides", "priors", "targets"))
+    coder = page["criterion"].coder
+    predicted = coder.decode(priors, sides)
+    match = page["criterion"].assigner(priors, targets, Predictions(logits, sides, boxes=predicted))
+    total, objects = match.score.sum().clamp(min=1), match.boxes(targets)
+    assert match.positive.sum() > 1
+    hot = functional.one_hot(match.labels(targets).clamp(min=0), 3) * match.score[..., None]
+    expected = {
+        "classification": 0.5 * functional.binary_cross_entropy_with_logits(logits, hot, reduction="sum"),
+        "box": 7.5 * (losses.ciou_loss(predicted, objects, version="torchvision") * match.score).sum(),
+        "distribution": 1.5
+        * (
+            losses.distribution_focal_loss(sides.unflatten(2, (4, 16)), coder.encode(priors, objects)).mean(2)
+            * match.score
+        ).sum(),
+    }
+    assert page["losses"].keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(page["losses"][name], value / total)
 
 
 @pytest.mark.parametrize("low_quality", [False, True])
