@@ -41,10 +41,14 @@ class Bare(nn.Module):
     def __init__(self, strength):
         super().__init__()
 
+    def forward(self, inputs, targets, **options): ...
+
 
 class Odd(nn.Module):
     def __init__(self, strength: nn.Module):
         super().__init__()
+
+    def forward(self, inputs, targets, **options): ...
 
 
 def function(inputs, targets):
@@ -100,6 +104,7 @@ def test_a_detector_learns_by_them():
             "classification.type=own_parts.HalvedLoss",
             r"compares boxes \(its `space`\) instead of classes",
         ),
+        ("classification.type=torch.nn.BCELoss", "cannot be called with inputs, targets, scores= and normalizer="),
         ("classification.type=own_parts.FirstAssigner", "because a loss is a torch.nn.Module"),
         ("assigner.type=own_parts.SharpLoss", "because an assigner is a dataclass that can be called"),
         ("assigner.type=subprocess.Popen", "because an assigner is a dataclass that can be called"),

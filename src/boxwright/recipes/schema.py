@@ -1,6 +1,7 @@
 """What a recipe says: one validated section for each part of a training."""
 
 from dataclasses import is_dataclass
+from inspect import signature
 from types import ModuleType
 from typing import Annotated, Literal
 
@@ -45,8 +46,9 @@ def _no_assigner(cls: type) -> str | None:
 
 def _losses(*spaces: str | None) -> PartOf:
     """Losses that compare one of these spaces; None is that of the classes."""
+    options = ("scores" if None in spaces else "weight", "normalizer")
 
-    def objection(cls: type) -> str | None:
+    def compares_else(cls: type) -> str | None:
         if not issubclass(cls, nn.Module):
             return "a loss is a torch.nn.Module"
         space = getattr(cls, "space", None)
@@ -55,9 +57,18 @@ def _losses(*spaces: str | None) -> PartOf:
         wanted = " or ".join(known or "classes" for known in spaces)
         return f"it compares {space or 'classes'} (its `space`) instead of {wanted}"
 
+    def objection(cls: type) -> str | None:
+        if said := compares_else(cls):
+            return said
+        try:
+            signature(cls.forward).bind(None, None, None, **dict.fromkeys(options))  # type: ignore[attr-defined]
+        except TypeError:
+            return f"its forward cannot be called with inputs, targets, {options[0]}= and {options[1]}="
+        return None
+
     ours = _exported(losses, "Loss").items()
     return PartOf(
-        {name: cls for name, cls in ours if cls is not losses.ClassificationLoss and objection(cls) is None},
+        {name: cls for name, cls in ours if cls is not losses.ClassificationLoss and compares_else(cls) is None},
         objection=objection,
     )
 
