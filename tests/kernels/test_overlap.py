@@ -38,13 +38,23 @@ def coordinates(pair: PairGeometry) -> Tensor:
     return (pair.difference.square() * torch.tensor([[1.0], [2.0], [3.0], [4.0]])).sum(0)
 
 
+def hulls(pair: PairGeometry) -> Tensor:
+    """A loss of the hull alone."""
+    return (pair.hull.square() * torch.tensor([[1.0], [3.0]])).sum(0)
+
+
+FORMULAS = [everything, numbers, sides, coordinates, hulls]
+
+
 def random_pairs(count: int) -> tuple[Tensor, Tensor]:
     corner = torch.randint(0, 8, (2, count, 2)).double()
     boxes = torch.cat([corner, corner + torch.randint(1, 8, (2, count, 2))], dim=-1)
     return boxes[0].requires_grad_(), boxes[1].requires_grad_()
 
 
-@pytest.mark.parametrize("formula", [everything, numbers, sides, coordinates], ids=lambda formula: formula.__name__)
+@pytest.mark.parametrize(
+    "formula", [everything, numbers, sides, coordinates, hulls], ids=lambda formula: formula.__name__
+)
 @pytest.mark.parametrize("count", [0, 1, 7, 40])
 def test_chunks_agree_with_the_reference(
     formula: overlap.PairFormula, count: int, monkeypatch: pytest.MonkeyPatch
@@ -67,6 +77,23 @@ def test_a_target_without_gradient_gets_none() -> None:
     pair_loss(everything, inputs, targets).sum().backward()
     assert inputs.grad.shape == (5, 4)
     assert targets.grad is None
+
+
+@pytest.mark.parametrize("second", [False, True], ids=["gradient", "second derivative"])
+@pytest.mark.parametrize("formula", [everything, numbers, coordinates], ids=lambda formula: formula.__name__)
+def test_either_side_alone_may_ask_for_its_gradient(formula: overlap.PairFormula, second: bool) -> None:
+    pair = random_pairs(9)
+    both = torch.autograd.grad(pair_loss_reference(formula, *pair).square().sum(), pair, create_graph=True)
+    for side in (0, 1):
+        given = [boxes.detach().requires_grad_(index == side) for index, boxes in enumerate(pair)]
+        loss = pair_loss(formula, *given).square().sum()
+        (slope,) = torch.autograd.grad(loss, given[side], create_graph=second)
+        torch.testing.assert_close(slope, both[side], check_dtype=False)
+        if second:
+            found = torch.autograd.grad(slope.square().sum(), given[side])[0]
+            torch.testing.assert_close(
+                found, torch.autograd.grad(both[side].square().sum(), pair[side], retain_graph=True)[0]
+            )
 
 
 def test_a_retained_graph_gives_the_same_gradient_twice() -> None:

@@ -1,5 +1,6 @@
 """Every box loss through `check_criterion`: finite, connected, a true gradient, all dtypes, save and load, compile."""
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -71,6 +72,35 @@ def test_weights_and_targets_that_do_not_fit_are_named(loss: nn.Module) -> None:
     if loss.space != "distribution":  # where whole bins may be integers
         with pytest.raises(TypeError, match=r"targets must be floating point, got torch.int64 of shape \(2, 12, 4\)"):
             loss(problem.inputs, problem.targets.long())
+
+
+@pytest.mark.parametrize("loss", [*LOSSES, *DETACHED], ids=repr)
+@pytest.mark.parametrize("count", [None, 7], ids=["one box", "boxes"])
+def test_what_is_added_up_is_the_elements(loss: nn.Module, count: int | None) -> None:
+    """Chunks may never see elements, and one box needs no dimension."""
+    elementwise, reduced = copy.deepcopy(loss).eval(), copy.deepcopy(loss).eval()
+    elementwise.reduction = "none"
+    usual = random_problem(Subject.of(loss).kind)
+    parts = (usual.inputs, usual.targets, usual.options["weight"])
+    inputs, targets, weight = (part.flatten(0, 1)[0 if count is None else slice(count)] for part in parts)
+    inputs.requires_grad_()
+    plain = elementwise(inputs, targets)
+    for weights in (weight, torch.rand(plain.shape)):
+        elements = elementwise(inputs, targets, weight=weights)
+        spread = weights if weights.ndim == plain.ndim else weights.unsqueeze(-1)
+        torch.testing.assert_close(elements, plain * spread)
+        images = elements.flatten(1).sum(1) if elements.ndim > 1 else elements
+        for reduction, normalizer, expected in (
+            ("sum", None, elements.sum()),
+            ("mean", None, elements.mean()),
+            ("mean", 3.0, elements.sum() / 3),
+            ("image", 3.0, images / 3),
+        ):
+            reduced.reduction = reduction
+            value = reduced(inputs, targets, weight=weights, normalizer=normalizer)
+            torch.testing.assert_close(value, expected)
+            slopes = [torch.autograd.grad(each.sum(), inputs, retain_graph=True)[0] for each in (value, expected)]
+            torch.testing.assert_close(slopes[0], slopes[1])
 
 
 # one of each kind: compiling takes seconds

@@ -137,6 +137,17 @@ def another(hint: Any, value: Any) -> Any:
     return (320.0, 320.0) if isinstance(value, tuple) else 0.5
 
 
+@pytest.mark.parametrize(
+    "cls", [cls for cls in MODULES if issubclass(cls, ClassificationLoss)], ids=lambda cls: cls.__name__
+)
+def test_a_module_hands_on_its_class_weights(cls: Any) -> None:
+    loss = cls(
+        **{"num_classes": 2} if "num_classes" in inspect.signature(cls).parameters else {}, class_weight=(0.5, 2)
+    )
+    assert loss.class_weight.tolist() == [0.5, 2]
+    assert loss.num_classes == 2
+
+
 @pytest.mark.parametrize("cls", [*WITH_FUNCTION, losses.WiseIoULoss], ids=lambda cls: cls.__name__)
 def test_a_module_hands_on_every_option(cls: type[torch.nn.Module]) -> None:
     options = own(cls)

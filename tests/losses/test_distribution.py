@@ -138,6 +138,17 @@ def test_a_student_equal_to_its_teacher_costs_nothing() -> None:
     torch.testing.assert_close(loss, torch.zeros(()), atol=1e-6, rtol=0)
 
 
+def test_a_distillation_is_computed_in_float32_and_moves_the_student_alone() -> None:
+    student, teacher, weight = (torch.randn(shape) for shape in ((2, 3, 4, 9), (2, 3, 4, 9), (2, 3)))
+    given = [part.half().requires_grad_() for part in (student, teacher, weight)]
+    matched = torch.tensor([[True, False, True], [False, False, True]])
+    loss = localization_distillation_loss(given[0], given[1], matched, weight=given[2])
+    rounded = [part.detach().float() for part in given]
+    torch.testing.assert_close(loss, localization_distillation_loss(*rounded[:2], matched, weight=rounded[2]))
+    loss.backward()
+    assert [part.grad is not None for part in given] == [True, False, False]
+
+
 def test_a_distillation_of_nothing_costs_nothing() -> None:
     logits = torch.randn(2, 0, 4, 9, requires_grad=True)
     nobody = torch.zeros(2, 0)

@@ -63,6 +63,15 @@ def test_each_entry_is_worth_the_total_over_its_bin(cls: type[GHMCLoss | GHMRLos
     for reduction, value in (("none", expected), ("sum", expected.sum()), ("mean", expected.sum() / total)):
         loss = cls(bins=10, momentum=0.0, reduction=reduction)
         torch.testing.assert_close(loss(inputs, targets, weight=weight), value)
+    one = cls(bins=1, momentum=0.0, reduction="none")(inputs, targets, weight=weight)
+    torch.testing.assert_close(one, plain * (weight > 0) * total / 3)
+
+
+def test_class_weights_do_not_change_what_is_counted() -> None:
+    logits, labels = torch.randn(9, 2), torch.tensor([0, 1, -1, -2, 0, 1, 1, -1, 0])
+    plain, heavy = (GHMCLoss(class_weight=weight, reduction="none") for weight in (None, (0.5, 3.0)))
+    factor = torch.tensor([0.5, 3.0, 0.0, 1.0])[labels].unsqueeze(1)  # and of what is ignored, and of background
+    torch.testing.assert_close(heavy(logits, labels), plain(logits, labels) * factor)
 
 
 def test_running_counts_move_in_training_mode_only() -> None:

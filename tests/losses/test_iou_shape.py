@@ -18,6 +18,13 @@ def test_equal_boxes_cost_nothing_and_stay(loss: object) -> None:
     torch.testing.assert_close(boxes.grad, torch.zeros(1, 4), atol=1e-6, rtol=0)
 
 
+def test_bounded_iou_of_boxes_that_are_both_inverted_by_eps_is_finite() -> None:
+    boxes = torch.tensor([[0.0, 0.0, -1e-3, -1e-3]], requires_grad=True)
+    value = bounded_iou_loss(boxes, boxes.detach().clone(), eps=1e-3)
+    assert value.isfinite().all()
+    assert torch.autograd.grad(value.sum(), boxes)[0].isfinite().all()
+
+
 @pytest.mark.parametrize("file", golden_cases("losses/bounded_iou"))
 def test_bounded_iou_matches_mmdetection(file: Path) -> None:
     case = load_case(file)

@@ -86,3 +86,4 @@ def test_balanced_l1_takes_any_shape(shape: tuple[int, ...], reduction: Reductio
         normalizer=normalizer,
     )
     torch.testing.assert_close(found, reduce(expected.view(shape), reduction, normalizer))
+    assert balanced_l1_loss(pred.view(shape).half(), target.view(shape)).dtype == torch.float32

@@ -15,25 +15,26 @@ from boxwright.losses.cross_entropy import Background
 from boxwright.testing import check_criterion
 
 LABELS = torch.tensor([0, 0, 0, 1, 1, 2, -1, -2])
+SEEN = [6, 4, 2, 1]  # by two calls; the last class counts once though never seen
 
 
 @pytest.mark.parametrize("background", ["last", "first", "none"])
 def test_seesaw_follows_its_formula(background: Background) -> None:
-    first, columns = int(background == "first"), 3 + (background != "none")
+    first, columns = int(background == "first"), 4 + (background != "none")
     logits = torch.randn(8, columns, dtype=torch.float64, requires_grad=True)
     scores = torch.rand(8, dtype=torch.float64)
-    loss = SeesawLoss(3, p=0.8, q=2.0, background=background, reduction="none")
+    loss = SeesawLoss(4, p=0.8, q=2.0, background=background, reduction="none")
     loss(logits, LABELS)
     actual = loss(logits, LABELS, scores=scores)
-    assert loss.seen.tolist() == [6, 4, 2]
+    assert loss.seen.tolist() == [6, 4, 2, 0]
     costs, p = [], logits.detach().softmax(-1)
     for row, label in enumerate(LABELS.tolist()):
-        column = label + first if label >= 0 else {"last": 3, "first": 0, "none": 0}[background]
+        column = label + first if label >= 0 else {"last": 4, "first": 0, "none": 0}[background]
         terms = []
         for j in range(columns):
             s = 1.0
-            if label >= 0 and 0 <= j - first < 3:
-                s *= min(1, [6, 4, 2][j - first] / [6, 4, 2][label]) ** 0.8
+            if label >= 0 and 0 <= j - first < 4:
+                s *= min(1, SEEN[j - first] / SEEN[label]) ** 0.8
                 s *= max(1, (p[row, j] / p[row, column]).item()) ** 2.0
             terms.append(s * logits[row, j].exp())
         free = label == -2 or (label == -1 and background == "none")
@@ -88,6 +89,20 @@ def test_federated_keeps_the_classes_of_the_batch_and_draws_the_rest() -> None:
     assert many.nonzero().flatten().tolist() == [0, 1, 2]
 
 
+def test_federated_draws_by_the_root_of_the_frequency() -> None:
+    loss = FederatedLoss(classes=1, frequency=(16.0, 1.0, 1.0), reduction="none")
+    drawn = torch.stack([loss(torch.zeros(1, 3), torch.tensor([-1]))[0] > 0 for _ in range(3000)])
+    torch.testing.assert_close(
+        drawn.double().mean(0), torch.tensor([4, 1, 1]) / 6, rtol=0, atol=0.025, check_dtype=False
+    )
+
+
+def test_federated_over_all_classes_is_cross_entropy() -> None:
+    logits, scores = torch.randn(8, 4), torch.rand(8)
+    loss = FederatedLoss(classes=9, reduction="none")(logits, LABELS, scores=scores)
+    torch.testing.assert_close(loss, sigmoid_cross_entropy(logits, LABELS, scores=scores))
+
+
 TESTED = [SeesawLoss(4), EqualizedV2Loss(5), FederatedLoss(classes=5)]
 
 
@@ -108,6 +123,8 @@ def test_tester_compiled_and_in_two_processes(loss: torch.nn.Module) -> None:
 def test_wrong_shapes() -> None:
     with pytest.raises(ValueError, match=r"4 columns, got shape \(8, 3\)"):
         SeesawLoss(3)(torch.zeros(8, 3), LABELS)
+    with pytest.raises(ValueError, match=r"needs labels, got dense targets of shape \(8, 4\)"):
+        SeesawLoss(3)(torch.zeros(8, 4), torch.zeros(8, 4))
     with pytest.raises(ValueError, match=r"3 columns, got shape \(8, 4\)"):
         EqualizedV2Loss(3)(torch.zeros(8, 4), LABELS)
 

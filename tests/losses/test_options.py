@@ -52,7 +52,7 @@ def test_what_cannot_be_meant_is_named(name, options, words):
         getattr(losses, name)(**options)
 
 
-@pytest.mark.parametrize("alpha", [None, 0.3, (0.1, 0.2, 0.3), [0.1, 0.2, 0.3]], ids=repr)
+@pytest.mark.parametrize("alpha", [None, 0.3, 1, (0.1, 0.2, 0.3), [0.1, 0.2, 0.3]], ids=repr)
 def test_alpha_is_one_number_or_one_per_class(alpha):
     loss = losses.SigmoidFocalLoss(alpha=alpha, reduction="sum")
     expected = losses.sigmoid_focal_loss(torch.zeros(2, 3), torch.tensor([1, -1]), alpha=alpha, reduction="sum")
@@ -71,6 +71,7 @@ def test_rankings_refuse_labels_of_no_class(name, label):
 def test_frequencies_are_one_per_class():
     with pytest.raises(ValueError, match=r"frequency must hold one number per class \(3,\), got \(2,\)"):
         losses.FederatedLoss(frequency=(1.0, 2.0))(torch.zeros(1, 3), torch.zeros(1, dtype=torch.int64))
+    assert not losses.FederatedLoss(frequency=(1.0, 2.0)).state_dict()  # of this run's data, not of the checkpoint's
 
 
 def test_a_recipe_says_where():

@@ -10,7 +10,8 @@ from boxwright.losses.siou import _Costs, siou_costs
 @pytest.mark.parametrize("theta", [1.0, 2.0, 4.0, 6.5])
 @pytest.mark.parametrize("zeros", [False, True])
 @pytest.mark.parametrize("inverted", [False, True])
-def test_the_gradient_is_that_of_the_plain_formula(theta: float, zeros: bool, inverted: bool) -> None:
+@pytest.mark.parametrize("eps", [1e-7, 3.0])
+def test_the_gradient_is_that_of_the_plain_formula(theta: float, zeros: bool, inverted: bool, eps: float) -> None:
     offset, hull, size, target_size = (torch.randn(2, 500, dtype=torch.float64) * 5 for _ in range(4))
     hull, target_size = hull.abs(), target_size.abs()
     size = -size.abs() if inverted else size.abs()
@@ -23,7 +24,7 @@ def test_the_gradient_is_that_of_the_plain_formula(theta: float, zeros: bool, in
     upstream = torch.rand(500, dtype=torch.float64)
     results = []
     for function in (siou_costs, _Costs.apply):
-        cost = function(*extents, theta, 1e-7)
+        cost = function(*extents, theta, eps)
         results.append((cost.detach(), *torch.autograd.grad((cost * upstream).sum(), extents)))
     torch.testing.assert_close(results[1], results[0], rtol=1e-11, atol=1e-11)
 

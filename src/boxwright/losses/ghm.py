@@ -33,8 +33,8 @@ class GradientDensity(LossModule):
 
     def forward(self, length: Tensor, valid: Tensor) -> Tensor:
         """Return 1 / (count of the entry's bin * number of non-empty bins) for each entry, 0 where not valid."""
-        edges = torch.arange(self.bins + 1, device=length.device, dtype=length.dtype) / self.bins
-        index = torch.bucketize(length.contiguous(), edges, right=True).sub_(1).clamp_(0, self.bins - 1)
+        edges = torch.arange(1, self.bins, device=length.device, dtype=length.dtype) / self.bins
+        index = torch.bucketize(length.contiguous(), edges, right=True)
         index.masked_fill_(~valid, self.bins)  # one bin more, for what does not count
         one = torch.ones((), dtype=torch.int64, device=length.device)
         counts = torch.zeros(self.bins + 1, dtype=torch.int64, device=length.device)

@@ -141,7 +141,7 @@ def balanced_l1_loss(
     if not min(alpha, gamma, beta) > 0:
         raise ValueError(f"alpha, gamma and beta must be positive, got {alpha}, {gamma} and {beta}")
     curve = partial(_balanced, alpha=alpha, gamma=gamma, beta=beta)
-    if inputs.ndim > 1 and inputs.shape[-1] == 4:
+    if inputs.shape[-1:] == (4,):
         return coordinate_loss(partial(_of_difference, curve), inputs, targets, weight, reduction, normalizer)
     inputs, targets = upcast_pair(inputs, targets)
     return reduce(weighted(curve(inputs - targets), weight), reduction, normalizer)

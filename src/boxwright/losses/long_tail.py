@@ -118,9 +118,7 @@ class EqualizedV2Loss(ClassificationLoss):
         x = upcast(inputs)
         t, _ = dense_targets(x, targets, common["scores"])
         # before any gradient has been seen nothing is out of balance
-        ratio = torch.where(
-            self.negative_gradient > 0, self.positive_gradient / self.negative_gradient.clamp(min=1e-12), torch.inf
-        )
+        ratio = torch.where(self.negative_gradient > 0, self.positive_gradient / self.negative_gradient, torch.inf)
         f = torch.sigmoid(self.gamma * (ratio - self.mu)).to(x.dtype)
         factor = t * (1 + self.alpha * (1 - f)) + (1 - t) * f
         loss = F.binary_cross_entropy_with_logits(x, t, reduction="none") * factor
@@ -133,7 +131,7 @@ class EqualizedV2Loss(ClassificationLoss):
     ) -> None:
         length = weighted(weighted((x.sigmoid() - t).abs() * factor, row_weight), weight)
         both = torch.stack([length * t, length * (1 - t)]).view(2, -1, x.shape[-1]).sum(1, dtype=torch.float64)
-        positive, negative = all_reduce_sum(both.detach())
+        positive, negative = all_reduce_sum(both)
         self.positive_gradient.add_(positive)
         self.negative_gradient.add_(negative)
 
@@ -183,8 +181,8 @@ class FederatedLoss(ClassificationLoss):
             raise ValueError(f"frequency must hold one number per class ({x.shape[-1]},), got {tuple(odds.shape)}")
         # the largest of odds-weighted exponential races are a draw without replacement, of static shape
         race = torch.where(occurs, torch.inf, odds / torch.empty_like(odds).exponential_())
-        drawn = race >= race.topk(min(self.classes, len(race))).values[-1]
-        loss = F.binary_cross_entropy_with_logits(x, t, reduction="none") * (drawn | occurs)
+        drawn = race >= race.topk(min(self.classes, len(race))).values[-1]  # all that occur, however many
+        loss = F.binary_cross_entropy_with_logits(x, t, reduction="none") * drawn
         return finish(loss, targets, **_without_scores(common), terms=x.shape[-1])
 
 

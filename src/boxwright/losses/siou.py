@@ -88,7 +88,7 @@ def _distance(offset: Tensor, hull: Tensor, eps: float) -> tuple[Tensor, Tensor,
 
     D = Σ 1 - exp(q), q = (A - 2) u², u = o / h: dD/dh = 2 exp(q) q / h, dD/do = 2 (2 - A) exp(q) u / h + dD/dA dA/do.
     """
-    x, y = offset.unbind(0)
+    x, y = offset
     product, length = x * y, torch.addcmul(x * x, y, y)
     inverse = floor(length, eps).reciprocal_()
     angle = product.abs().mul_(inverse).mul_(2)
