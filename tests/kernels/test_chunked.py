@@ -79,6 +79,12 @@ def test_logits_need_not_be_contiguous() -> None:
     assert whole.grad[..., 2:5].all()
 
 
+def test_half_precision_is_summed_in_float32_where_it_is_traced() -> None:
+    logits, labels = torch.randn(5, 7).half(), torch.randint(-1, 7, (5,))
+    sums = torch.func.vmap(lambda *row: modulated_row_sums(*row, None, MODULATORS[0]))(logits, labels)
+    torch.testing.assert_close(sums, modulated_row_sums(logits.float(), labels, None, MODULATORS[0]))
+
+
 def test_a_second_backward_pass_gives_the_same_gradient() -> None:
     logits, labels, scores = problem("scores")
     factor = torch.rand(labels.shape, dtype=torch.float64)
@@ -127,6 +133,10 @@ def test_finite_for_every_finite_input(
     loss.backward()
     assert loss.isfinite()
     assert logits.grad.isfinite().all()
+    wide = logits.detach().to(torch.promote_types(dtype, torch.float32)).requires_grad_()
+    plain = modulated_cross_entropy(wide, *dense_targets(wide, *call[1:3]), call[3])
+    plain.sum().backward()
+    assert wide.grad.isfinite().all()
 
 
 def test_no_second_tensor_of_the_logits_size_is_held() -> None:

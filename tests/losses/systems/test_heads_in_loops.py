@@ -31,7 +31,7 @@ def test_gfl(seed: int) -> None:
     draw, _ = random.Random(seed), torch.manual_seed(seed)
     rows, classes, bins, beta = draw.randint(1, 9), draw.randint(1, 4), draw.choice((4, 7, 16)), draw.uniform(0.5, 3)
     factors = {"box_factor": draw.uniform(0.5, 3), "distribution_factor": draw.uniform(0.1, 2)}
-    normalizer, from_logits = draw.choice((None, draw.uniform(0.5, 5))), draw.random() < 0.5
+    normalizer, from_logits = draw.choice((None, draw.uniform(0.5, 5))), bool(seed % 2)
     scores = torch.rand(rows, classes, requires_grad=True)
     probabilities = scores.sigmoid() if from_logits else scores
     sides = torch.randn(rows, 4, bins + 1, requires_grad=True)
@@ -76,7 +76,7 @@ def test_gfl(seed: int) -> None:
 @seeds
 def test_tood(seed: int) -> None:
     draw, _ = random.Random(seed), torch.manual_seed(seed)
-    rows, classes, from_logits = draw.randint(1, 9), draw.randint(1, 4), draw.random() < 0.5
+    rows, classes, from_logits = draw.randint(1, 9), draw.randint(1, 4), bool(seed % 2)
     alpha, gamma, factor = draw.uniform(0.1, 0.9), draw.uniform(0.5, 3), draw.uniform(0.5, 3)
     scores, predicted = torch.rand(rows, classes, requires_grad=True), random_boxes(rows).requires_grad_()
     p = scores.sigmoid() if from_logits else scores

@@ -84,6 +84,20 @@ def test_background_may_have_any_box(system: str) -> None:
     assert loss(**usual | {boxes: unknown}) == loss(**usual)
 
 
+@pytest.mark.parametrize("system", ["gfl", "tood", "tood, warm-up", "rt-detr"])
+def test_boxes_without_area_stay_finite(system: str) -> None:
+    """Of the object and of its prediction, and with a prior at the same point."""
+    loss, usual = HEADS[system]
+    predicted, nearest_bin = torch.zeros(2, 6, 4), torch.where(torch.arange(9) == 0, 1e4, torch.zeros(2, 6, 4, 9))
+    name, learned = ("distributions", nearest_bin) if system == "gfl" else ("predicted", predicted)
+    points = {"boxes": torch.zeros(2, 6, 4), "centers": torch.zeros(6, 2)}
+    given = usual | {name: part for name, part in points.items() if name in usual} | {name: learned.requires_grad_()}
+    total = sum(loss(**given).values())
+    total.backward()
+    assert total.isfinite()
+    assert learned.grad.isfinite().all()
+
+
 @pytest.mark.parametrize("system", ["gfl", "tood, warm-up"])
 def test_images_may_differ_in_what_they_usually_share(system: str) -> None:
     loss, usual = HEADS[system]

@@ -63,6 +63,7 @@ def test_extreme_outputs_and_boxes_stay_finite(loss: GridLoss, dtype: torch.dtyp
     output = pool[torch.randint(len(pool), output.shape)].to(dtype).requires_grad_()
     boxes[:, 0] = torch.tensor([1.0, 1.0, 0.0, 0.0])
     boxes[:, 1] = torch.tensor([0.5, 0.5, 1.0, 1e-8])
+    boxes[:, 2] = torch.tensor([-0.5, 1.5, 0.2, 0.2])
     total = sum(loss(output, boxes, labels, valid).values())
     assert total.isfinite()
     assert total.dtype == torch.float32
@@ -103,7 +104,7 @@ def test_the_output_decides_the_dtype(loss: GridLoss) -> None:
 
 
 @every_loss
-@pytest.mark.parametrize("shape", [(2, 15, 5, 6), (2, 8, 5, 6), (16, 5, 6)], ids=str)
+@pytest.mark.parametrize("shape", [(2, 15, 5, 6), (2, 8, 5, 6), (16, 10, 6)], ids=str)
 def test_an_output_that_does_not_fit_the_anchors_is_named(loss: GridLoss, shape: tuple[int, ...]) -> None:
     _, *objects = problem()
     with pytest.raises(ValueError, match=rf"A = 2 anchors, got \({', '.join(map(str, shape))}\)"):

@@ -119,7 +119,7 @@ def own_cell(grid: Grid, device: torch.device) -> Tensor:
 def decode_cells(cells: Tensor, anchors: Tensor, grid: Grid) -> Tensor:
     """Predicted boxes (B, N, 4), centre and size in cells, of raw slots (B, N, ≥ 4) with anchors (A, 2) in cells."""
     center = cells[..., :2].sigmoid() + own_cell(grid, cells.device)
-    size = cells[..., 2:4].clamp(max=LARGEST_LOG).exp() * _per_slot(anchors, grid).to(cells)
+    size = cells[..., 2:4].clamp(max=LARGEST_LOG).exp() * _per_slot(anchors, grid)
     return torch.cat([center, size], dim=-1)
 
 
@@ -131,7 +131,7 @@ def _per_slot(anchors: Tensor, grid: Grid) -> Tensor:
 def centered_iou(sizes: Tensor, others: Tensor, offset: float = 0.0) -> Tensor:
     """IoU (…) of boxes of two sizes (…, 2) that share their centre; `offset` as in `box_iou`."""
     sizes, others = sizes + offset, others + offset
-    inner = torch.minimum(sizes, others).clamp(min=0).prod(-1)
+    inner = torch.minimum(sizes, others).prod(-1)
     union = sizes.prod(-1) + others.prod(-1) - inner
     return inner / union.clamp(min=TINY)
 
@@ -172,7 +172,7 @@ def last_owner(slot: Tensor, claims: Tensor, slots: int) -> Tensor:
         claims: (B, G) bool, which objects claim theirs.
         slots: number of slots.
     """
-    order = torch.arange(slot.shape[1], device=slot.device).expand_as(slot)
+    order = torch.arange(slot.shape[1], device=slot.device)
     owner = torch.full((len(slot), slots), -1, device=slot.device)
     return owner.scatter_reduce(1, slot, torch.where(claims, order, -1), "amax")
 
@@ -190,7 +190,7 @@ def encode_objects(objects: Tensor, owner: Tensor, anchors: Tensor, grid: Grid) 
     """Targets xy and wh (B, N, 2) of the slots that an object (B, G, 4; in cells) owns."""
     target = at_owner(objects, owner)
     xy = target[..., :2] - own_cell(grid, objects.device)
-    wh = (target[..., 2:] / _per_slot(anchors, grid).to(objects) + TINY).log()
+    wh = (target[..., 2:] / _per_slot(anchors, grid) + TINY).log()
     return xy, wh
 
 
