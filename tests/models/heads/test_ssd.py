@@ -37,7 +37,7 @@ def test_the_start_is_unbiased_as_published_or_at_a_given_score():
 
 
 def test_a_head_that_levels_share_refuses_levels_of_other_channels():
-    with pytest.raises(ValueError, match=r"shared by all levels, which have \[4, 6\] channels"):
+    with pytest.raises(ValueError, match=r"equally many channels, got \[4, 6\]"):
         RetinaHead([4, 6], 3, 2)
 
 
