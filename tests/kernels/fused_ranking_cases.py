@@ -24,8 +24,8 @@ CASES = (
 )
 FEW = [
     ("ordinary", torch.float32, "batch", 1.0),
-    ("all positive", torch.float32, "class", 0.0),
-    ("ties", torch.float16, "image", 0.5),
+    ("all positive", torch.float32, "class", 1.0),
+    ("ties", torch.float16, "image", 0.0),
 ]
 ALL = [
     *((case, torch.float32, *way) for case in CASES for way in (("batch", 1.0), ("class", 0.0), ("image", 0.5))),
@@ -71,7 +71,7 @@ def updates(logits: Tensor, labels: Tensor, quality: Tensor, scope: str, delta: 
         "ap, dense": ap_loss(logits, dense, scope=scope, delta=delta),
         "ap, dense integers": ap_loss(logits, dense.sign().long(), scope=scope, delta=delta),
     }
-    for name, targets, scores in (("sparse", labels, quality), ("dense", dense, None)):
+    for name, targets, scores in (("sparse", labels, quality), ("dense", dense, None), ("alike", labels, None)):
         ranking, sorting = rank_sort_loss(logits, targets, scores=scores, scope=scope, delta=delta)
         losses |= {f"ranking, {name}": ranking, f"sorting, {name}": sorting}
     losses["alrp"], localization = alrp_loss(logits, labels, boxes, scope=scope, delta=delta)

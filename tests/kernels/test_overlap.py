@@ -6,13 +6,13 @@ from functools import partial
 import pytest
 import torch
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
 
 from boxwright import losses
 from boxwright.kernels import overlap
 from boxwright.kernels.overlap import PairGeometry, pair_loss, pair_loss_reference
 from boxwright.losses.iou import aspect_gap
 from boxwright.losses.siou import _siou
+from peak_memory import peak_bytes
 
 
 def everything(pair: PairGeometry) -> Tensor:
@@ -147,12 +147,5 @@ def test_memory_is_the_gradient_and_a_chunk(
     monkeypatch.setattr(overlap, "CHUNK", count // 12 // torch.get_num_threads())
     boxes = torch.rand(count, 4).cumsum(1).requires_grad_()
     run = partial(loss, boxes, boxes.detach().flip(0), reduction="sum")
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        run().backward()
-    level = peak = 0
-    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        level += event.nbytes()
-        peak = max(peak, level)
     # gradient 1, loss 1/4, and room for what one chunk needs
-    assert peak <= limit * boxes.nbytes
+    assert peak_bytes(lambda: run().backward()) <= limit * boxes.nbytes

@@ -13,11 +13,12 @@ from boxwright.assigners import MaxIoUAssigner
 from boxwright.boxes import DeltaCoder
 from boxwright.losses.alrp import alrp_loss
 from boxwright.losses.l1 import smooth_l1_loss
-from boxwright.losses.rank_sort import rank_sort_loss
-from boxwright.losses.ranking import APLoss, ap_loss, average_precision
+from boxwright.losses.rank_sort import RankSortLoss, rank_sort_loss
+from boxwright.losses.ranking import APLoss, RankingLoss, Scope, ap_loss, average_precision
 from boxwright.structures import Priors, Targets
 from boxwright.testing import check_criterion
 from goldens import close, golden_cases, gradient, load_case
+from peak_memory import peak_bytes
 
 
 @pytest.mark.parametrize("file", golden_cases("losses/ap_loss"))
@@ -258,6 +259,45 @@ def test_what_is_returned_may_be_changed_in_place(dtype: torch.dtype) -> None:
     expected = 2 * logits.grad
     assert torch.equal(logits.grad.mul_(2), expected)
     assert loss.detach().mul_(0) == 0
+
+
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_gradients_in_float16_end_at_its_largest_number(compiled: bool) -> None:
+    logits = torch.randn(4, 3).half().requires_grad_()
+    loss = torch.compile(ap_loss, fullgraph=True) if compiled else ap_loss
+    change = gradient(1e8 * loss(logits, torch.tensor([0, -1, -1, 2])), logits)
+    assert change.abs().max() == torch.finfo(torch.float16).max
+
+
+@pytest.mark.parametrize(
+    ("scope", "rows", "limit"),
+    [
+        ("batch", 50, 10_000, 3.0),
+        ("batch", 500, 100_000, 1.6),
+        ("class", 50, 10_000, 3.3),
+        ("class", 500, 100_000, 1.8),
+    ],
+)
+@pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.parametrize("loss", [APLoss, RankSortLoss])
+def test_memory_is_the_gradient_and_a_piece(
+    loss: type[RankingLoss], dense: bool, scope: Scope, rows: int, limit: float
+) -> None:
+    logits, labels = torch.randn(rows, 10).requires_grad_(), torch.full((rows,), -1)
+    labels[torch.randperm(rows)[: rows // 200]] = 3
+    targets = (labels.unsqueeze(-1) == torch.arange(10)).float() if dense else labels
+    assert peak_bytes(lambda: gradient(loss(scope=scope)(logits, targets), logits)) <= limit * logits.nbytes
+
+
+def test_a_huge_logit_costs_the_others_no_digit() -> None:
+    logits, labels = torch.randn(60), torch.arange(60) % 3 - 1
+    for loss in (ap_loss, lambda *ranked: rank_sort_loss(*ranked)[0]):
+        results = []
+        for value in (1e2, 1e35):
+            ranked = torch.cat([logits, torch.tensor([value, -value])]).unsqueeze(1).requires_grad_()
+            targets = torch.cat([labels.clamp(max=0), torch.tensor([-1, -1])])
+            results.append(gradient(loss(ranked, targets), ranked))
+        torch.testing.assert_close(*results, rtol=1e-6, atol=0)
 
 
 def test_there_is_no_second_derivative() -> None:

@@ -119,7 +119,8 @@ class Background:
         index = work.bins if self.memory is None else piece.bins
         if entries.scope != "batch":
             group = entries.groups_of(piece.rows).view_as(values)
-            base, lowest = group * self.grid.cells, self.ramps.outer[0].int()[group]
+            lowest = self.ramps.outer[0].int().index_select(0, group.view(-1)).view_as(group)
+            base = group.mul_(self.grid.cells)
         self.grid.locate(values, base, index, work.real, work.place, work.step)
         if not entries.sparse:
             background = work.step.copy_(torch.eq(piece.marks, 0, out=work.real))

@@ -165,7 +165,7 @@ def _gather(values: Sequence[Tensor]) -> tuple[list[Tensor], slice]:
     ends = all_reduce_sum(sizes).cumsum(0).tolist()
     own = slice(ends[rank] - size, ends[rank])
     table = torch.zeros(len(values), ends[-1], dtype=torch.float64, device=values[0].device)
-    table[:, own] = torch.stack([value.double() for value in values])
+    table[:, own] = torch.stack(list(values))
     return [row.to(value.dtype) for row, value in zip(all_reduce_sum(table), values, strict=True)], own
 
 
