@@ -114,14 +114,13 @@ def _check_gradient(subject: Subject, problem: Problem) -> None:
 def _check_finite(subject: Subject, problem: Problem) -> None:
     where = f"{subject.name} ({problem.note}, {problem.inputs.dtype})"
     value, gradient = subject.value_and_gradient(problem)
-    claim(value.isfinite(), f"{where}: the loss is {value.item()}")
-    bad = int((~gradient.isfinite()).sum())
-    if bad:
-        row = tuple((~gradient.isfinite()).nonzero()[0].tolist())[: 2 if problem.inputs.ndim > 1 else 1]
-        raise AssertionError(
-            f"{where}: {bad} gradients are not finite, the first for input {problem.inputs[row].tolist()} "
-            f"and target {problem.targets[row].tolist()}"
-        )
+    bad = ~gradient.isfinite()
+    said = [] if value.isfinite() else [f"the loss is {value.item()}"]
+    if bad.any():
+        row = tuple(bad.nonzero()[0].tolist())[: 2 if problem.inputs.ndim > 1 else 1]
+        pair = f"input {problem.inputs[row].tolist()} and target {problem.targets[row].tolist()}"
+        said.append(f"{int(bad.sum())} gradients are not finite, the first for {pair}")
+    claim(not said, f"{where}: {'; '.join(said)}")
     if problem.inputs.numel() == 0:
         claim(value == 0, f"{where}: the loss of nothing is {value.item()} instead of 0")
 
