@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 import goldens
+from boxwright.boxes import aligned_iou
+from boxwright.boxes.formats import cxcywh_to_xyxy
 from boxwright.losses import SigmoidFocalLoss, SoftmaxCrossEntropyLoss, VarifocalLoss
 from boxwright.losses.systems import gfl_loss, multibox_loss, set_prediction_loss, tood_loss, tood_warmup_loss
 from goldens import Case, golden_cases, load_case, with_background
@@ -154,6 +156,16 @@ def test_detr_weighs_unmatched_queries_down() -> None:
     expected = torch.nn.functional.cross_entropy(
         logits.flatten(0, 1), columns.flatten(), weight=torch.tensor([1.0, 1.0, 1.0, 0.1])
     )
+    close(losses["classification"], expected, tolerance=1e-5)
+
+
+def test_a_quality_loss_may_weigh_unmatched_queries_down_too() -> None:
+    logits, labels = torch.randn(2, 5, 4), torch.tensor([[0, -1, -1, 2, -1], [-1] * 5])
+    predicted, boxes = torch.rand(2, 2, 5, 4)
+    losses = set_prediction_loss(logits, predicted, labels, boxes, VarifocalLoss(), background_weight=0.1)
+    quality = aligned_iou(cxcywh_to_xyxy(predicted), cxcywh_to_xyxy(boxes))
+    weight = torch.where(labels < 0, 0.1, 1.0)
+    expected = VarifocalLoss(reduction="sum")(logits, labels, scores=quality, weight=weight) / weight.sum()
     close(losses["classification"], expected, tolerance=1e-5)
 
 

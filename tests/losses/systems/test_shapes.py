@@ -11,13 +11,18 @@ from boxwright.losses.systems import (
     StageOutput,
     darknet_yolo_loss,
     faster_rcnn_loss,
+    gfl,
     gfl_loss,
+    multibox,
     multibox_loss,
     network_cost,
     region_loss,
+    set_prediction,
     set_prediction_loss,
+    tood,
     tood_loss,
     tood_warmup_loss,
+    yolov3,
     yolov3_layer_loss,
     yolov3_loss,
 )
@@ -55,6 +60,10 @@ HEADS: dict[str, tuple[Callable[..., object], dict[str, Any]]] = {
 }
 
 
+# by name, before anything else could complain of another argument
+CHECKED = {"boxes", "deltas", "predicted", "metrics", "distributions", "centers", "strides"}
+
+
 @pytest.mark.parametrize(
     ("system", "argument"), [(system, argument) for system, (_, usual) in HEADS.items() for argument in usual]
 )
@@ -62,7 +71,8 @@ def test_one_prior_too_few_is_named(system: str, argument: str) -> None:
     loss, usual = HEADS[system]
     assert loss(**usual)
     cut = usual[argument].narrow(0 if argument in {"centers", "strides"} else 1, 0, 5)
-    with pytest.raises((ValueError, TypeError), match=r"\((2, )?5[,)]"):
+    name = argument if argument in CHECKED else ""
+    with pytest.raises((ValueError, TypeError), match=rf"{name}.*\((2, )?5[,)]"):
         loss(**usual | {argument: cut})
 
 
@@ -158,6 +168,47 @@ def test_columns_that_are_not_there_are_named(system: str) -> None:
     assert loss(**usual | {"labels": LABELS.int()}) == loss(**usual)
     with pytest.raises(ValueError, match="0 to 3 for inputs of 4 classes, got 9"):
         loss(**usual | {"labels": torch.full((2, 6), 9)})
+
+
+def test_one_set_of_anchors_for_each_scale() -> None:
+    objects = {name: part for name, part in OBJECTS.items() if name != "output"}
+    with pytest.raises(ValueError, match="longer"):
+        yolov3_loss([OBJECTS["output"]], **objects, anchors=[ANCHORS, ANCHORS])
+
+
+def test_a_form_that_nobody_knows_is_named() -> None:
+    with pytest.raises(ValueError, match=r"form must be one of 'darknet', 'pytorch-yolo2', got 'yolo'"):
+        region_loss(**OBJECTS, anchors=ANCHORS, seen=0, form="yolo")
+
+
+NORMALIZED = {
+    "gfl": {"classification", "box", "distribution"},
+    "tood": {"classification", "box"},
+    "tood, warm-up": {"classification", "box"},
+    "rt-detr": {"classification", "l1", "giou"},
+    "ssd": {"box", "class"},
+    "yolov3, 2018": {"box", "objectness", "class"},
+    "yolov3": {"box", "class"},
+}
+
+
+@pytest.mark.parametrize("system", NORMALIZED)
+def test_normalizers_are_means_over_the_processes(system: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    loss, usual = HEADS[system] if system in HEADS else (GRIDS[system], OBJECTS)
+    alone = loss(**usual)
+    for module in (gfl, tood, set_prediction, multibox, yolov3):
+        monkeypatch.setattr(module, "mean_over_processes", lambda value: 2 * value)
+    twice = loss(**usual)
+    for name, term in alone.items():
+        torch.testing.assert_close(twice[name], term / 2 if name in NORMALIZED[system] else term)
+
+
+def test_the_matches_of_a_set_count_as_one_at_least(monkeypatch: pytest.MonkeyPatch) -> None:
+    loss, usual = HEADS["rt-detr"]
+    plain = loss(**usual, normalizer=1.0)
+    torch.testing.assert_close(loss(**usual, normalizer=4.0), {name: term / 4 for name, term in plain.items()})
+    monkeypatch.setattr(set_prediction, "mean_over_processes", lambda value: value * 0 + 0.25)
+    torch.testing.assert_close(loss(**usual), plain)
 
 
 def test_a_network_without_any_cost_is_named() -> None:

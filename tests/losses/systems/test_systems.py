@@ -144,12 +144,21 @@ def test_thresholds_are_what_an_overlap_has_to_exceed() -> None:
     one[0][0, 12, 2, 2] = 3.0  # the twin's objectness
     free, ignored = (yolov3_layer_loss(*one, anchors=twins, ignore_thresh=thresh) for thresh in (1.0, 0.9))
     assert free["objectness"] > ignored["objectness"]
+    similar = torch.tensor([[1.0, 1.875], [1.0, 2.0]])  # the object's own anchor is the second now
+    expected = yolov3_layer_loss(*one, anchors=similar, ignore_thresh=0.9)["objectness"]
+    one[0][0, 4, 2, 2] = 3.0  # the first one's objectness
+    torch.testing.assert_close(yolov3_layer_loss(*one, anchors=similar, ignore_thresh=0.9)["objectness"], expected)
 
 
-def test_a_prediction_near_one_object_trains_the_object_that_owns_its_slot() -> None:
-    """Both lie in one cell: the output is the first exactly, the later one owns the slot."""
+@pytest.mark.parametrize("last", [True, False], ids=["one cell", "two cells"])
+def test_a_prediction_near_one_object_trains_the_object_that_owns_its_slot(last: bool) -> None:
+    """The later object of one cell owns a slot that outputs the other, or the first one what outputs its neighbour."""
     output = torch.zeros(1, 16, 5, 6)
-    boxes = torch.tensor([[[2.5 / 6, 2.5 / 5, 1 / 6, 1.5 / 5], [2.5 / 6, 2.5 / 5, 1.2 / 6, 1.3 / 5]]])
+    near, owner = [2.5 / 6, 2.5 / 5, 1 / 6, 1.5 / 5], [2.5 / 6, 2.5 / 5, 1.2 / 6, 1.3 / 5]
+    if not last:
+        near[0] = 3.01 / 6
+        output[0, 0, 2, 2] = 20.0  # as far to the right as the cell goes
+    boxes = torch.tensor([[near, owner] if last else [owner, near]])
     call = output, boxes, torch.tensor([[0, 1]]), torch.ones(1, 2, dtype=torch.bool)
     options = {"anchors": ANCHORS * 32, "mask": (0, 1), "net_size": (160, 192)}
     far, near = (darknet_yolo_loss(*call, **options, truth_thresh=thresh) for thresh in (1.0, 0.7))
@@ -207,6 +216,7 @@ def test_images_seen_are_counted_saved_and_end_the_warm_up() -> None:
     assert third["box"] < first["box"]
     module.eval()
     module(*inputs)
+    assert set(module.state_dict()) == {"seen"}  # anchors are an option of this run
     other = RegionLoss(((1.0, 1.5), (3.0, 2.0)), warmup=3)
     other.load_state_dict(module.state_dict())
     assert other.seen.item() == 6

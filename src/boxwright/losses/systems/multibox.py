@@ -39,7 +39,7 @@ def multibox_loss(
     loss = loss.view(labels.shape)
     kept = positive | hard_negatives(loss, positive, labels == 0, ratio=negative_ratio)
     count = mean_over_processes(positive.sum())
-    targets = torch.where(positive.unsqueeze(-1), delta_targets.to(loss), deltas.detach())
+    targets = torch.where(positive.unsqueeze(-1), delta_targets, deltas.detach())
     return {
         "box": smooth_l1_loss(deltas, targets, reduction="mean", normalizer=count),
         "class": reduce(torch.where(kept, loss, 0), "mean", normalizer=count),

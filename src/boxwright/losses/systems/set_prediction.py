@@ -61,6 +61,6 @@ def set_prediction_loss(
         cost = classification(logits, labels, scores=quality, weight=share, normalizer=share.sum())
     return {
         "classification": cost,
-        "l1": l1_loss(predicted, boxes, weight=matched, reduction="mean", normalizer=normalizer),
+        "l1": l1_loss(predicted, boxes, reduction="mean", normalizer=normalizer),
         "giou": giou_loss(corners, goal, weight=matched, reduction="mean", normalizer=normalizer),
     }
