@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from boxwright.assigners.blocks import BLOCK_ELEMENTS
+from boxwright.errors import MissingPackageError
 from boxwright.structures import IGNORED, Assignment, Targets
 from boxwright.testing.scenes import Scene, random_predictions, random_priors, random_scene, random_targets
 from boxwright.testing.subject import claim
@@ -100,6 +101,8 @@ class _Trial:
     def _asked(self) -> list[Assignment]:
         try:
             return _answers(self.assigner(*self.scene))
+        except MissingPackageError:
+            raise
         except Exception as error:
             priors, targets, _ = self.scene
             images, objects = targets.labels.shape

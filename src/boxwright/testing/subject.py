@@ -9,6 +9,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
+from boxwright.errors import MissingPackageError
 from boxwright.testing.problems import Kind, Problem
 
 __all__ = ["Subject", "claim"]
@@ -95,9 +96,9 @@ class Subject:
     def _without_error(self, problem: Problem) -> Tensor:
         try:
             return self(problem)
+        except (AssertionError, MissingPackageError):
+            raise
         except Exception as error:
-            if isinstance(error, AssertionError):
-                raise
             where = f"{self.name} ({problem.note}, {problem.inputs.dtype})"
             raise AssertionError(f"{where} raises {type(error).__name__}: {error}") from error
 
