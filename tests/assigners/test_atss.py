@@ -132,3 +132,11 @@ def test_original_without_threshold(file):
     rows = case["in_gt_num"] > 0
     assert torch.equal(assignment.labels(targets)[rows] + 1, case["out_orig_topk_labels"][rows])
     assert torch.equal(positive_boxes(assignment, targets)[rows], case["out_orig_topk_matched_boxes"][rows])
+
+
+def test_thresholds_and_margins_that_are_just_met():
+    boxes = torch.tensor([[0.0, 0, 8, 8], [8, 0, 16, 8]])
+    priors = Priors(boxes, torch.tensor([[4.0, 4], [12, 4]]), torch.full((2,), 8.0))
+    targets = Targets.from_list([{"boxes": torch.tensor([[0.0, 0, 16, 8]]), "labels": torch.tensor([0])}])
+    for options, positive in (({}, True), ({"strict": True}, False), ({"margin": 3.9}, True), ({"margin": 4.0}, False)):
+        assert ATSSAssigner(**options)(priors, targets).positive.tolist() == [[positive] * 2]
