@@ -126,6 +126,23 @@ def test_the_region_module_has_the_defaults_of_its_function() -> None:
     assert own(systems.RegionLoss) == own(systems.region_loss)
 
 
+def test_which_losses_are_made_for_a_quality() -> None:
+    made = {cls.__name__ for cls in MODULES if getattr(cls, "takes_quality", False)}
+    graded = {"QualityFocalLoss", "TaskAlignedFocalLoss", "VarifocalLoss", "MatchabilityAwareLoss"}
+    assert made == graded | {"RankSortLoss"}
+
+
+def test_what_box_losses_compare() -> None:
+    spaces: dict[str, set[str]] = {}
+    for cls in MODULES:
+        if hasattr(cls, "space"):
+            spaces.setdefault(cls.space, set()).add(cls.__name__.removesuffix("Loss"))
+    assert spaces.pop("deltas") == {"L1", "SmoothL1", "SigmaSmoothL1", "BalancedL1", "GHMR"}
+    assert spaces.pop("gaussian") == {"Gaussian"}
+    assert spaces.pop("distribution") == {"DistributionFocal", "FineGrainedLocalization"}
+    assert set(spaces) == {"boxes"}
+
+
 def another(hint: Any, value: Any) -> Any:
     """Some other value that an option may have."""
     if isinstance(value, bool):

@@ -212,6 +212,7 @@ def test_images_seen_are_counted_saved_and_end_the_warm_up() -> None:
     second = module(*inputs)
     third = module(*inputs)
     assert module.seen.item() == 6
+    assert module.seen.dtype == torch.int64  # a float32 stops at 16 million images
     torch.testing.assert_close(first, second)
     assert third["box"] < first["box"]
     module.eval()

@@ -103,7 +103,7 @@ def darknet_yolo_loss(
     owner = torch.where((owner < 0) & near, nearest, owner)
     owned = (owner >= 0).to(cells.dtype)
 
-    classes = summed_classes(slot, labels, claims, grid.slots, cells.shape[-1] - 5).to(cells.dtype)
+    classes = summed_classes(slot, labels, claims, grid.slots, cells.shape[-1] - 5)
     close = near.unsqueeze(-1) & one_hot(at_owner(labels, nearest), classes.shape[-1])
     xy, wh = encode_objects(objects, owner, own, grid)
     targets = CellTargets(
