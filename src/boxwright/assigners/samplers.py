@@ -18,7 +18,8 @@ class LossSampler(Protocol):
         """Return the assignment with the priors that were not chosen ignored; `loss` (B, L) is without gradient."""
 
 
-@dataclass(frozen=True, slots=True)
+# without slots, whose values torch 2.11's compiler loses where a traced function makes the object
+@dataclass(frozen=True)
 class RandomSampler:
     """Keep up to `count` priors per image at random, at most a fraction of them positive. Ren et al. 2015, 1506.01497.
 

@@ -101,7 +101,7 @@ class PairGeometry:
 
 
 def _inner_extent(pair: PairGeometry) -> Tensor:
-    return torch.minimum(pair.high, pair.target_high).sub_(torch.maximum(pair.low, pair.target_low)).clamp_(min=0)
+    return torch.minimum(pair.high, pair.target_high).sub_(torch.maximum(pair.low, pair.target_low)).relu_()
 
 
 def _hull_extent(pair: PairGeometry) -> Tensor:
