@@ -52,7 +52,7 @@ def test_weights_from_a_local_file(tmp_path):
         ({"name": "resnet10t", "levels": (3, 6)}, r"none at \[64\]"),
         ({"name": "resnet10t", "weights": "missing.safetensors"}, "there is no file missing.safetensors"),
         ({"name": "vit_tiny_patch16_224", "levels": (3,)}, "vit_tiny_patch16_224"),
-        ({"name": "coat_lite_tiny", "levels": (3,)}, "does not take images of any size .*doesn't match model"),
+        ({"name": "nest_tiny", "levels": (3,)}, "does not take images of any size .*doesn't match model"),
         ({"name": "inception_v3", "levels": (3, 4)}, "its cells are not a grid of its strides"),
     ],
 )
