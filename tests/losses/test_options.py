@@ -71,6 +71,8 @@ def test_rankings_refuse_labels_of_no_class(name, label):
 def test_frequencies_are_one_per_class():
     with pytest.raises(ValueError, match=r"frequency must hold one number per class \(3,\), got \(2,\)"):
         losses.FederatedLoss(frequency=(1.0, 2.0))(torch.zeros(1, 3), torch.zeros(1, dtype=torch.int64))
+    with pytest.raises(ValueError, match="is made for 2 classes, but the data have 3"):
+        losses.FederatedLoss(frequency=(1.0, 2.0)).count_classes([1, 2, 3])
     assert not losses.FederatedLoss(frequency=(1.0, 2.0)).state_dict()  # of this run's data, not of the checkpoint's
 
 

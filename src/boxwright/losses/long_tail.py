@@ -65,10 +65,9 @@ class SeesawLoss(ClassificationLoss):
         column = column_of(targets, self.background, columns)
         index = column.clamp(min=0).unsqueeze(-1)
         frequency = self.seen.clamp(min=1).to(x.dtype).log()
-        log_p = x.detach().log_softmax(-1)
         pad = (1, 0) if self.background == "first" else (0, columns - classes)
         mitigation = (F.pad(frequency, pad) - frequency[targets.clamp(min=0)].unsqueeze(-1)).clamp(max=0)
-        compensation = (log_p - log_p.gather(-1, index)).clamp(min=0)
+        compensation = (x - x.gather(-1, index)).detach().clamp(min=0)  # of logits as of their softmax's logarithms
         is_class = F.pad(torch.ones_like(frequency), pad)
         # S_ii = 1: both terms vanish for the label itself
         log_s = (self.p * mitigation + self.q * compensation) * is_class * labelled.unsqueeze(-1)

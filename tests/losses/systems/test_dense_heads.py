@@ -12,7 +12,15 @@ import goldens
 from boxwright.boxes import aligned_iou
 from boxwright.boxes.formats import cxcywh_to_xyxy
 from boxwright.losses import SigmoidFocalLoss, SoftmaxCrossEntropyLoss, VarifocalLoss
-from boxwright.losses.systems import gfl_loss, multibox_loss, set_prediction_loss, tood_loss, tood_warmup_loss
+from boxwright.losses.systems import (
+    StageOutput,
+    faster_rcnn_loss,
+    gfl_loss,
+    multibox_loss,
+    set_prediction_loss,
+    tood_loss,
+    tood_warmup_loss,
+)
 from goldens import Case, golden_cases, load_case, with_background
 
 close = partial(goldens.close, tolerance=1e-7)
@@ -190,6 +198,10 @@ SYSTEMS: dict[str, tuple[Callable[..., dict[str, Tensor]], Tensor]] = {
         GOAL / 450,
     ),
     "ssd": (lambda x, d: multibox_loss(d, x, GOAL, LABELS + 1), torch.randn(2, PRIORS, 4)),
+    "faster r-cnn": (
+        lambda x, d: faster_rcnn_loss(*[StageOutput(x, LABELS, d, GOAL, torch.ones(2, PRIORS), SHARE)] * 2),
+        torch.randn(2, PRIORS, 4),
+    ),
 }
 
 
