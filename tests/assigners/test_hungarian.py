@@ -137,3 +137,15 @@ def test_a_compiler_and_torch_func_see_one_operator(solver):
     assert torch.equal(torch.compile(matched, fullgraph=True, backend="aot_eager")(logits)[0], expected)
     gradient = torch.func.grad(lambda logits: matched(logits)[1])(logits)
     assert torch.equal(gradient.any(2), expected)
+
+
+def test_the_focal_cost_is_what_the_label_adds_to_the_focal_loss():
+    logits, labels = torch.randn(2, 3, 4), torch.randint(0, 4, (2, 5))
+    boxes = torch.rand(2, 3, 4).cumsum(-1)
+    targets = Targets(torch.rand(2, 5, 4).cumsum(-1), labels, labels >= 0, labels < 0)
+    assigner = HungarianAssigner(1.0, 0.0, 0.0, class_form="focal")
+    cost = assigner.cost(_queries(3), targets, Predictions(logits, boxes, boxes=boxes))
+    for image, query, place in itertools.product(range(2), range(3), range(5)):
+        p = logits[image, query, labels[image, place]].double().sigmoid()
+        expected = -0.25 * (1 - p) ** 2 * p.log() + 0.75 * p**2 * (1 - p).log()
+        assert cost[image, query, place] == pytest.approx(expected.item(), rel=1e-5, abs=1e-6)

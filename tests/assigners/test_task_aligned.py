@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from boxwright.assigners import ATSSAssigner, TaskAlignedAssigner
+from boxwright.assigners import ATSSAssigner, DualAssigner, TaskAlignedAssigner
 from boxwright.structures import Assignment, Level, Predictions, Priors, Targets
 from goldens import Case, golden_cases, load_case, positive_boxes
 
@@ -143,3 +143,31 @@ def test_ultralytics_beside_ambiguous_objects(file):
         rows = used & clear.gather(1, index)
         assert torch.equal(assignment.gt_index[rows], theirs[rows])
         torch.testing.assert_close(assignment.score[rows], score[rows], atol=1e-5, rtol=0)
+
+
+def test_a_second_head_is_assigned_by_its_own_predictions():
+    assigner, (priors, targets, first, second) = DualAssigner(topk=3), two_heads()
+    both = assigner(priors, targets, first, second)
+    for found, topk, predictions in zip(both, (3, 1), (first, second), strict=True):
+        expected = assigner.branch(topk)(priors, targets, predictions)
+        assert torch.equal(found.gt_index, expected.gt_index)
+        torch.testing.assert_close(found.score, expected.score)
+    assert not torch.equal(both[1].gt_index, assigner(priors, targets, first)[1].gt_index)
+
+
+def test_a_centre_hardly_inside_is_inside_for_two_heads():
+    boxes = torch.tensor([[0.0, 0, 8, 8]])
+    priors = Priors(boxes, torch.tensor([[0.005, 4]]), torch.ones(1))
+    targets = Targets.from_list([{"boxes": boxes, "labels": torch.tensor([0])}])
+    predictions = Predictions(torch.zeros(1, 1, 1), torch.zeros(1, 1, 4), boxes=boxes[None])
+    assert all(assignment.positive.all() for assignment in DualAssigner()(priors, targets, predictions))
+
+
+def two_heads() -> tuple[Priors, Targets, Predictions, Predictions]:
+    """Two heads that predict 30 priors in an image of one object, which holds all centres."""
+    centers = 10 + 20 * torch.rand(30, 2)
+    boxes = torch.cat([centers - 4, centers + 4], 1)
+    targets = Targets.from_list([{"boxes": torch.tensor([[0.0, 0, 40, 40]]), "labels": torch.tensor([1])}])
+    predicted = boxes + 3 * torch.randn(2, 1, 30, 4)
+    heads = [Predictions(torch.randn(1, 30, 3), torch.zeros(1, 30, 4), boxes=own) for own in predicted]
+    return Priors(boxes, centers, torch.ones(30)), targets, *heads
