@@ -1,10 +1,21 @@
+from typing import Any
+
 import pytest
 import torch
 
-from boxwright.assigners import ATSSAssigner
+from boxwright.assigners import ATSSAssigner, HardNegativeSampler
 from boxwright.boxes import AnchorGenerator, DeltaCoder
 from boxwright.criteria import ALRPCriterion, BalancedCriterion, DenseCriterion
-from boxwright.losses import ALRPLoss, GIoULoss, RankSortLoss, SmoothL1Loss, alrp_loss, giou_loss
+from boxwright.losses import (
+    ALRPLoss,
+    DistributionFocalLoss,
+    GIoULoss,
+    RankSortLoss,
+    SigmoidCrossEntropyLoss,
+    SmoothL1Loss,
+    alrp_loss,
+    giou_loss,
+)
 from boxwright.structures import Predictions, Priors, Targets
 
 
@@ -40,12 +51,35 @@ def test_alrp_ranks_the_boxes_of_the_batch(objects: int) -> None:
     classification, localization = alrp_loss(predictions.logits, assignment.labels(targets), boxes)
     torch.testing.assert_close(losses["classification"], classification)
     torch.testing.assert_close(losses["box"], 3 * localization)
+    assert criterion.positives == assignment.positive.sum()
+    assert criterion.normalizer == max(1, assignment.positive.sum())
     sum(losses.values()).backward()
     assert predictions.params.grad.any() == (objects > 0)
     criterion(predictions, priors, targets)
     ratio = (classification + localization) / localization if objects else torch.tensor(3.0)
     torch.testing.assert_close(criterion.classification.balance, ratio.detach())
     assert not criterion.classification.history.any()
+
+
+def test_an_image_of_nothing_leaves_the_balance_finite() -> None:
+    predictions, priors, targets = scene(0)
+    losses = BalancedCriterion(ATSSAssigner(), RankSortLoss(), GIoULoss(), DeltaCoder())(predictions, priors, targets)
+    sum(losses.values()).backward()
+    assert losses["box"] == 0
+    assert not predictions.params.grad.any()
+
+
+@pytest.mark.parametrize(
+    ("part", "words"),
+    [
+        ({"sampler": HardNegativeSampler()}, "needs sampler=None"),
+        ({"quality": SigmoidCrossEntropyLoss()}, "without distribution or quality part"),
+        ({"distribution": DistributionFocalLoss()}, "without distribution or quality part"),
+    ],
+)
+def test_alrp_refuses_other_parts(part: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        ALRPCriterion(ATSSAssigner(), ALRPLoss(), GIoULoss(), DeltaCoder(), **part)
 
 
 def test_alrp_refuses_losses_of_deltas() -> None:
