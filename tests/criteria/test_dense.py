@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -136,10 +138,12 @@ def test_distribution_and_quality_losses(priors, quality_target):
 
 
 def test_centerness():
-    one = Priors(torch.zeros(2, 4), torch.tensor([[4.0, 4], [1, 4]]), torch.ones(2))
-    box = torch.tensor([0.0, 0, 8, 8]).expand(1, 2, 4)
-    torch.testing.assert_close(centerness(one, box), torch.tensor([[1.0, (1 / 7) ** 0.5]]))
-    assert (centerness(one, box + 100) == 0).all()
+    centers = torch.tensor([[4.0, 4.0], [7.0, 3.0], [0.0, 4.0], [9.0, 4.0], [7.5, 0.5]])
+    boxes = torch.tensor([[0.0, 0, 8, 8]]).repeat(5, 1)
+    boxes[4] = torch.tensor([7.5, 0.5, 7.5, 0.5])  # of no extent
+    found = centerness(Priors(boxes, centers, torch.ones(5)), boxes[None])
+    expected = [1, math.sqrt(1 / 7 * 3 / 5), 0, 0, 0]
+    torch.testing.assert_close(found, torch.tensor([expected]))
 
 
 def test_the_normalizer_is_that_of_the_whole_batch(priors):
