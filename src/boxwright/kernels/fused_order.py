@@ -236,7 +236,9 @@ def _edges_before(cell, edges, first, last, low, scale, CELLS: tl.constexpr):
 @triton.jit
 def _cell_of(x, low, scale, CELLS: tl.constexpr):
     """Cell of each value; never falls as x rises."""
-    return tl.minimum(tl.maximum((x - low) * scale, 0.0), CELLS - 1.0).to(tl.int32)
+    cell = (x - low) * scale
+    # by comparison, since a product of infinity and 0 is not a number, of which a maximum may make either
+    return tl.where(cell > 0, tl.minimum(cell, CELLS - 1.0), 0.0).to(tl.int32)
 
 
 @triton.jit
