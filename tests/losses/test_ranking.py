@@ -326,3 +326,20 @@ def test_infinite_logits_tie_where_steps_are_hard() -> None:
     logits = torch.tensor([torch.inf, 0.0, torch.inf, 1.0])
     for loss in (ap_loss, lambda *ranked, **delta: rank_sort_loss(*ranked, **delta)[0]):
         assert loss(logits, torch.tensor([1, 1, 0, 0]), delta=0.0) == 0.5  # one of two, and two of four
+
+
+@pytest.mark.parametrize("delta", [0.0, 1.0])
+@pytest.mark.parametrize("scope", ["batch", "class", "image"])
+@pytest.mark.parametrize("sparse", [True, False])
+def test_background_without_bound_counts_like_a_huge_one(sparse: bool, scope: Scope, delta: float) -> None:
+    """As where a mask puts classes out of the question by a logit of minus infinity."""
+    logits, labels = torch.randn(2, 20, 3), torch.full((2, 20), -1)
+    labels[0, :3], labels[1, :2], labels[:, 9] = torch.arange(3), torch.arange(2), -2
+    targets = labels if sparse else torch.nn.functional.one_hot(labels.clamp(min=0), 3) * (labels >= 0)[..., None]
+    results = []
+    for huge in (1e4, torch.inf):
+        logits[0, 5], logits[1, 6, 1], logits[1, 7, 0] = -huge, huge, -huge
+        loss = ap_loss(logits.requires_grad_(), targets, delta=delta, scope=scope)
+        results.append((loss, gradient(loss, logits)))
+        logits = logits.detach()
+    assert all(map(torch.equal, *results))

@@ -6,6 +6,7 @@ Of the bins it keeps what fits into the memory of the gradient. `boxwright.kerne
 GPU.
 """
 
+import math
 from typing import NamedTuple, Self
 
 import torch
@@ -24,6 +25,7 @@ MUCH = 2**24
 # Small problems are cut into so many pieces that the memory to work in does not outweigh the logits, but into no more
 # than the fewest where a piece would not be worth a second thread to torch.
 FEWEST, PIECES, WORTH_A_THREAD = 4, 12, 40_000
+LARGEST = torch.finfo(torch.float32).max
 
 
 class Background:
@@ -36,6 +38,7 @@ class Background:
 
     Attributes:
         with_positives: whether positives are counted among the background, for the caller to take out again.
+        bounded: whether all scores are finite; known when they have been tallied.
     """
 
     def __init__(self, entries: Entries, ramps: Ramps, remember: bool) -> None:
@@ -59,7 +62,8 @@ class Background:
             place = work.place.copy_(self._locate(piece, work))
             table.scatter_add_(1, place, work.pair.copy_(piece.logits).add_(1j))
         total, number = torch.view_as_real(table.sum(0)).unbind(1)
-        return torch.stack([number, total]), total.sum().clamp_(0, 0)
+        self.bounded = math.isfinite(total.sum().item())
+        return torch.stack([number, total]), total.clamp(0, 0).sum()
 
     def gradient(self, lines: Tensor, positives: Tensor, dtype: torch.dtype) -> Tensor:
         """(R, C) gradient: `a + b x` of background by the lines (2, S) of its bins, and that of the positives (P,)."""
@@ -74,7 +78,10 @@ class Background:
             torch.gather(level, 1, place, out=work.wide)
             torch.gather(slope, 1, place, out=work.more)
             # in float64, because the two parts cancel where scores are large
-            work.wide.addcmul_(work.more, work.same.copy_(piece.logits))
+            scores = work.same.copy_(piece.logits)
+            if not self.bounded:  # no slope times an infinite score is no gradient
+                scores.clamp_(-LARGEST, LARGEST)
+            work.wide.addcmul_(work.more, scores)
             gradient[piece.rows].view_as(place).copy_(_within(gradient.dtype, work.wide))
         self.memory = None
         gradient.view(-1).index_copy_(0, entries.positive, narrow(positives, gradient.dtype))
