@@ -145,6 +145,39 @@ def test_ultralytics_beside_ambiguous_objects(file):
         torch.testing.assert_close(assignment.score[rows], score[rows], atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize(("third", "owners"), [([0, 0, 20, 19], (0, 2, 2)), ([2, 2, 20, 20], (0, 0, 2))])
+def test_a_prior_that_two_objects_choose(third, owners):
+    """The third object chooses another one. It overlaps the first prior most, whose centre it holds or does not."""
+    boxes = torch.tensor([[0, 0, 20, 14], [0, 0, 20, 12], third]).float()
+    priors = Priors(torch.zeros(2, 4), torch.tensor([[1.0, 1], [10, 10]]), torch.ones(2))
+    logits = torch.tensor([[[4.0, -4], [-4, 4]]])  # each prior is sure of its class
+    predictions = Predictions(logits, torch.empty(0), boxes=torch.tensor([[[0.0, 0, 20, 20], [0, 1, 20, 20]]]))
+    targets = Targets.from_list([{"boxes": boxes, "labels": torch.tensor([0, 0, 1])}])
+    for conflicts, owner in zip(("selected", "inside", "all"), owners, strict=True):
+        assigner = TaskAlignedAssigner(topk=1, inside="before", conflicts=conflicts)
+        assert assigner(priors, targets, predictions).gt_index[0, 0] == owner
+    holds = owners[1] == 2
+    for inside, counts in (("before", holds), ("after", True)):
+        aligned = TaskAlignedAssigner(inside=inside).alignment(priors, targets, predictions)[0]
+        assert (aligned[0, 2, 0] > 0) == counts
+
+
+@pytest.mark.parametrize("exponent", [0.0, 0.5, 0.7, 1.0, 2.5, 5.0, 20.0])
+def test_alignment_is_a_product_of_powers(exponent):
+    priors, targets, predictions, _ = two_heads()
+    predictions.boxes[0, 0] += 100  # overlaps nothing
+    beta = exponent or 1.0
+    aligned, score, overlap = TaskAlignedAssigner(alpha=exponent, beta=beta).alignment(priors, targets, predictions)
+    expected = score.double() ** exponent * overlap.double() ** beta
+    torch.testing.assert_close(aligned.double(), expected, rtol=2e-5, atol=1e-36)
+    assert aligned[0, 0, 0] == overlap[0, 0, 0] == 0
+
+
+def test_objects_are_not_enlarged_to_the_stride_of_no_level():
+    with pytest.raises(ValueError, match="small_level=1 is the stride of a level, but the priors have no levels"):
+        TaskAlignedAssigner.ultralytics()(*two_heads()[:3])
+
+
 def test_a_second_head_is_assigned_by_its_own_predictions():
     assigner, (priors, targets, first, second) = DualAssigner(topk=3), two_heads()
     both = assigner(priors, targets, first, second)

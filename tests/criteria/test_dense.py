@@ -156,6 +156,7 @@ def test_the_normalizer_is_that_of_the_whole_batch(priors):
         losses_of_image = parts(predictions[image : image + 1], priors, targets[image])
         summed = summed + losses_of_image["box"] * parts.normalizer
     torch.testing.assert_close(losses["box"], summed / whole.normalizer)
+    assert not whole.state_dict()
 
 
 def test_compiles_as_one_graph_for_any_number_of_objects(priors):

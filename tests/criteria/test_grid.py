@@ -1,11 +1,13 @@
 """The grid criteria against the losses that the golden cases check, on what a network gave."""
 
+from functools import partial
+
 import pytest
 import torch
 
 from boxwright.boxes import AnchorGenerator, xyxy_to_cxcywh
-from boxwright.criteria import RegionCriterion, YOLOCriterion
-from boxwright.losses.systems import darknet_yolo_loss, region_loss, yolov3_loss
+from boxwright.criteria import RegionCriterion, YOLOCriterion, grid
+from boxwright.losses.systems import darknet_yolo_loss, region_loss, yolov3, yolov3_loss
 from boxwright.models.darknet.detector import GridHead
 from boxwright.structures import Targets
 
@@ -13,6 +15,7 @@ CLASSES = 3
 ANCHORS = [(8.0, 10.0), (20.0, 16.0), (30.0, 40.0), (60.0, 50.0)]
 MASKS, STRIDES = [(0, 1), (2, 3)], [16.0, 32.0]
 SIZE = (64, 96)
+THRESHOLDS = {"ignore_thresh": 0.2, "truth_thresh": 0.4}  # so low that some predictions are above both
 
 
 def scene(masks, strides, *, crowd=False, objects=True):
@@ -55,19 +58,58 @@ def same(features, losses, expected, images=2):
 
 def test_yolo_is_the_mean_over_images_of_darknets_layers():
     features, predictions, priors, targets = scene(MASKS, STRIDES)
-    criterion = YOLOCriterion(ANCHORS, MASKS, STRIDES, ignore_thresh=0.5)
+    criterion = YOLOCriterion(ANCHORS, MASKS, STRIDES, **THRESHOLDS)
     losses = criterion(predictions, priors, targets)
     layers = [
         darknet_yolo_loss(
             feature, fractions(targets), targets.labels, targets.objects, anchors=torch.tensor(ANCHORS), mask=mask,
-            net_size=SIZE, ignore_thresh=0.5,
+            net_size=SIZE, **THRESHOLDS,
         )
         for feature, mask in zip(features, MASKS, strict=True)
     ]  # fmt: skip
     same(features, losses, {name: sum(layer[name] for layer in layers) for name in losses})
     # darknet reports the mean of its layers' costs
     torch.testing.assert_close(criterion.cost, sum(losses.values()).detach() / len(MASKS))
+    assert not criterion.cost.requires_grad
     assert criterion.normalizer == criterion.positives == 2
+
+
+@pytest.mark.parametrize("make", [partial(YOLOCriterion, form=form) for form in ("darknet", "pytorch-yolov3")])
+def test_yolo_counts_the_images_it_was_trained_on(make):
+    _, *batch = scene(MASKS, STRIDES)
+    criterion = make(ANCHORS, MASKS, STRIDES)
+    assert list(criterion.state_dict()) == ["seen"]
+    criterion.seen += 2**25 + 1  # which single precision cannot hold
+    criterion(*batch)
+    criterion.eval()(*batch)
+    assert criterion.state_dict()["seen"] == 2**25 + 3
+
+
+@pytest.mark.parametrize("form", ["darknet", "pytorch-yolov3", "region"])
+def test_processes_with_unequal_shares_average_to_the_whole_batch(monkeypatch, form):
+    """Of two processes one has the first image, the other the second and third, or all of them."""
+    masks, strides = ([range(4)], [32.0]) if form == "region" else (MASKS, STRIDES)
+    criterion = RegionCriterion if form == "region" else partial(YOLOCriterion, form=form)
+    criterion = criterion(ANCHORS, masks, strides)
+    _, predictions, priors, targets = scene(masks, strides)
+    twice = [0, 1, 1]
+    predictions, targets = predictions.map(lambda t: t[twice]), targets.map(lambda t: t[twice])
+    sums: list[torch.Tensor] = []
+    for module in (grid, yolov3):
+        name = "all_reduce_sum" if module is grid else "mean_over_processes"
+        monkeypatch.setattr(module, name, lambda value: sums.append(value.float()) or value)
+    whole = criterion(predictions, priors, targets)
+    monkeypatch.setattr(grid, "world_size", lambda: 2)
+    for split in ((slice(0, 1), slice(1, 3)), (slice(0, 0), slice(0, 3))):
+        shares = []
+        for part in split:
+            found = iter(sums)
+            monkeypatch.setattr(grid, "all_reduce_sum", lambda _, found=found: next(found))
+            monkeypatch.setattr(yolov3, "mean_over_processes", lambda _, found=found: next(found) / 2)
+            shares.append(criterion(predictions[part], priors, targets[part]))
+            assert next(found, None) is None
+        for name, loss in whole.items():
+            torch.testing.assert_close(sum(share[name] for share in shares) / 2, loss)
 
 
 def test_yolo_in_the_form_of_the_port():

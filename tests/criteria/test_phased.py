@@ -24,6 +24,7 @@ def _batch():
 
 def test_the_first_epochs_have_their_own_criterion():
     phased, batch = _phased(), _batch()
+    assert phased.current is phased.first
     for epoch, part in [(0, phased.first), (1, phased.first), (2, phased.then), (9, phased.then), (1, phased.first)]:
         phased.set_epoch(epoch)
         torch.testing.assert_close(phased(*batch), part(*batch))

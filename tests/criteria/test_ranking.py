@@ -5,7 +5,7 @@ import torch
 
 from boxwright.assigners import ATSSAssigner, HardNegativeSampler
 from boxwright.boxes import AnchorGenerator, DeltaCoder
-from boxwright.criteria import ALRPCriterion, BalancedCriterion, DenseCriterion
+from boxwright.criteria import ALRPCriterion, BalancedCriterion, DenseCriterion, ranking
 from boxwright.losses import (
     ALRPLoss,
     DistributionFocalLoss,
@@ -43,14 +43,15 @@ def test_rank_sort_balances_its_boxes_by_value() -> None:
 @pytest.mark.parametrize("objects", [0, 2])
 def test_alrp_ranks_the_boxes_of_the_batch(objects: int) -> None:
     predictions, priors, targets = scene(objects)
-    criterion = ALRPCriterion(ATSSAssigner(), ALRPLoss(balance=3.0, period=2), GIoULoss(), DeltaCoder())
+    parts = ATSSAssigner(), ALRPLoss(balance=3.0, period=2), GIoULoss(), DeltaCoder()
+    criterion = ALRPCriterion(*parts, classification_weight=2.0, box_weight=0.5)
     losses = criterion(predictions, priors, targets)
     assignment = ATSSAssigner()(priors, targets)
     matched = torch.where(assignment.positive[..., None], assignment.boxes(targets), priors.boxes)
     boxes = giou_loss(DeltaCoder().decode(priors, predictions.params), matched)
     classification, localization = alrp_loss(predictions.logits, assignment.labels(targets), boxes)
-    torch.testing.assert_close(losses["classification"], classification)
-    torch.testing.assert_close(losses["box"], 3 * localization)
+    torch.testing.assert_close(losses["classification"], 2 * classification)
+    torch.testing.assert_close(losses["box"], 0.5 * 3 * localization)
     assert criterion.positives == assignment.positive.sum()
     assert criterion.normalizer == max(1, assignment.positive.sum())
     sum(losses.values()).backward()
@@ -59,6 +60,17 @@ def test_alrp_ranks_the_boxes_of_the_batch(objects: int) -> None:
     ratio = (classification + localization) / localization if objects else torch.tensor(3.0)
     torch.testing.assert_close(criterion.classification.balance, ratio.detach())
     assert not criterion.classification.history.any()
+
+
+def test_alrp_tells_how_many_positives_all_processes_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    criterion, batch = ALRPCriterion(ATSSAssigner(), ALRPLoss(), GIoULoss(), DeltaCoder()), scene()
+    criterion(*batch)
+    alone = criterion.positives
+    monkeypatch.setattr(ranking, "world_size", lambda: 2)
+    monkeypatch.setattr(ranking, "all_reduce_sum", lambda own: own + 5)  # the other process has five
+    criterion(*batch)
+    assert criterion.positives == alone + 5
+    assert criterion.normalizer == (alone + 5) / 2
 
 
 def test_an_image_of_nothing_leaves_the_balance_finite() -> None:

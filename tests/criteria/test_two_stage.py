@@ -14,13 +14,14 @@ from boxwright.assigners import (
     RPNAssigner,
     with_objects,
 )
-from boxwright.boxes import AnchorGenerator, DeltaCoder
+from boxwright.boxes import AnchorGenerator, DeltaCoder, aligned_iou
 from boxwright.criteria import StageCriterion, TwoStageCriterion, two_stage
 from boxwright.losses import (
     GIoULoss,
     SigmaSmoothL1Loss,
     SigmoidCrossEntropyLoss,
     SoftmaxCrossEntropyLoss,
+    sigma_smooth_l1_loss,
     softmax_cross_entropy,
 )
 from boxwright.structures import Assignment, Predictions, Priors, Targets
@@ -115,6 +116,32 @@ def test_a_batch_is_the_mean_over_its_images():
     alone = [stage(predictions[i : i + 1], priors, targets[i]) for i in range(3)]
     for name, loss in together.items():
         torch.testing.assert_close(loss, torch.stack([losses[name] for losses in alone]).mean())
+
+
+@pytest.mark.parametrize("index", [[0, -1, -2, 1], [-2, -2, 0, -2]], ids=["three count", "one counts"])
+def test_an_image_is_the_mean_over_what_counts_with_soft_targets_and_factors(index):
+    proposals = _proposals([0, 0, 20, 20], [50, 50, 70, 70], [8, 0, 26, 20], [30, 30, 50, 60])
+    targets, predictions = _objects([[2, 0, 20, 20], [30, 30, 54, 60]]), _predictions(proposals, 2)
+    options = {"soft_target": "iou", "classification_weight": 2.0, "box_weight": 3.0}
+    losses = _stage(Given(torch.tensor(index)), **options)(predictions, proposals, targets)
+    count, classification, box = sum(own != -2 for own in index), 0.0, 0.0
+    decoded = DeltaCoder().decode(proposals, predictions.params).detach()
+    for prior, own in enumerate(index):
+        label = torch.tensor(own)  # object i is of class i
+        overlap = aligned_iou(decoded[0, prior], targets.boxes[0, own]) if own >= 0 else torch.tensor(0.0)
+        classification += softmax_cross_entropy(predictions.columns()[0, prior], label, scores=overlap)
+        if own >= 0:
+            goal = DeltaCoder().encode(proposals, targets.boxes[:, [own]])[0, prior]
+            box += overlap * sigma_smooth_l1_loss(predictions.params[0, prior], goal).sum()
+    torch.testing.assert_close(losses["classification"], 2 * classification / count)
+    torch.testing.assert_close(losses["box"], 3 * box / count)
+
+
+def test_a_proposal_without_area_is_padding_whatever_the_assigner_says():
+    proposals = _proposals([0, 0, 20, 20], [5, 5, 5, 25])
+    found = _stage(Given(torch.tensor([0, 0]))).assign(proposals, _objects([[0, 0, 20, 20]]))
+    assert found.gt_index.tolist() == [[0, -2]]
+    assert found.score.tolist() == [[1, 0]]
 
 
 def test_the_sample_decides_what_counts_and_its_size():

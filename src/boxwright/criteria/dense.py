@@ -188,9 +188,8 @@ class DenseCriterion(nn.Module):
 
     def _match(self, assignment: Assignment, predictions: Predictions, priors: Priors, targets: Targets) -> "_Match":
         positive = assignment.positive
-        own = priors.boxes.expand(*positive.shape, 4)
         # A prior without an object gets its own box, so that every prior encodes finitely.
-        boxes = torch.where(positive.unsqueeze(-1), assignment.boxes(targets), own)
+        boxes = torch.where(positive.unsqueeze(-1), assignment.boxes(targets), priors.boxes)
         hard = positive.to(torch.float32)
         iou = quality = hard  # stand for what is not read
         if self._compares:

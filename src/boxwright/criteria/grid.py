@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from boxwright.assigners.regions import covered_by_crowd
 from boxwright.boxes import YOLOCoder, scale_boxes, xyxy_to_cxcywh
-from boxwright.distributed import all_reduce_sum
+from boxwright.distributed import all_reduce_sum, world_size
 from boxwright.losses.systems import RegionLoss, darknet_yolo_loss, network_cost, yolov3_loss
 from boxwright.losses.systems.region import RegionForm
 from boxwright.structures import Predictions, Priors, Targets
@@ -34,9 +34,9 @@ class GridCriterion(nn.Module):
     Attributes:
         coder: decodes the boxes.
         seen: scalar, images of all processes that it was trained on; saved with the weights.
-        cost: scalar, what darknet reports: the mean of the layers' costs, per image of this process.
+        cost: scalar, what darknet reports: the mean of the layers' costs, divided by `normalizer`.
         positives: scalar, number of images in the global batch.
-        normalizer: scalar, what the losses are divided by: the images of this process.
+        normalizer: scalar, images per process, what the sums over the images of this process are divided by.
     """
 
     seen: Tensor
@@ -67,11 +67,10 @@ class GridCriterion(nn.Module):
         width, height = first.width * first.stride, first.height * first.stride
         boxes = scale_boxes(xyxy_to_cxcywh(targets.boxes), 1 / width, 1 / height)
         size = (round(height), round(width))
+        self.positives = all_reduce_sum(torch.full((), float(len(predictions)), device=boxes.device))
+        self.normalizer = self.positives.clamp(min=1) / world_size()
         layers = self.layer_losses(outputs, boxes, targets.labels, targets.objects, size)
 
-        images = torch.full((), float(len(predictions)), device=boxes.device)
-        self.normalizer = images.clamp(min=1)
-        self.positives = all_reduce_sum(images)
         costs = [torch.stack([*terms.values()]).sum().detach() for terms in layers]
         self.cost = network_cost(costs) / self.normalizer
         return {name: torch.stack([terms[name] for terms in layers]).sum() / self.normalizer for name in layers[0]}
@@ -188,7 +187,7 @@ class YOLOCriterion(GridCriterion):
         if self.form == "pytorch-yolov3":
             own = [self.get_buffer(f"cells_{level}") for level in range(len(outputs))]
             terms = yolov3_loss(outputs, boxes, labels, valid, anchors=own)
-            return [{name: len(boxes) * term for name, term in terms.items()}]  # means, where the others are sums
+            return [{name: self.normalizer * term for name, term in terms.items()}]  # means, where the others are sums
         return [
             darknet_yolo_loss(
                 output,

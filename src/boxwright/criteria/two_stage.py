@@ -87,9 +87,9 @@ class StageCriterion(DenseCriterion):
 
     def _sample(self, assignment: Assignment, most: int) -> Tensor:
         """Indices (B, N) of the priors to be charged: positives, then background, then ignored ones to fill up."""
-        images, count = assignment.gt_index.shape
+        count = assignment.gt_index.shape[1]
         rank = assignment.positive.long() - assignment.ignored.long()
-        order = torch.arange(count, device=rank.device).expand(images, -1)
+        order = torch.arange(count, device=rank.device)
         # the position as well, so that the order of equals is the same everywhere
         return (rank * count - order).topk(min(most, count), dim=1).indices
 

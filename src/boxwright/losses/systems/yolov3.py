@@ -153,12 +153,13 @@ def _scale_terms(
 
     owner = last_owner(slot, matched, grid.slots)
     quality = at_owner((1 - box_loss.detach()).clamp(min=0), owner)
+    objectness = F.binary_cross_entropy_with_logits(cells[..., 4], quality, reduction="none")
     classes = cells.shape[-1] - 5
     wanted = one_hot(labels, classes).to(cells).repeat_interleave(grid.anchors, dim=1)
     class_loss = F.binary_cross_entropy_with_logits(said[..., 5:], wanted, reduction="none")
     return {
         "box": mean_over(box_loss, matched),
-        "objectness": reduce(F.binary_cross_entropy_with_logits(cells[..., 4], quality, reduction="none"), "mean"),
+        "objectness": mean_over(objectness, torch.ones_like(owner, dtype=torch.bool)),
         "class": mean_over(class_loss.mean(-1), matched) if classes > 1 else class_loss.sum() * 0,
     }
 
