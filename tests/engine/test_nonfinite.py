@@ -1,6 +1,7 @@
 """Losses that are not finite: named, kept for replay, or skipped and counted."""
 
 import copy
+from itertools import islice
 
 import pytest
 import torch
@@ -34,8 +35,8 @@ class Poisoned(TinyDetector):
         return super().forward(images, targets)
 
 
-def run_fit(tmp_path, fabric, detector, **options):
-    recipe = tiny_recipe("schedule.epochs=2", "train.ema=null")
+def run_fit(tmp_path, fabric, detector, *overrides, **options):
+    recipe = tiny_recipe("schedule.epochs=2", "train.ema=null", *overrides)
     run = Run.create(tmp_path, recipe, [], {})
     options["name"] = lambda image_id: f"scene-{image_id}.png"
     Session(fabric, run, recipe, detector, tiny_loader(recipe), **options).fit()
@@ -92,6 +93,35 @@ def test_skip_undoes_what_batch_norm_has_seen(tmp_path, fabric):
     assert not torch.equal(detector.backbone[1].running_mean, state["before"])
 
 
+def test_the_first_step_of_a_resume_is_skipped_without_harm_too(tmp_path, fabric):
+    """Its buffers are those of the checkpoint, not of the network that was built anew."""
+    mean = run_fit(tmp_path, fabric, TinyDetector("bn"), "schedule.epochs=1").state()["detector"][
+        "backbone.1.running_mean"
+    ]
+    resumed = TinyDetector("bn")
+    resumed.head.register_forward_hook(lambda module, inputs, output: output * float("nan"))
+    assert run_fit(tmp_path, fabric, resumed, on_nonfinite="skip").state()["skipped"] == 4
+    assert torch.equal(resumed.backbone[1].running_mean, mean)
+
+
+def test_only_the_micro_batch_that_fails_is_reported(tmp_path, fabric):
+    halves = "train.accumulate=2"
+    _, bad = islice(tiny_loader(tiny_recipe(halves)).epoch(0), 2)
+    detector = TinyDetector("gn")
+    spoilt = bad.images.float().mean()
+
+    def poison(module, inputs):
+        return (inputs[0] * float("nan"),) if torch.isclose(inputs[0].mean() * 255, spoilt) else None
+
+    detector.backbone.register_forward_pre_hook(poison)
+    with pytest.raises(RunError) as caught:
+        run_fit(tmp_path, fabric, detector, halves)
+    images = ", ".join(f"scene-{image_id}.png" for image_id in bad.image_ids)
+    assert f"images: {images}; batch kept in" in str(caught.value)
+    (dump,) = (tmp_path / "nonfinite").iterdir()
+    assert torch.equal(load_batch(dump)[0], bad.images)
+
+
 def test_diagnose_looks_in_the_order_of_the_step(detector):
     batch = next(iter(tiny_loader(tiny_recipe())))
     images = batch.images.float() / 255
@@ -106,6 +136,18 @@ def test_diagnose_looks_in_the_order_of_the_step(detector):
     assert str(diagnose(detector, images, batch.targets)[1]).startswith("head.bias (0 NaN and 1 infinite of 2")
 
 
+def test_diagnose_looks_into_outputs_of_several_tensors(detector):
+    class Both(torch.nn.Module):
+        def forward(self, features):
+            return {"features": features, "norms": [features.norm(), features.norm() / 0]}
+
+    detector.both = Both()
+    detector.backbone.register_forward_hook(lambda module, inputs, output: detector.both(output)["features"])
+    batch = next(iter(tiny_loader(tiny_recipe())))
+    _, finding = diagnose(detector.train(), batch.images, batch.targets)
+    assert str(finding) == "output of both [Both] (0 NaN and 1 infinite of 1 values, shape ())"
+
+
 def test_without_a_check_the_device_keeps_the_weights(fabric, detector):
     """The GPU's way, which fused CPU kernels share: the step does nothing where the flag is set."""
     batch = next(iter(tiny_loader(tiny_recipe())))
@@ -113,8 +155,9 @@ def test_without_a_check_the_device_keeps_the_weights(fabric, detector):
         twin = copy.deepcopy(detector).train()
         config = OptimizerConfig(type=kind, lr=1.0, weight_decay=0.1)
         trainer = Trainer(fabric, twin, config, Schedule("step", total_steps=9), clip_norm=1.0)
-        handle = twin.head.register_forward_hook(lambda module, inputs, output: output * float("nan"))
-        assert trainer.step([batch]).bad == 1
+        factors = [1.0, float("nan"), 1.0]  # one bad micro-batch spoils the step
+        handle = twin.head.register_forward_hook(lambda *call, factors=factors: call[2] * factors.pop())
+        assert trainer.step([batch] * 3).bad == 1
         for name, value in detector.state_dict().items():
             assert torch.equal(value, twin.state_dict()[name])
         for state in trainer.optimizer.state.values():

@@ -42,12 +42,21 @@ class NonFiniteGuard:
         self.fabric, self.detector, self.folder, self.mode, self.name = fabric, detector, folder, mode, name
         self.skipped = 0
         self._pending: tuple[int, Sequence[Batch], Tensor, torch.cuda.Event] | None = None
-        self._buffers = [buffer.clone() for buffer in detector.buffers()] if mode == "skip" else []
+        self._buffers: list[Tensor] = []
+        self.remember()
 
     @property
     def check(self) -> Callable[[int, Sequence[Batch], Tensor], bool] | None:
         """The trainer's `check`: decides at once, or None where the decision waits for `observe`."""
         return self._decide if self.mode == "skip" or self.fabric.device.type != "cuda" else None
+
+    def remember(self) -> None:
+        """Keep the buffers as they are (statistics of batch norm, for example), since a skipped step goes back to them.
+
+        Called when a checkpoint has been loaded; every finite micro-batch does it as well.
+        """
+        if self.mode == "skip":
+            self._buffers = [buffer.clone() for buffer in self.detector.buffers()]
 
     def observe(self, step: int, batches: Sequence[Batch], bad: Tensor) -> None:
         """Look at the previous step, and remember this one for the next call; does nothing where `check` decides."""
@@ -74,15 +83,13 @@ class NonFiniteGuard:
 
     def _decide(self, step: int, batches: Sequence[Batch], bad: Tensor) -> bool:
         if not bad:
-            for kept, buffer in zip(self._buffers, self.detector.buffers(), strict=False):
-                kept.copy_(buffer)
+            self.remember()
             return False
         if self.mode == "stop":
             raise RunError(self._report(step, batches))
         self.skipped += 1
-        with torch.no_grad():  # statistics of batch norm have seen the values already
-            for kept, buffer in zip(self._buffers, self.detector.buffers(), strict=True):
-                buffer.copy_(kept)
+        for kept, buffer in zip(self._buffers, self.detector.buffers(), strict=True):
+            buffer.copy_(kept)  # batch norm, for one, has seen the values already
         return True
 
     def _report(self, step: int, batches: Sequence[Batch]) -> str:

@@ -100,6 +100,7 @@ class Session:
         self.metrics: dict[str, Any] = {}
         self._predictions: Sequence[Mapping[str, Any]] = ()
         self._resume()
+        self.guard.remember()
         if fabric.is_global_zero:
             for folder in (run.path, run.state_file.parent):
                 remove_temporaries(folder)
