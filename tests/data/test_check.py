@@ -7,13 +7,15 @@ from PIL import Image
 
 from boxwright.data import open_dataset
 from boxwright.data.check import check_dataset
-from boxwright.data.findings import KINDS
+from boxwright.data.findings import KINDS, SEVERITIES
 from boxwright.errors import DataError
 from datasets import coco_content, voc_object, voc_xml, write_coco, write_csv, write_images, write_voc, write_yolo
 
 
 def kinds(report, *expected):
     """Assert that exactly these kinds (name, number) are found, beside the background image of every small set."""
+    ranks = [SEVERITIES.index(finding.severity) for finding in report]
+    assert ranks == sorted(ranks)
     totals = report.totals
     assert totals.pop("image-background") == 1
     assert totals == dict(expected)
@@ -96,6 +98,17 @@ class TestBoxes:
         report = check_dataset(write_csv(tmp_path, "filename,class,xmin,ymin,xmax,ymax\n" + rows))
         assert "look like xywh but are read as xyxy: 4 of 4" in only(report, "box-format").message
 
+    @pytest.mark.parametrize("row", ["a.png,cat,50,40,20,10", "a.png,cat,50,40,0,0\n" * 4], ids=["one box", "no size"])
+    def test_empty_boxes_that_need_not_be_xywh(self, tmp_path, row):
+        report = check_dataset(write_csv(tmp_path, f"filename,class,xmin,ymin,xmax,ymax\n{row}\n"))
+        assert "box-empty" in report.totals
+        assert "box-format" not in report.totals
+
+    def test_xywh_may_reach_over_the_border_as_far_as_xyxy_may(self, tmp_path):
+        rows = "".join(f"a.png,cat,{60 + i},40,{40.5 - i},10\n" for i in range(4))
+        report = check_dataset(write_csv(tmp_path, "filename,class,xmin,ymin,xmax,ymax\n" + rows))
+        assert "box-format" in report.totals
+
     def test_many_problems_are_all_listed(self, tmp_path):
         lines = "0 .5 .5 .1\n" * 5 + "9 .5 .5 .1 .1\n" * 3
         report = check_dataset(write_yolo(tmp_path, {"a.txt": lines}))
@@ -175,6 +188,12 @@ class TestImages:
     def test_missing(self, file):
         self.a(file).unlink()
         kinds(check_dataset(file), ("image-missing", 1))
+
+    def test_the_boxes_of_a_missing_image_of_unknown_size_are_not_judged(self, tmp_path):
+        images = [{"id": image["id"], "file_name": image["file_name"]} for image in coco_content()["images"]]
+        file = write_coco(tmp_path, coco_content(images=images))
+        self.a(file).unlink()
+        kinds(check_dataset(file), ("image-missing", 1), ("category-gap", 1))
 
     def test_not_an_image(self, file):
         self.a(file).write_text("hello")

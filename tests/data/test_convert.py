@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from boxwright.data import open_dataset
 from boxwright.data.convert import convert
+from boxwright.data.files import new_folder
 from boxwright.errors import DataError
 from datasets import SIZE, coco_content, write_coco, write_images, write_voc, write_yolo
 
@@ -99,6 +100,7 @@ def test_areas_and_ids_of_coco_survive(tmp_path):
     convert(open_dataset(tmp_path / "a"), tmp_path / "b", "coco")
     one, two = (open_dataset(tmp_path / name).split("val")[0] for name in "ab")
     assert one.area.tolist() == two.area.tolist() == [77.5, 6956]
+    assert open_dataset(tmp_path / "b").category_ids == (3, 7)
     assert convert(open_dataset(tmp_path / "a"), tmp_path / "c", "voc") == [
         "the area of annotations (COCO's, of masks) is not kept: Pascal VOC has none"
     ]
@@ -114,6 +116,16 @@ def test_class_order_of_the_user_survives(tmp_path):
 def test_coco_ids_start_at_1(tmp_path):
     convert(open_dataset(write_yolo(tmp_path / "a")), tmp_path / "b", "coco")
     assert open_dataset(tmp_path / "b").category_ids == (1, 2)
+
+
+def test_a_new_folder_is_written_beside_its_place_and_renamed(tmp_path):
+    """A rename is whole or absent, but only inside one file system."""
+    place = tmp_path / "deep" / "down" / "set"
+    with new_folder(place) as partial:
+        (partial / "file").touch()
+        assert place.parent in partial.parents
+        assert not place.exists()
+    assert [path.name for path in place.parent.rglob("*")] == ["set", "file"]
 
 
 def test_refusals_leave_nothing_behind(tmp_path):

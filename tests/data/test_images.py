@@ -38,11 +38,16 @@ def test_every_mode_of_a_png_becomes_uint8_rgb(tmp_path, picture, mode):
     assert torch.equal(image, colours_of(converted.convert("RGBA").convert("RGB")))
 
 
-def test_palette_with_transparency_keeps_its_colours(tmp_path, picture):
+@pytest.mark.parametrize("transparency", [3, bytes(range(256))])
+def test_palette_with_transparency_keeps_its_colours(tmp_path, picture, transparency):
     palette = picture.convert("P")
-    palette.save(tmp_path / "a.png", transparency=3)
+    palette.save(tmp_path / "a.png", transparency=transparency)
 
-    assert torch.equal(read_image(tmp_path / "a.png"), colours_of(palette.convert("RGB")))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        image = read_image(tmp_path / "a.png")
+
+    assert torch.equal(image, colours_of(palette.convert("RGB")))
 
 
 def test_cmyk_jpeg_keeps_its_colours(tmp_path, picture):
@@ -54,7 +59,7 @@ def test_cmyk_jpeg_keeps_its_colours(tmp_path, picture):
 
 
 def test_sixteen_bit_keeps_the_upper_byte(tmp_path):
-    values = np.arange(HEIGHT * WIDTH, dtype=np.uint16).reshape(HEIGHT, WIDTH) * 60
+    values = np.arange(HEIGHT * WIDTH, dtype=np.uint16).reshape(HEIGHT, WIDTH) * 60 + 300
     Image.fromarray(values).save(tmp_path / "a.png")
 
     image = read_image(tmp_path / "a.png")
@@ -62,9 +67,9 @@ def test_sixteen_bit_keeps_the_upper_byte(tmp_path):
     assert torch.equal(image, torch.from_numpy((values >> 8).astype(np.uint8)).expand(3, -1, -1))
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.int32])
-def test_pixels_without_a_range_are_named(tmp_path, dtype):
-    Image.fromarray(np.full((8, 8), 70_000, dtype)).save(tmp_path / "deep.tiff")
+@pytest.mark.parametrize(("dtype", "value"), [(np.float32, 1), (np.int32, 70_000), (np.int32, -1)])
+def test_pixels_without_a_range_are_named(tmp_path, dtype, value):
+    Image.fromarray(np.full((8, 8), value, dtype)).save(tmp_path / "deep.tiff")
 
     with pytest.raises(DataError, match=r"deep\.tiff: 32-bit .* no fixed range"):
         read_image(tmp_path / "deep.tiff")

@@ -1,3 +1,4 @@
+import gc
 import json
 import os
 import pickle
@@ -11,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from boxwright.data import cache, open_dataset
 from boxwright.data.readers import coco
 from boxwright.errors import DataError
-from datasets import coco_content, write_coco, write_images, write_voc, write_yolo
+from datasets import coco_content, write_coco, write_csv, write_images, write_voc, write_yolo
 
 
 @pytest.fixture
@@ -94,6 +95,7 @@ class TestCache:
         first, second = open_dataset(file), open_dataset(file)
         assert len(reads) == 1
         assert_same(first, second)
+        assert gc.isenabled()  # which parsing pauses
 
     def test_changes_are_seen(self, tmp_path, reads, cache_folder):
         file = write_coco(tmp_path)
@@ -104,6 +106,24 @@ class TestCache:
         file.write_text(json.dumps(coco_content(annotations=[])))
         assert open_dataset(file).class_counts("train").tolist() == [0, 0]
         assert len(reads) == 4
+
+    @pytest.mark.parametrize(
+        ("write", "file", "old", "new"),
+        [
+            (write_coco, "annotations/instances_train.json", '"category_id": 7', '"category_id": 3'),
+            (write_voc, "Annotations/b.xml", "dog", "cat"),
+            (write_yolo, "labels/b.txt", "1 ", "0 "),
+            (write_csv, "train.csv", "3,dog,b.png", "3,cat,b.png"),
+        ],
+    )
+    def test_changes_are_seen_in_every_format(self, tmp_path, cache_folder, write, file, old, new):
+        write(root := tmp_path / "set")
+        open_dataset(root)
+        text = (root / file).read_text()
+        (root / file).write_text(text.replace(old, new, 1 if old == "1 " else -1))
+        os.utime(root / file, ns=(1, 1))  # a clock too coarse to tell is not what is tested
+        assert (root / file).read_text() != text
+        assert_same(open_dataset(root), open_dataset(root, cache=False))
 
     def test_a_touched_file_is_read_again(self, tmp_path, reads, cache_folder):
         file = write_coco(tmp_path)
@@ -259,6 +279,8 @@ class TestSplits:
     def test_val_fraction(self, tmp_path):
         with pytest.raises(DataError, match="val_fraction must lie between 0 and 1, found 1"):
             open_dataset(write_coco(tmp_path), val_fraction=1)
+        sizes = [[len(open_dataset(tmp_path, val_fraction=f).split(s)) for s in ("train", "val")] for f in (0.01, 0.99)]
+        assert sizes == [[2, 1], [1, 2]]
 
 
 def with_box(bbox):

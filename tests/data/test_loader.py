@@ -96,6 +96,7 @@ def test_processes_share_the_batches_of_one(count, drop_last):
             assert set(batch) <= set(first + second)
         if drop_last and count >= 4:
             assert all(len(batch) == 4 for batch in whole)
+            assert len({index for batch in whole for _, index in batch}) == count // 4 * 4
         else:
             assert {index for batch in whole for _, index in batch} == set(range(count))
 

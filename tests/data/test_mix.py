@@ -18,13 +18,17 @@ def _sample(seed: int, size: tuple[int, int]) -> dict:
     height, width = size
     image = torch.full((3, height, width), 20 * seed + 10, dtype=torch.uint8)
     image[0, height // 4 : height // 2, width // 4 : width // 2] = 255
-    box = torch.tensor([[width // 4, height // 4, width // 2, height // 2]], dtype=torch.float32)
+    box = [[width // 4, height // 4, width // 2, height // 2]]
     return {
         "image": tv_tensors.Image(image),
-        "boxes": tv_tensors.BoundingBoxes(box, format="XYXY", canvas_size=size, clamping_mode=None),
+        "boxes": _boxes(box, size),
         "labels": torch.tensor([seed]),
         "crowd": torch.tensor([seed % 2 == 1]),
     }
+
+
+def _boxes(boxes: list[list[float]], size: tuple[int, int]) -> tv_tensors.BoundingBoxes:
+    return tv_tensors.BoundingBoxes(torch.tensor(boxes).float(), format="XYXY", canvas_size=size, clamping_mode=None)
 
 
 @settings(max_examples=40, deadline=None)
@@ -43,6 +47,24 @@ def test_a_mosaic_keeps_objects_with_their_pixels(sizes, seed):
         assert abs(green - (20 * int(label) + 10)) <= 1  # of this image
     for label in range(4):  # each quarter shows its image
         assert (result["image"][1] == 20 * label + 10).any()
+
+
+def test_the_four_images_meet_between_a_quarter_and_three_quarters_of_the_mosaic():
+    whole = [_sample(index, (64, 64)) | {"boxes": _boxes([[0.0, 0, 64, 64]], (64, 64))} for index in range(4)]
+    points = []
+    for _ in range(200):
+        boxes = mosaic(whole, 64)["boxes"].as_subclass(torch.Tensor)
+        x, y = boxes[0, 2:].tolist()
+        assert boxes.tolist() == [
+            [x - 64, y - 64, x, y],
+            [x, y - 64, x + 64, y],
+            [x - 64, y, x, y + 64],
+            [x, y, x + 64, y + 64],
+        ]
+        points.append([x, y])
+    found = torch.tensor(points)
+    assert (found.sort(dim=0).values - torch.linspace(32, 96, 200)[:, None]).abs().max() < 8
+    assert found.T.corrcoef()[0, 1].abs() < 0.3
 
 
 @settings(max_examples=20, deadline=None)

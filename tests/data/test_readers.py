@@ -92,6 +92,17 @@ def test_nothing_there(tmp_path):
         open_dataset(tmp_path / "gone")
     with pytest.raises(DataError, match="no annotations recognised"):
         open_dataset(tmp_path)
+    with pytest.raises(DataError, match=r"no \.csv file with columns filename, class, xmin, ymin, xmax, ymax"):
+        open_dataset(tmp_path, format="csv")
+
+
+@pytest.mark.parametrize("format", WRITERS)
+def test_bytes_that_are_no_text_are_named_with_their_line(tmp_path, format):
+    path = WRITERS[format](tmp_path)
+    file = path if path.is_file() else next(path.rglob("a.xml" if format == "voc" else "a.txt"))
+    file.write_bytes(file.read_bytes().replace(b"\n", b"\n\xff", 1) if b"\n" in file.read_bytes() else b"\n\xff")
+    with pytest.raises(DataError, match=rf"{file.name}, line 2: "):
+        open_dataset(path)
 
 
 BOXED = {"id": 1, "image_id": 10, "bbox": [1, 2, 3, 4], "category_id": 3}
@@ -342,6 +353,9 @@ class TestYolo:
         index = open_dataset(tmp_path)
         assert len(index) == 2
         assert index.class_names == ("cat", "dog")
+        (tmp_path / "train.txt").write_text("images/a.png\n../b.png\n")
+        with pytest.raises(DataError, match=r"train\.txt, line 2: image '\.\./b\.png' leaves the data folder"):
+            open_dataset(tmp_path)
 
     def test_polygons_become_their_boxes(self, tmp_path):
         index = open_dataset(write_yolo(tmp_path, {"a.txt": "1 0.1 0.1 0.5 0.2 0.3 0.9\n"}))
@@ -363,6 +377,7 @@ class TestYolo:
             ("0 0.5 0.5 0.1", "expected 'class cx cy w h'"),
             ("cat 0.5 0.5 0.1 0.1", "expected 'class cx cy w h'"),
             ("-1 0.5 0.5 0.1 0.1", "expected 'class cx cy w h'"),
+            ("0.5 0.5 0.5 0.1 0.1", "expected 'class cx cy w h'"),
             ("2 0.5 0.5 0.1 0.1", r"class 2 is not one of: 0 \(cat\), 1 \(dog\)"),
             ("0 nan 0.5 0.1 0.1", "is not finite"),
             ("0 50 40 20 20", "lies outside its image"),
@@ -390,6 +405,19 @@ class TestCsv:
         record = open_dataset(write_csv(tmp_path, text)).split("train")[0]
         assert record.boxes.tolist() == [[1, 2, 3, 4]]
         assert (record.width, record.height) == (100, 80)
+
+    def test_other_tables_beside_are_left_alone(self, tmp_path):
+        write_csv(tmp_path)
+        (tmp_path / "notes.csv").write_text("filename,author\na.png,me\n")
+        assert open_dataset(tmp_path, val_fraction=0.3).splits == ("train", "val")
+        assert sum(len(open_dataset(tmp_path).split(split)) for split in ("train", "val")) == 3
+
+    @pytest.mark.parametrize(
+        ("width", "found"), [("100.0", 100), ("3000000000", 100), ("0", 100), ("no", 100), ("120", 120)]
+    )
+    def test_a_width_that_cannot_be_is_read_from_the_image(self, tmp_path, width, found):
+        text = f"filename,class,xmin,ymin,xmax,ymax,width,height\na.png,cat,1,2,3,4,{width},80\n"
+        assert open_dataset(write_csv(tmp_path, text)).split("train")[0].width == found
 
     @pytest.mark.parametrize(
         ("row", "message"),

@@ -12,21 +12,20 @@ def columns(counts, labels, crowd, area):
 
 
 def test_counts_by_hand():
-    train = columns([3, 0, 1], [0, 1, 1, 0], [0, 0, 1, 0], [32**2 - 1, 32**2, 5, 96**2])
+    train = columns([3, 0, 0, 1], [0, 1, 1, 0], [0, 0, 1, 0], [32**2 - 1, 32**2, 5, 96**2])
     result = statistics(("cat", "dog", "cow"), {"train": train, "val": columns([1], [2], [0], [1])})
 
     split = result.splits["train"]
-    assert (split.images, split.background, split.objects, split.crowd) == (3, 1, 3, 1)
+    assert (split.images, split.background, split.objects, split.crowd) == (4, 2, 3, 1)
     assert split.classes == {"cat": 2, "dog": 1, "cow": 0}
     assert split.sizes == {"small": 1, "medium": 1, "large": 1}
-    assert split.per_image == {"min": 0, "median": 1, "mean": 4 / 3, "max": 3}
+    assert split.per_image == {"min": 0, "median": 0.5, "mean": 1, "max": 3}
     assert result.classes == {"cat": 2, "dog": 1, "cow": 1}
     assert result.sizes == {"small": 0.5, "medium": 0.25, "large": 0.25}
 
 
-def test_nothing_at_all():
-    result = statistics(("cat",), {"val": columns([], [], [], [])})
-    assert result.splits["val"].per_image["mean"] == 0
+def test_no_object_at_all():
+    result = statistics(("cat",), {"val": columns([0], [], [], [])})
     assert result.sizes == {"small": 0, "medium": 0, "large": 0}
     json.dumps(result.to_dict())
 

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from torchvision import tv_tensors
 
 from boxwright.data.transforms import (
+    FILL,
     IoUCrop,
     Photometric,
     Resize,
@@ -145,6 +146,36 @@ def test_zoom_out_leaves_the_rest_to_padding_and_zoom_in_fills_the_frame():
         ZoomCrop(40, (2.0, 0.5))
 
 
+def test_the_zoom_is_log_uniform_and_its_part_anywhere():
+    image = sample_of(60, 80, torch.zeros(0, 4))["image"]
+    out, into = ZoomCrop((600, 800), (0.25, 1.0)), ZoomCrop((600, 800), (2.0, 2.0))
+
+    zooms = torch.tensor([out.make_params([image])["size"] for _ in range(400)]) / torch.tensor([600, 800])
+    parts = [into.make_params([image]) for _ in range(400)]
+
+    uniform = (zooms.log2() / 2 + 1).mean(dim=1).sort().values
+    assert (uniform - torch.linspace(0, 1, 400)).abs().max() < 0.1
+    assert all((part["height"], part["width"]) == (30, 40) for part in parts)
+    corners = torch.tensor([[part["top"], part["left"]] for part in parts]) / torch.tensor([30, 40])
+    assert (corners.sort(dim=0).values - torch.linspace(0, 1, 400)[:, None]).abs().max() < 0.1
+    assert corners.T.corrcoef()[0, 1].abs() < 0.2
+
+
+def test_the_expanded_canvas_has_up_to_four_times_the_sides_and_the_image_is_anywhere_on_it():
+    transform = training_transform(64, expand=1.0, horizontal_flip=0.0)
+    sample = sample_of(32, 32, torch.tensor([[0.0, 0, 32, 32]]))
+    found = [transform(sample) for _ in range(200)]
+
+    boxes = torch.cat([out["boxes"].as_subclass(torch.Tensor) for out in found]) / 64
+    sides = 1 / (boxes[:, 2:] - boxes[:, :2]).mean(dim=1)
+    assert (sides.sort().values - torch.linspace(1, 4, 200)).abs().max() < 0.4
+    places = boxes[:, :2] / (1 - 1 / sides).clamp(min=0.02)[:, None]
+    assert places.mean(dim=0).sub(0.5).abs().max() < 0.1
+    assert places.T.corrcoef()[0, 1].abs() < 0.3
+    far = next(out["image"][:, 0, 0] for out, box in zip(found, boxes, strict=True) if (box[:2] > 0.1).all())
+    assert far.tolist() == [*FILL]
+
+
 def test_iou_crop_keeps_an_object_that_overlaps_enough():
     torch.manual_seed(1)
     boxes = torch.tensor([[40.0, 20, 150, 130], [150, 100, 190, 150]])
@@ -175,3 +206,30 @@ def test_photometric_keeps_grey_grey_and_does_nothing_at_strength_zero():
         changed += not torch.equal(Photometric(1.0)(colour), colour)
         assert torch.equal(Photometric(0.0)(colour), colour)
     assert changed > 10
+
+
+def test_photometric_draws_from_ssds_ranges_and_turns_all_colours_alike():
+    """Measured on colours: where their mean goes, and by which angle and factor their distance from grey turns."""
+    image = torch.tensor([[[200]], [[90]], [[60]]], dtype=torch.uint8)
+    colours = torch.tensor([[200.0, 90, 60], [30, 180, 120], [10, 20, 240]]).T
+    plane = torch.tensor([[1.0, -0.5, -0.5], [0.0, 0.75**0.5, -(0.75**0.5)]])  # hue is an angle here, red is at 0
+    before, drawn = plane @ colours, []
+    for _ in range(600):
+        params = Photometric(1.0).make_params([tv_tensors.Image(image)])
+        after = params["matrix"] @ colours + params["shift"]
+        turned = plane @ after
+        angle = torch.atan2(turned[1], turned[0]) - torch.atan2(before[1], before[0])
+        angle = torch.remainder(angle + torch.pi, 2 * torch.pi) - torch.pi
+        factor = turned.norm(dim=0) / before.norm(dim=0)
+        slope = (after[:, 0].mean() - after[:, 1].mean()) / (colours[:, 0].mean() - colours[:, 1].mean())
+        shift = after.mean(dim=0) - 127.5 - slope * (colours.mean(dim=0) - 127.5)
+        for same in (angle, factor, shift):
+            assert same.sub(same[0]).abs().max() < 1e-3
+        drawn.append([slope, factor[0] / slope, shift[0], angle[0] * 180 / torch.pi])
+
+    for values, (neutral, reach) in zip(torch.tensor(drawn).T, ((1, 0.5), (1, 0.5), (0, 32), (0, 18)), strict=True):
+        away = (values - neutral) / reach
+        used = away.abs() > 1e-3
+        assert 0.4 < used.float().mean() < 0.6
+        uniform = torch.linspace(-1, 1, int(used.sum()))
+        assert (away[used].sort().values - uniform).abs().max() < 0.2

@@ -96,8 +96,7 @@ def check_dataset(
     findings = annotations.problems + check_images(annotations)
     verdict = judge(annotations)
     findings += verdict.findings + _double_boxes(annotations, verdict.boxes)
-    if reader.NAME == "coco":
-        findings += _category_gaps(annotations, request.path)
+    findings += _category_gaps(annotations, request.path)
     entries, boxes, parts = by_split(annotations.images, verdict.boxes)
     stats = _statistics(annotations.class_names, boxes, parts)
     findings += _empty_classes(stats, request.path) + _classes_alike(annotations.class_names, request.path)

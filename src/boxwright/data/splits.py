@@ -22,7 +22,6 @@ def make_validation(annotations: Annotations, fraction: float, seed: int, *, nam
     if len(names) == 1 and not named and not names & set(_ORDER):
         notes.append(f"the only split, {next(iter(names))}, is taken as train")
         entries[:] = [entry._replace(split="train") for entry in entries]
-        names = {"train"}
     numbers = [number for number, entry in enumerate(entries) if entry.split == "train"]
     if "val" in names or len(numbers) < 2:
         return notes

@@ -70,7 +70,7 @@ def _split_statistics(class_names: tuple[str, ...], columns: SplitColumns) -> Sp
     counts, labels, crowd, area = columns
     objects = (crowd == 0) & (labels >= 0)
     classes = np.bincount(labels[objects], minlength=len(class_names)).tolist()
-    spread = (np.min(counts), np.median(counts), np.mean(counts), np.max(counts)) if len(counts) else (0, 0, 0, 0)
+    spread = np.min(counts), np.median(counts), np.mean(counts), np.max(counts)
     return SplitStatistics(
         images=len(counts),
         background=int((counts == 0).sum()),
