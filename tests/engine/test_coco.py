@@ -41,7 +41,7 @@ def random_scene(seed, images=12):
     found = []
     for image in range(images):
         truth["images"].append({"id": image, "width": 640, "height": 480})
-        for _ in range(rng.integers(0, 8)):
+        for _ in range(rng.integers(0, 24)):  # COCO counts 1, 10 and 100 detections apart
             box = np.concatenate([rng.uniform(0, 300, 2), rng.uniform(5, 200, 2)])
             category = int(rng.choice([3, 9]))
             truth["annotations"].append(
@@ -80,6 +80,8 @@ def test_random_scenes_equal_the_installed_pycocotools(seed):
     for k, entry in enumerate(metrics.per_class):
         precision = reference.eval["precision"][:, :, k, 0, 2]
         assert entry.ap == pytest.approx(precision[precision > -1].mean(), abs=1e-6)
+        assert entry.ap50 == pytest.approx(precision[0].mean(), abs=1e-6)
+        assert entry.ar100 == pytest.approx(reference.eval["recall"][:, k, 0, 2].mean(), abs=1e-6)
         assert entry.objects == sum(
             not annotation["iscrowd"]
             for annotation in truth["annotations"]

@@ -46,7 +46,7 @@ def batches(records, size=2, scale=0.4):
 
 
 class Oracle(nn.Module):
-    """Finds both objects of `record` in every image, and a stray one in the padding."""
+    """Finds both objects of `record` in every image, and stray ones in the padding beside, below and in the corner."""
 
     def __init__(self, scale=0.4, miss=()):
         super().__init__()
@@ -57,13 +57,15 @@ class Oracle(nn.Module):
     def forward(self, images):
         self.modes.append(self.training)
         self.dtypes.append((images.float().flatten(1) @ images.float().flatten(1).T).dtype)
-        boxes = torch.cat([record(0).boxes * self.scale, torch.tensor([[81.0, 60, 95, 95]])])
+        boxes = torch.cat(
+            [record(0).boxes * self.scale, torch.tensor([[81.0, 9, 95, 30], [9, 41, 30, 95], [81, 60, 95, 95]])]
+        )
         count = len(images)
         return Detections(
-            boxes=boxes.expand(count, 3, 4),
-            scores=torch.tensor([0.9, 0.8, 0.7]).expand(count, 3),
-            labels=torch.tensor([0, 1, 0]).expand(count, 3),
-            count=torch.full((count,), 3),
+            boxes=boxes.expand(count, 5, 4),
+            scores=torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5]).expand(count, 5),
+            labels=torch.tensor([0, 1, 0, 1, 0]).expand(count, 5),
+            count=torch.full((count,), 5),
         )
 
 

@@ -28,6 +28,11 @@ def gradient(fabric, detector, batches, **options):
     return torch.cat([(b - a.detach()).flatten() for b, a in zip(before, detector.parameters(), strict=True)]), result
 
 
+def float16():
+    precision = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=1024.0))
+    return Fabric(accelerator="cpu", devices=1, plugins=[precision])
+
+
 @pytest.fixture(scope="module")
 def batch():
     """Eight images, of which one half holds nearly all objects and the other some background images."""
@@ -45,8 +50,11 @@ def parts(batch, size):
     ]
 
 
-@pytest.mark.parametrize("size", [4, 1])
-def test_accumulated_micro_batches_equal_one_batch(fabric, detector, batch, size):
+@pytest.mark.parametrize(("size", "objects"), [(4, None), (1, None), (2, 1), (2, 0)])
+def test_accumulated_micro_batches_equal_one_batch(fabric, detector, batch, size, objects):
+    batch = copy.deepcopy(batch)
+    if objects is not None:
+        batch.targets.valid.flatten()[objects:] = False
     whole, one = gradient(fabric, detector, [batch])
     accumulated, many = gradient(fabric, detector, parts(batch, size))
     assert float((accumulated - whole).norm() / whole.norm()) < 1e-5
@@ -95,6 +103,19 @@ def test_trainer_state_restores_every_part(fabric, detector):
     assert straight.step_count == resumed.step_count == 4
 
 
+def test_a_resume_may_turn_the_average_and_float16_on_or_off(fabric, detector, batch):
+    plain = Trainer(fabric, copy.deepcopy(detector).train(), PLAIN, CONSTANT)
+    other = Trainer(float16(), copy.deepcopy(detector).train(), PLAIN, CONSTANT, ema_decay=0.9)
+    plain.step([batch])
+    other.load_state(plain.state())
+    for trained, averaged in zip(plain.detector.parameters(), other.evaluated.parameters(), strict=True):
+        assert torch.equal(trained, averaged)
+    other.step([batch])
+    plain.load_state(other.state())
+    assert plain.step_count == 2
+    assert torch.equal(plain.evaluated.head.weight, other.detector.head.weight)
+
+
 def test_the_average_is_what_is_evaluated(fabric, detector):
     plain = Trainer(fabric, copy.deepcopy(detector), PLAIN, CONSTANT)
     averaged = Trainer(fabric, copy.deepcopy(detector), PLAIN, CONSTANT, ema_decay=0.9)
@@ -113,8 +134,7 @@ def test_grouped_and_seeds():
 
 
 def test_float16_scales_the_loss_and_steps_as_float32_does(detector, batch):
-    precision = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=1024.0))
-    half = Fabric(accelerator="cpu", devices=1, plugins=[precision])
+    half = float16()
     expected, _ = gradient(Fabric(accelerator="cpu", devices=1), detector, [batch], clip_norm=5.0)
     for batches in ([batch], parts(batch, 4)):
         found, _ = gradient(half, detector, batches, clip_norm=5.0)
