@@ -1,7 +1,8 @@
-"""Which precision a machine gets."""
+"""Which precision a machine gets, and which processes."""
 
 import pytest
 import torch
+from lightning_fabric.strategies import DDPStrategy
 
 from boxwright.engine.device import build_fabric, resolve_precision
 from boxwright.errors import RunError
@@ -33,3 +34,11 @@ def test_what_is_asked_for_is_kept():
 def test_more_gpus_than_there_are():
     with pytest.raises(RunError, match="this machine has"):
         build_fabric(devices=torch.cuda.device_count() + 1, accelerator="cuda")
+
+
+def test_processes_are_joined_wherever_there_are_several():
+    assert not isinstance(build_fabric(accelerator="cpu").strategy, DDPStrategy)
+    for devices, nodes in ((2, 1), (1, 2)):
+        strategy = build_fabric(devices, nodes, accelerator="cpu").strategy
+        assert isinstance(strategy, DDPStrategy)
+        assert (strategy.num_processes, strategy.num_nodes) == (devices, nodes)

@@ -116,3 +116,26 @@ def test_a_soft_target_that_a_loss_cannot_use_is_remarked_on(recipe, overrides, 
     found = [*remarks(load_recipe(recipe, [f"criterion.{change}" for change in overrides]))]
     assert len(found) == (words is not None)
     assert all(re.search(words, remark) for remark in found)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words"),
+    [
+        ("retinanet-tiny", None),
+        ("ssd-tiny", None),
+        ("faster-rcnn-tiny", None),
+        ("yolov3-tiny", None),
+        ("tood-tiny", r"criterion\.first sums box weights over \(weigh_boxes=quality\)$"),
+        ("gfl-tiny", r"criterion sums box weights over \(weigh_boxes=score\)$"),
+        ("nanodet-plus-tiny", r"criterion sums box weights over \(weigh_boxes=score\)$"),
+        ("retinanet-ghm-tiny", r"criterion counts gradients in \(ghm\)$"),
+        ("rank-sort-tiny", r"criterion ranks \(rank-sort\) and sums box weights over"),
+    ],
+)
+def test_micro_batches_that_are_not_one_large_batch_are_remarked_on(recipe, words):
+    assert not [*remarks(load_recipe(recipe, ["data.batch_size=8"]))]
+    found = [*remarks(load_recipe(recipe, ["data.batch_size=8", "train.accumulate=4"]))]
+    assert len(found) == (words is not None)
+    assert all(
+        re.search(r"accumulate=4 is not quite one batch of data\.batch_size=8: .*" + words, line) for line in found
+    )

@@ -70,7 +70,8 @@ class DenseCriterion(nn.Module):
             targets with `soft_target="assignment"` and `sum_targets`, else the number of positive priors.
         normalizer: scalar, what the last call divided by: `positives`, at least 1, per process, so that averaging the
             gradients of the processes gives those of one process with the whole batch. An engine that accumulates
-            micro-batches multiplies by it and divides by that of the summed positives.
+            micro-batches multiplies by it and divides by that of the summed positives, which is exact unless
+            `weigh_boxes` or uncounted soft targets give the box losses a sum of weights of their own to divide by.
     """
 
     positives: Tensor

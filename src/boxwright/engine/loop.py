@@ -111,6 +111,9 @@ class Trainer:
     def step(self, batches: Sequence[Batch]) -> StepResult:
         """Run one optimiser step over micro-batches; several give the gradient of their concatenation.
 
+        Exactly so where everything is divided by the criterion's `normalizer`; `recipes.compatibility.remarks` says of
+        a recipe where it is not.
+
         Every micro-batch's loss is a sum divided by its own normaliser. Multiplying by it gives the sum back; dividing
         the added gradients by the normaliser of all micro-batches together gives what one batch would.
         """

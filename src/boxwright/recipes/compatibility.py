@@ -35,7 +35,8 @@ def check_parts(recipe: Recipe) -> None:
 
 
 def remarks(recipe: Recipe) -> Iterator[str]:
-    """Name settings that have no effect together with another part of the recipe."""
+    """Name settings that have no effect, or not the one they seem to have, together with another part of the recipe."""
+    parts = recipe.train.accumulate
     for name, criterion in _criteria(recipe):
         loss, target = criterion.classification.type, criterion.soft_target
         if loss in ("ap", "alrp") and target != "hard":
@@ -43,6 +44,23 @@ def remarks(recipe: Recipe) -> Iterator[str]:
                 f"{name}.soft_target={target} does not reach the classes, as {loss} ranks all positives alike: set it "
                 "to hard, or take rank-sort, which sorts by it"
             )
+        if parts > 1 and (reasons := [*_of_each_batch(criterion)]):
+            yield (
+                f"train.accumulate={parts} is not quite one batch of data.batch_size={recipe.data.batch_size}: each "
+                f"micro-batch by itself is what {name} {' and '.join(reasons)}"
+            )
+
+
+def _of_each_batch(criterion: CriterionConfig) -> Iterator[str]:
+    """Say what of a criterion depends on the other images of a batch by more than the number of positives."""
+    loss, target = criterion.classification.type, criterion.soft_target
+    if loss in ("ap", "alrp", "rank-sort"):
+        yield f"ranks ({loss})"
+    if any(part.type in ("ghmc", "ghmr") for part in (criterion.classification, criterion.box)):
+        yield "counts gradients in (ghm)"
+    uncounted = target == "iou" or (target == "assignment" and not criterion.sum_targets)
+    if criterion.weigh_boxes != "target" or uncounted:
+        yield f"sums box weights over (weigh_boxes={criterion.weigh_boxes})"
 
 
 def is_softmax(criterion: Any) -> bool:
