@@ -64,6 +64,10 @@ class TestRecords:
         assert [r.image_id for r in records] == [r.image_id for r in records[:]] == [10, 11, 12]
         assert records[-1].image_id == 12
         assert records.name(0) == "a.png"
+        for part in map(
+            open_dataset(file).split, ("train", "val")
+        ):  # a made validation split, somewhere inside the file
+            assert [part.name(i) for i in range(len(part))] == [record.path.name for record in part]
         with pytest.raises(IndexError):
             records[3]
 

@@ -1,6 +1,8 @@
 import pytest
 import torch
+from torchvision.transforms.v2.functional import normalize
 
+from boxwright.models.images import batch_images
 from boxwright.recipes import build_detector, load_recipe
 from boxwright.structures import Detections, Targets
 
@@ -54,6 +56,47 @@ def test_evaluation_returns_boxes_in_the_pixels_of_each_image(detector):
         assert (output["boxes"][:, 1::2] <= height + 1e-3).all()
 
 
+def test_targets_and_detections_follow_the_pixels(detector, monkeypatch):
+    """A white block in each image must fill its box in what the network sees, and get its box back."""
+    boxes = torch.tensor([[[30.0, 20, 80, 40]], [[5, 10, 15, 35]]])
+    images = [torch.zeros(3, 50, 100), torch.zeros(3, 40, 20)]
+    for image, (x1, y1, x2, y2) in zip(images, boxes[:, 0].int().tolist(), strict=True):
+        image[:, y1:y2, x1:x2] = 1
+    seen = []
+    monkeypatch.setattr(detector, "losses", lambda *seen_by_the_network: seen.extend(seen_by_the_network) or {})
+    detector.train()(images, [{"boxes": box, "labels": torch.zeros(1).long()} for box in boxes])
+    pixels, targets = seen
+    for image, box in zip(pixels, targets.boxes[:, 0], strict=True):
+        rows, columns = torch.where(image[0] > 0.7)
+        extent = torch.tensor([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+        assert (extent - box).abs().max() <= 1
+
+    found = Detections(targets.boxes, torch.ones(2, 1), torch.zeros(2, 1).long(), torch.ones(2).long())
+    monkeypatch.setattr(detector, "postprocess", lambda *arguments: found)
+    with torch.no_grad():
+        torch.testing.assert_close(detector.eval()(images).boxes, boxes)
+
+
+def test_the_backbone_sees_the_images_normalised_as_torchvision_does(detector):
+    images, seen = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8), []
+    hook = detector.backbone.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        detector.eval()(images)
+    hook.remove()
+    expected = normalize(images / 255, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    torch.testing.assert_close(seen[0], expected)
+
+
+def test_images_are_padded_no_further_than_they_must():
+    images = [torch.zeros(3, 50, 100), torch.zeros(3, 40, 20)]
+    square, free = batch_images(images, 90), batch_images(images, (48, 80))
+    assert square.pixels.shape == (2, 3, 90, 90)
+    assert square.sizes.tolist() == [[45, 90], [90, 45]]
+    assert free.sizes.tolist() == [[40, 80], [80, 40]]
+    assert free.pixels.shape == (2, 3, 96, 96)
+    assert batch_images(images[:1], (48, 80)).pixels.shape == (1, 3, 64, 96)
+
+
 def test_a_batch_is_used_as_it_is_and_a_list_gives_the_same_losses(detector):
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     detector.train()
@@ -82,6 +125,7 @@ def test_wrong_calls_are_named(detector, images, targets, words):
     ("images", "words"),
     [
         ([], "at least one image"),
+        ([torch.zeros(3, 20)], r"images\[0\] must have shape \(3, height, width\), got \(3, 20\)"),
         ([torch.zeros(3, 0, 20)], r"images\[0\] must have shape \(3, height, width\), got \(3, 0, 20\)"),
         ([torch.zeros(3, 8, 8, dtype=torch.int64)], "uint8 0..255 or float 0..1, got torch.int64"),
     ],
