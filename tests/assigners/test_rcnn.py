@@ -142,6 +142,9 @@ def test_padding_crowd_and_empty_images():
     )
     boxes = torch.tensor([[1.0, 1, 20, 20], [42, 42, 58, 58], [5, 5, 5, 9]]).expand(2, 3, 4)
     priors = with_objects(Priors(boxes, boxes[..., :2], torch.ones(3)), targets)
+    none = [0.0] * 4
+    assert priors.boxes[:, :2].tolist() == [[[0, 0, 20, 20], none], [none, none]]
+    assert priors.centers[0].tolist() == [[10, 10], [0, 0], [10.5, 10.5], [50, 50], [5, 7]]
     assignment = ProposalAssigner()(priors, targets)
     assert assignment.gt_index.tolist() == [[0, -2, 0, -2, -2], [-2, -2, -1, -1, -2]]
 
@@ -157,7 +160,10 @@ def test_anchors_across_the_border():
     priors = AnchorGenerator.square((16.0,), scale=2, offset=0.5)([(3, 3)])
     targets = Targets.from_list([{"boxes": torch.tensor([[0.0, 0, 40, 40]]), "labels": torch.tensor([0])}])
     assert RPNAssigner()(priors, targets).gt_index[0].tolist() == [-2, -2, -2, -2, 0, -2, -2, -2, -2]
-    assert (RPNAssigner(border=None)(priors, targets).gt_index != -2).sum() > 1
+    everywhere = RPNAssigner(border=None)(priors, targets).gt_index
+    assert (everywhere != -2).sum() > 1
+    assert torch.equal(RPNAssigner(border=8.0)(priors, targets).gt_index, everywhere)  # as far as they cross it
+    assert (RPNAssigner(border=7.9)(priors, targets).gt_index != -2).sum() == 1
     with pytest.raises(ValueError, match="set it to None"):
         RPNAssigner()(_proposals(priors.boxes), targets)
 

@@ -143,8 +143,9 @@ def test_hard_examples_skip_near_duplicates_within_an_image():
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9], [50, 50, 60, 60]]).expand(2, 3, 4)
     before = _assignment(torch.tensor([[0, -1, -1], [-1, 0, -2]]))
     loss = torch.tensor([[3.0, 2.0, 1.0], [2.0, 3.0, 9.0]])
-    after = HardExampleSampler(2, iou_threshold=0.7)(before, loss, boxes)
-    assert after.gt_index.tolist() == [[0, -2, -1], [-2, 0, -2]]
+    for same in (boxes, boxes[0]):
+        after = HardExampleSampler(2, iou_threshold=0.7)(before, loss, same)
+        assert after.gt_index.tolist() == [[0, -2, -1], [-2, 0, -2]]
     with pytest.raises(ValueError, match="needs the boxes"):
         HardExampleSampler(2, iou_threshold=0.7)(before, loss)
 

@@ -127,6 +127,14 @@ def test_integrals_equal_gfl_and_ultralytics(file):
     torch.testing.assert_close(distances, case["out_ultra_distance"], atol=1e-5, rtol=1e-5)
 
 
+def test_integrals_count_strides_up_to_a_margin_below_the_last_bin():
+    coder, priors = IntegralCoder(reg_max=4, margin=0.5), _priors(torch.tensor([[12.0, 12, 28, 28]]), stride=8.0)
+    encoded = coder.encode(priors, torch.tensor([[12.0, 0, 120, 19]]))
+    assert encoded.tolist() == [[1.0, 2.5, 3.5, 0.0]]  # the right side is too far, the lower one above the centre
+    certain = 1e3 * torch.nn.functional.one_hot(torch.tensor([1, 0, 4, 2]), 5)
+    assert coder.decode(priors, certain.reshape(1, 20)).tolist() == [[12.0, 20, 52, 36]]
+
+
 @pytest.mark.parametrize("file", golden_cases("assigners/coder_yolo"))
 def test_yolo_boxes_equal_four_code_bases(file):
     case = load_case(file)
@@ -179,9 +187,9 @@ def test_decoding_inverts_encoding(coder, draws):
 @pytest.mark.parametrize("coder", [*CODERS, IntegralCoder()], ids=lambda coder: type(coder).__name__)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
 def test_hostile_numbers_stay_finite(coder, dtype):
-    """Boxes without width and logits of ±10⁴ have finite codes, boxes and gradients, computed in float32."""
+    """Boxes of no width or upside down and logits of ±10⁴ have finite codes, boxes and gradients, all in float32."""
     priors = AnchorGenerator.square((8.0,), scale=4, offset=0.5)([(2, 2)]).map(lambda tensor: tensor.to(dtype))
-    boxes = torch.tensor([[5.0, 5, 5, 5], [0, 0, 1e4, 1e4], [-9, -9, -9, 300], [3, 3, 3, 9]], dtype=dtype)
+    boxes = torch.tensor([[5.0, 5, 5, 5], [0, 0, 1e4, 1e4], [-9, -9, -9, 300], [3, 9, 9, 3]], dtype=dtype)
     encoded = coder.encode(priors, boxes)
     assert encoded.dtype == torch.float32
     assert torch.isfinite(encoded).all()

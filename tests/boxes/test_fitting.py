@@ -40,6 +40,8 @@ def test_recall_counts_both_sides_and_both_directions():
     sizes = torch.tensor([[10.0, 10.0], [39.0, 10.0], [40.0, 10.0], [10.0, 2.6], [10.0, 2.4]])
     assert anchor_recall(sizes, anchors) == pytest.approx(3 / 5)
     assert anchor_recall(sizes[:0], anchors) == 1.0
+    assert anchor_recall(sizes, torch.cat([torch.zeros(1, 2), anchors])) == pytest.approx(3 / 5)
+    assert anchor_recall(torch.tensor([[0.0, 10.0], [0.0, 0.0]]), torch.cat([torch.zeros(1, 2), anchors])) == 0.0
 
 
 def test_torch_s_defaults_change_nothing():
@@ -55,8 +57,17 @@ def test_what_has_no_finite_area_is_left_out():
     assert torch.equal(fit_anchors(torch.cat([sizes, odd]), 2, steps=0), sizes)
 
 
+def test_anchors_beyond_the_number_of_shapes_repeat_them():
+    sizes = torch.tensor([[30.0, 20.0]]).repeat(5, 1)
+    assert torch.equal(fit_anchors(sizes, 3, steps=0), sizes[:3])
+
+
 def test_impossible_requests_are_named():
     with pytest.raises(ValueError, match="between 1 and the 2 objects"):
         fit_anchors(torch.tensor([[3.0, 4.0], [5.0, 6.0], [0.0, 9.0]]), 3)
     with pytest.raises(ValueError, match=r"\(N, 2\)"):
         fit_anchors(torch.zeros(4, 4), 2)
+    with pytest.raises(ValueError, match=r"\(N, 2\).* got \(2,\)"):
+        fit_anchors(torch.ones(2), 1)
+    with pytest.raises(ValueError, match="got 0"):
+        fit_anchors(torch.ones(4, 2), 0)

@@ -64,10 +64,14 @@ def test_iof_divides_by_the_area_of_the_first() -> None:
     assert box_iou(a, b, "iof").item() == 0.5
 
 
-def test_offset_counts_the_last_pixel() -> None:
-    a, b = torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.tensor([[1.0, 1.0, 2.0, 2.0]])
-    assert box_iou(a, b, offset=1.0).item() == pytest.approx(1 / 7)
-    assert box_iou(a, b).item() == 0
+@pytest.mark.parametrize("mode", MODES)
+def test_offset_counts_the_last_pixel(mode: str) -> None:
+    """Boxes that end at their last pixel are the usual ones with one more pixel on the right and below."""
+    boxes = torch.cat([HOSTILE.double(), random_boxes(9)])
+    usual = boxes + torch.tensor([0.0, 0.0, 1.0, 1.0])
+    torch.testing.assert_close(box_iou(boxes, boxes, mode, offset=1.0), box_iou(usual, usual, mode))
+    touching = torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.tensor([[1.0, 1.0, 2.0, 2.0]])
+    assert box_iou(*touching, offset=1.0).item() == pytest.approx(1 / 7)
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -147,3 +147,8 @@ def test_numbers_that_are_none_disturb_nobody(suppress):
     detections = suppress(boxes, scores, torch.zeros(1, 5, dtype=torch.int64), max_detections=5)
     assert detections.count.tolist() == [4]
     assert detections.scores[0].tolist() == pytest.approx([0.9, 0.8, 0.7, 0.6, 0.0])
+
+
+def test_an_unknown_way_of_lowering_is_named():
+    with pytest.raises(ValueError, match="'linear' or 'gaussian', got 'hard'"):
+        soft_nms(torch.zeros(1, 2, 4), torch.ones(1, 2), torch.zeros(1, 2, dtype=torch.int64), method="hard")

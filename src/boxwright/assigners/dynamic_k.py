@@ -97,7 +97,7 @@ def _match(scene: Scene, candidate: Tensor, cost: Cost, topk: int) -> Assignment
     takers = torch.zeros_like(index).scatter_add(1, chosen.flatten(1), wanted.flatten(1).to(torch.int64))
     index = torch.where(takers > 1, cheapest.owner.to(torch.int64), index)
     score = aligned_iou(scene.boxes_of(index), scene.predicted, eps=EPS) * (index >= 0)
-    return Assignment(index.masked_fill(scene.covered, IGNORED), score.to(torch.float32))
+    return Assignment(index.masked_fill(scene.covered, IGNORED), score)
 
 
 def prices(rule: Rule, priors: Priors, targets: Targets, predictions: Predictions | None) -> tuple[Tensor, Tensor]:

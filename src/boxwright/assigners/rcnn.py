@@ -115,7 +115,7 @@ def _sample(rule: MaxIoUAssigner, priors: Priors, used: Tensor, targets: Targets
     # without those the boxes are no grid any more
     assignment = rule.without_gradient(replace(priors, boxes=clean_boxes(priors.boxes, used), levels=()), targets)
     index = assignment.gt_index.where(used, IGNORED)
-    return sampler(Assignment(index, assignment.score * used))
+    return sampler(Assignment(index, assignment.score))
 
 
 def _inside(priors: Priors, border: float) -> Tensor:

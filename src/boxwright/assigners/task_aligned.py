@@ -125,7 +125,7 @@ class TaskAlignedAssigner:
     def _choose(self, scene: Scene) -> tuple[Tensor, Tensor, Tensor]:
         """Find the priors with the largest t of every object, (B, G, k) t and index, and every prior's favourite."""
         shape = (*scene.boxes.shape[:2], min(self.topk, len(scene.priors)))
-        metric = scene.boxes.new_zeros(shape, dtype=torch.float32)
+        metric = scene.boxes.new_zeros(shape)
         chosen = torch.zeros(shape, dtype=torch.int64, device=metric.device)
         favourites = Favourites(scene.covered)
         if self.conflicts == "selected" and metric.device.type == "cpu" and not torch.compiler.is_compiling():
@@ -184,7 +184,7 @@ class TaskAlignedAssigner:
             index = index.where(keep_best(index, metric, self.final_topk), BACKGROUND)
         positive = index >= 0
         score = self._normalise(index, metric * positive, overlap * positive, scene.boxes.shape[1])
-        return Assignment(index.masked_fill(scene.covered, IGNORED), score.to(torch.float32))
+        return Assignment(index.masked_fill(scene.covered, IGNORED), score)
 
     def _normalise(self, index: Tensor, metric: Tensor, overlap: Tensor, objects: int) -> Tensor:
         """Scale t (B, L) so that the best of an object gets the object's largest u."""

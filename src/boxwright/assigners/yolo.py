@@ -112,7 +112,7 @@ class RatioGridAssigner:
         index, quality, chosen = [], [], []
         for start, level, shape in levels:
             ratio = size.unsqueeze(2) / shape  # (B, G, A, 2)
-            factor = torch.maximum(ratio, 1 / ratio.clamp(min=1e-9)).amax(dim=-1, keepdim=True)  # (B, G, A, 1)
+            factor = torch.maximum(ratio, 1 / ratio).amax(dim=-1, keepdim=True)  # (B, G, A, 1)
             cells, inside = _near_cells(center / level.stride - level.offset + 0.5, level)  # (B, G, 5, 2), (B, G, 5)
             wanted = (factor < self.max_ratio) & (inside & targets.objects.unsqueeze(-1)).unsqueeze(2)  # (B, G, A, 5)
             slots = _slots(cells, start, level).transpose(2, 3)  # (B, G, A, 5)

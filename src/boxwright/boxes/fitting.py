@@ -23,8 +23,8 @@ def anchor_recall(sizes: Tensor, anchors: Tensor, max_ratio: float = 4.0) -> flo
     >>> anchor_recall(torch.tensor([[10.0, 10.0], [90.0, 10.0]]), torch.tensor([[12.0, 12.0]]))
     0.5
     """
-    ratio = sizes.unsqueeze(1) / anchors.clamp(min=1e-9)
-    worst = torch.maximum(ratio, 1 / ratio.clamp(min=1e-9)).amax(dim=-1)  # (N, K)
+    ratio = sizes.unsqueeze(1) / anchors
+    worst = torch.maximum(ratio, 1 / ratio).amax(dim=-1)  # (N, K)
     return (worst < max_ratio).any(dim=1).float().mean().item() if len(sizes) else 1.0
 
 

@@ -78,7 +78,12 @@ def soft_nms(
         iou_threshold: see `method`.
         sigma: see `method`.
         max_detections: K of the result.
+
+    Raises:
+        ValueError: the method is unknown.
     """
+    if method not in ("linear", "gaussian"):
+        raise ValueError(f"method must be 'linear' or 'gaussian', got {method!r}")
     left = scores.float().where(scores >= score_threshold, -torch.inf)  # -inf takes part no longer
     picked = labels.new_zeros(len(boxes), max_detections)
     lowered = left.new_full((len(boxes), max_detections), -torch.inf)
