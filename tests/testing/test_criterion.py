@@ -79,6 +79,7 @@ class Entropy(ClassificationLoss):
         labels = torch.where(targets == -1, self.background, targets)
         columns = torch.arange(x.shape[-1]) - self.shift
         t = (labels.unsqueeze(-1) == columns).to(x.dtype)
+        t = t if scores is None else t * torch.where(targets == -1, 1, scores).unsqueeze(-1)
         loss = functional.binary_cross_entropy_with_logits(x, t, reduction="none") * self.sign
         return finish(loss, targets, **common, terms=x.shape[-1])
 
@@ -103,9 +104,70 @@ def test_labels_that_are_misread_are_named(broken: Entropy, complaint: str | Non
         check_criterion(broken, compile=False)
 
 
+class Running(Entropy):
+    """A cross-entropy divided by a running mean of the positives' probability; each fault is one of its forms."""
+
+    mean: Tensor
+
+    def __init__(self, fault: str = "") -> None:
+        super().__init__()
+        self.fault = fault
+        self.last: Tensor | None = None
+        self.register_buffer("mean", torch.tensor(0.5, dtype=torch.float64))
+
+    def compute(self, inputs: Tensor, targets: Tensor, *, scores: Tensor | None, **common: Any) -> Tensor:
+        check_targets(inputs, targets, scores)
+        if self.fault == "stale":
+            targets = self.last = targets if self.last is None or self.last.shape != targets.shape else self.last
+        if self.training or self.fault == "always":
+            counted = targets.unsqueeze(-1) >= (0 if self.fault != "ignored" else -2)
+            total = (inputs.detach().double().sigmoid() * counted).sum()
+            mean = total / (counted.sum() * inputs.shape[-1]).clamp(min=1)
+            self.mean.lerp_(torch.where(counted.any(), mean, self.mean), 0.1)
+        common["weight"] = self._weight(inputs) if self.fault == "place" else common["weight"]
+        scores = None if self.fault == "hard" else scores
+        return super().compute(inputs, targets, scores=scores, **common) / self.mean.to(inputs.dtype)
+
+    def _weight(self, inputs: Tensor) -> Tensor:
+        return torch.arange(1, inputs.shape[1] + 1).to(inputs).expand(inputs.shape[:2])
+
+
+@pytest.mark.parametrize(
+    ("fault", "complaint"),
+    [
+        ("", None),
+        ("stale", r"Running: in evaluation mode the loss hangs on the call before, which had other inputs"),
+        ("always", r"Running: a call in evaluation mode changes 'mean'; running values move in training only"),
+        ("ignored", r"Running: the loss hangs on ignored priors \(label -2\): \d"),
+        ("place", r"Running: the loss hangs on the order of images and priors: \d"),
+        ("hard", r"Running: takes scores=, soft targets of the positives, but does not look at them"),
+    ],
+)
+def test_what_a_loss_must_not_hang_on_is_named(fault: str, complaint: str | None) -> None:
+    loss = Running(fault)
+    options: dict[str, Any] = {"gradcheck": False, "waits": True, "compile": False, "processes": False}
+    if complaint is None:
+        check_criterion(loss, pointwise=False, **options)
+        return
+    with pytest.raises(AssertionError, match=complaint):
+        check_criterion(loss, pointwise=fault == "hard", **options)
+
+
+def test_inputs_that_change_are_named() -> None:
+    def clamping(inputs: Tensor, targets: Tensor) -> Tensor:
+        with torch.no_grad():
+            inputs.clamp_(max=0)
+        return squared_error(inputs, targets)
+
+    with pytest.raises(AssertionError, match="changes its inputs"):
+        check_criterion(clamping, kind="deltas")
+
+
 def test_other_directions_and_errors_are_named() -> None:
     with pytest.raises(AssertionError, match=r"a perfect prediction costs 0, a random one -"):
         check_criterion(lambda x, t: -squared_error(x, t), kind="deltas", compile=False)
+    with pytest.raises(AssertionError, match=r"a perfect prediction costs 0, a random one 0"):
+        check_criterion(lambda x, t: squared_error(x - x.detach(), t - t), kind="deltas", compile=False)
     with pytest.raises(AssertionError, match=r"class 0 lowers .* with target \[0\.0, .* is 0 or above 0\.6"):
         check_criterion(lambda x, t: squared_error(x, 1 - t), kind="dense", compile=False)
     with pytest.raises(AssertionError, match=r"Entropy \(random, torch.float64\) raises RuntimeError: .*in-place"):

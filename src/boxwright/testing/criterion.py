@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from boxwright.testing.direction import check_direction
+from boxwright.testing.influence import check_influence, check_scores
 from boxwright.testing.problems import Kind, Problem, hostile_problems, random_problem
 from boxwright.testing.processes import check_two_processes
 from boxwright.testing.subject import Subject, claim
@@ -38,10 +39,11 @@ def check_criterion(
     """Check that a loss is right, finite, connected, and behaves the same in every setting; say what is not.
 
     Tried are: an independent float64 reference, gradcheck, degenerate inputs in four dtypes, weights and normaliser,
-    whether the labelled class is to rise and background to fall, autocast, inputs left untouched, wrong shapes, waiting
-    for a CUDA device (it need not be there, see `check_never_waits`), `torch.compile(fullgraph=True)` without
-    recompiling when the objects change, save and load, two processes against one (a loss with buffers), and the
-    examples of the docstring.
+    whether the labelled class is to rise and background to fall and a perfect box is the best, autocast, inputs left
+    untouched, wrong shapes, whether loss or running values hang on ignored priors, on the order of the batch or on the
+    calls before (in evaluation mode), waiting for a CUDA device (it need not be there, see `check_never_waits`),
+    `torch.compile(fullgraph=True)` without recompiling when the objects change, save and load, two processes against
+    one (a loss with buffers), and the examples of the docstring.
 
     Args:
         criterion: a module or function `criterion(inputs, targets, …)`; options that it does not name (`scores`,
@@ -51,7 +53,8 @@ def check_criterion(
         reference: the same written independently, called with the inputs, the targets and the options that the
             criterion names, and compared in float64 on a random problem.
         gradcheck: whether the gradient is the derivative of the loss (not so for error-driven or detached losses).
-        pointwise: whether priors do not influence each other (not so for ranking losses and running statistics).
+        pointwise: whether priors do not influence each other (not so for ranking losses and running statistics), and
+            every soft target counts.
         waits: whether it may wait for the device, as one that indexes by a mask does.
         compile: whether to compile it, which takes seconds.
         processes: whether to start two processes for a loss with buffers, which takes seconds. They import the loss,
@@ -77,10 +80,12 @@ def check_criterion(
             _check_finite(subject, problem.to(dtype))
     _check_dtypes(subject, usual)
     check_direction(subject, usual)
+    check_influence(subject, usual, seed)
     _check_nothing(subject, usual)
     if gradcheck:
         _check_gradient(subject, usual)
     if pointwise:
+        check_scores(subject, usual)
         _check_options(subject, usual)
     _check_saved(subject, usual)
     _check_shapes(subject, usual)
@@ -157,6 +162,7 @@ def _check_nothing(subject: Subject, problem: Problem) -> None:
 def _check_untouched(subject: Subject, problem: Problem) -> None:
     before = pickle.dumps((problem.inputs, problem.targets, problem.options))
     first = subject.value_and_gradient(problem)
+    subject(problem)  # above the inputs are a copy
     after = pickle.dumps((problem.inputs, problem.targets, problem.options))
     claim(before == after, f"{subject.name} changes its inputs, targets or options in place")
     second = subject.value_and_gradient(problem)

@@ -12,7 +12,7 @@ __all__ = ["check_direction"]
 
 
 def check_direction(subject: Subject, problem: Problem) -> None:
-    """Check that a perfect box costs no more than others, and that of undecided logits the labelled class is to rise.
+    """Check that a perfect box costs less than others, and that of undecided logits the labelled class is to rise.
 
     A forgotten minus, a column for background where there is none, and labels from 1 are found so.
 
@@ -22,7 +22,7 @@ def check_direction(subject: Subject, problem: Problem) -> None:
     if subject.kind in ("boxes", "deltas"):
         perfect, other = subject(replace(problem, inputs=problem.targets)), subject(problem)
         said = f"a perfect prediction costs {perfect.item():.3g}, a random one {other.item():.3g}"
-        claim(perfect <= other, f"{subject.name} ({problem.note}): {said}")
+        claim(perfect < other, f"{subject.name} ({problem.note}): {said}")
     if subject.kind not in ("labels", "dense"):
         return
     undecided = torch.full_like(problem.inputs, 0.5 if subject.probabilities else 0.0)
