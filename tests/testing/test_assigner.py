@@ -71,8 +71,13 @@ FAULTS: dict[str, Callable[[Priors, Targets, Predictions], Any]] = {
     r"images, \d+ priors and 0 objects raise IndexError": lambda p, t, _: (
         overlapping(p, t) if t.labels.numel() else of(t.labels.max(dim=1)[1])
     ),
+    "a score is above 1": lambda p, t, _: Assignment(overlapping(p, t).gt_index, overlapping(p, t).score * 2),
+    "a score carries a gradient": lambda p, t, x: Assignment(
+        overlapping(p, t).gt_index, overlapping(p, t).score * x.logits.float().sigmoid().amax(dim=-1)
+    ),
+    "matches nothing": lambda p, t, _: of(overlapping(p, t).gt_index.clamp(max=-1)),
     "waits for the device": waiting,
-    "order of objects": lambda p, t, _: of(overlapping(p, t).gt_index.clamp(max=0)),
+    "order of objects": lambda p, t, _: of(overlapping(p, t).gt_index.masked_fill(overlapping(p, t).gt_index > 0, -1)),
 }
 
 
@@ -80,6 +85,27 @@ FAULTS: dict[str, Callable[[Priors, Targets, Predictions], Any]] = {
 def test_each_fault_is_named(complaint: str) -> None:
     with pytest.raises(AssertionError, match=complaint):
         check_assigner(FAULTS[complaint], scenes=60, order=complaint.startswith("order"), compile=False)
+
+
+@pytest.mark.parametrize("complaint", ["but without predictions it raises AttributeError: ", "but it looks at them"])
+def test_what_says_that_it_needs_no_predictions_gets_none(complaint: str) -> None:
+    def liar(priors: Priors, targets: Targets, predictions: Predictions | None = None) -> Assignment:
+        seen = predictions is not None if "looks" in complaint else predictions.logits.numel()  # type: ignore[union-attr]
+        return of(overlapping(priors, targets).gt_index.clamp(max=0 if seen else -1))
+
+    liar.needs_predictions = False  # type: ignore[attr-defined]
+    with pytest.raises(AssertionError, match=f"liar .*needs_predictions is False, {complaint}"):
+        check_assigner(liar, compile=False, order=False)
+
+
+def test_scores_that_hang_on_the_other_images_show_where_objects_fit() -> None:
+    def batched(priors: Priors, targets: Targets, predictions: Predictions) -> Assignment:
+        index = overlapping(priors, targets).gt_index
+        share = (index >= 0).float().mean()
+        return Assignment(index, torch.where(index >= 0, share, 0.0))
+
+    with pytest.raises(AssertionError, match=r"nearly fill a prior each\): depends on the other images: scores"):
+        check_assigner(batched, scenes=0, compile=False)
 
 
 def test_regions_to_ignore_are_tried_where_priors_lie() -> None:

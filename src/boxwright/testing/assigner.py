@@ -11,7 +11,7 @@ from torch import Tensor
 from boxwright.assigners.blocks import BLOCK_ELEMENTS
 from boxwright.errors import MissingPackageError
 from boxwright.structures import IGNORED, Assignment, Targets
-from boxwright.testing.scenes import Scene, random_predictions, random_priors, random_scene, random_targets
+from boxwright.testing.scenes import Scene, crowded_scene, fitted_scene, random_scene
 from boxwright.testing.subject import claim
 from boxwright.testing.waiting import check_never_waits, host_may_not_look
 
@@ -33,19 +33,20 @@ def check_assigner(
 ) -> None:
     """Check that an assigner is right, sound, and answers the same in every setting; say what is not.
 
-    Tried are, on random scenes of which every second is hostile (see `random_scene`): that matches are with real
-    objects and scores are finite, inputs left untouched, other block sizes, more padding, images alone and in another
-    order, the promise that there is no crowd, predictions and targets of another precision, code for a host that may
-    not look at values; regions to ignore that lie on priors; on ordinary scenes objects in another order; waiting for a
-    CUDA device (it need not be there, see `check_never_waits`); and `torch.compile(fullgraph=True)`. Where there is a
-    CUDA device, the CPU must answer as it does: indices exactly, but for images where logits larger by one part in
-    100,000 change them too.
+    Tried are, on random scenes of which every second is hostile (see `random_scene`) and on one where every object
+    nearly fills a prior: that matches are with real objects and scores in 0..1 without a gradient, inputs left
+    untouched, no predictions where `needs_predictions` is False, other block sizes, more padding, images alone and in
+    another order, the promise that there is no crowd, predictions and targets of another precision, code for a host
+    that may not look at values; regions to ignore that lie on priors; on ordinary scenes objects in another order; waiting for a CUDA
+    device (it need not be there, see `check_never_waits`); and `torch.compile(fullgraph=True)`. Where there is a CUDA
+    device, the CPU must answer as it does: indices exactly, but for images where logits larger by one part in 100,000
+    change them too.
 
     Args:
         assigner: called with priors, targets and predictions; gives one assignment or a tuple of several. One that
             draws samples must take everybody.
         reference: the same written independently, compared on all scenes: indices exactly, scores to 1e-5.
-        scenes: how many.
+        scenes: how many random ones.
         order: whether objects may change places where none tie (not so where the last one listed wins).
         waits: whether it may wait for the device, as a solver on the host does.
         compile: whether to compile it, which takes seconds.
@@ -61,28 +62,27 @@ def check_assigner(
     """
     if isinstance(assigner, type):
         raise ValueError(f"pass an object, {assigner.__name__}(), instead of the class")
-    for number in range(seed, seed + scenes):
-        scene = _moved(random_scene(number, hostile=number % 2 == 0), device)
-        trial = _Trial(assigner, scene, f"random_scene({number}, hostile={number % 2 == 0})")
-        trial.is_sound()
-        trial.keeps_its_inputs()
-        trial.looks_the_same_in_other_settings()
-        trial.looks_the_same_on_the_other_device()
+    numbers, fitted = range(seed, seed + scenes), {"objects that nearly fill a prior each": fitted_scene(seed)}
+    tried = {f"random_scene({n}, hostile={n % 2 == 0})": random_scene(n, hostile=n % 2 == 0) for n in numbers}
+    usual = {f"random_scene({n}, hostile=False)": random_scene(n, hostile=False) for n in numbers}
+    for note, scene in (tried | fitted).items():
+        trial = _Trial(assigner, _moved(scene, device), note)
+        trial.survives()
         if device == "cuda" and not waits:
             trial.waits_for_nothing()
         if reference is not None:
-            trial.compare("differs from the reference", _answers(reference(*scene)), tolerance=1e-5)
-        if order:
-            usual = _moved(random_scene(number, hostile=False), device)
-            _Trial(assigner, usual, f"random_scene({number}, hostile=False)").does_not_depend_on_order()
-    usual = _moved(random_scene(seed, hostile=False), device)
-    _Trial(assigner, _covered(usual), "regions to ignore on priors").is_sound()
+            trial.compare("differs from the reference", _answers(reference(*trial.scene)), tolerance=1e-5)
+    trial.matches_something()
+    for note, scene in (usual | fitted).items() if order else ():
+        _Trial(assigner, _moved(scene, device), note).does_not_depend_on_order()
+    ordinary = _moved(random_scene(seed, hostile=False), device)
+    _Trial(assigner, _covered(ordinary), "regions to ignore on priors").is_sound()
     if not waits:
-        priors, objects = random_priors(), random_targets(seed, 2, 5, hostile=False, crowd=True)
-        scene = Scene(priors, objects, random_predictions(seed, priors, 2, hostile=False))
-        _Trial(assigner, _moved(scene, device), "two images with up to five objects").would_wait_for_nothing()
+        _Trial(
+            assigner, _moved(crowded_scene(seed), device), "two images with up to five objects"
+        ).would_wait_for_nothing()
     if compile:
-        _Trial(assigner, usual, f"random_scene({seed}, hostile=False)").compiles()
+        _Trial(assigner, ordinary, f"random_scene({seed}, hostile=False)").compiles()
 
 
 class _Trial:
@@ -109,6 +109,16 @@ class _Trial:
             where = f"{images} images, {len(priors)} priors and {objects} objects"
             raise AssertionError(f"{self.name}: {where} raise {type(error).__name__}: {error}") from error
 
+    def survives(self) -> None:
+        self.is_sound()
+        self.keeps_its_inputs()
+        self.needs_what_it_says()
+        self.looks_the_same_in_other_settings()
+        self.looks_the_same_on_the_other_device()
+
+    def matches_something(self) -> None:
+        self._claim(any(answer.positive.any() for answer in self.answers), "matches nothing")
+
     def is_sound(self) -> None:
         priors, targets, _ = self.scene
         for index, score in ((answer.gt_index, answer.score) for answer in self.answers):
@@ -120,6 +130,7 @@ class _Trial:
             self._claim(index.ge(IGNORED).all() and index.lt(max(objects, 1)).all(), "gt_index is out of range")
             self._claim(score.isfinite().all() and score.ge(0).all(), "a score is negative or not finite")
             self._claim(not score[index < 0].any(), "a prior without an object has a score")
+            self._claim(score.le(1 + 1e-6).all(), "a score is above 1")
             matched = torch.cat([targets.objects, targets.objects.new_zeros(len(targets), 1)], dim=1)
             real = matched.gather(1, index.clamp(min=0))
             self._claim(real[index >= 0].all(), "a prior is matched with padding or with a crowd region")
@@ -127,6 +138,22 @@ class _Trial:
     def keeps_its_inputs(self) -> None:
         self._claim(pickle.dumps(_tensors(self.scene)) == self.before, "changes its inputs in place")
         self._try("gives two answers to the same call", self.scene)
+
+    def needs_what_it_says(self) -> None:
+        """Only what needs predictions gets them, and no gradient flows from its scores."""
+        priors, targets, predictions = self.scene
+        if not getattr(self.assigner, "needs_predictions", True):
+            try:
+                found = _answers(self.assigner(priors, targets, None))
+            except Exception as error:
+                said = f"needs_predictions is False, but without predictions it raises {type(error).__name__}: {error}"
+                raise AssertionError(f"{self.name}: {said}") from error
+            self.compare("needs_predictions is False, but it looks at them", found)
+        trained = predictions.map(lambda tensor: tensor.detach().requires_grad_())
+        with torch.enable_grad():
+            answers = _answers(self.assigner(priors, targets, trained))
+        free = not any(answer.score.requires_grad for answer in answers)
+        self._claim(free, "a score carries a gradient, which @torch.no_grad() keeps out of the targets")
 
     def looks_the_same_in_other_settings(self) -> None:
         priors, targets, predictions = self.scene
@@ -138,9 +165,8 @@ class _Trial:
         self._try("shows padding", Scene(priors, _padded(targets), predictions))
         turned = _answers(self.assigner(priors, targets.map(_flip), predictions.map(_flip)))
         self.compare("depends on the order of images", [answer.map(_flip) for answer in turned])
-        alone = Scene(priors, targets.map(_first), predictions.map(_first))
-        one = _Trial(self.assigner, alone, self.name.partition("(")[2].rstrip(")"))
-        one.compare("depends on the other images", [answer.map(_first) for answer in self.answers], tolerance=1e-5)
+        for image in range(len(targets)):
+            self._looks_the_same_alone(slice(image, image + 1))
         if not targets.crowd.any():
             self._try("looks for crowd", Scene(priors, replace(targets, has_crowd=False), predictions))
         double = targets.map(lambda t: t.double() if t.is_floating_point() else t)
@@ -148,6 +174,13 @@ class _Trial:
         low = predictions.map(Tensor.bfloat16)
         rounded = _Trial(self.assigner, Scene(priors, targets, low.map(Tensor.float)), "predictions rounded")
         rounded._try("sees predictions in bfloat16 differently", Scene(priors, targets, low), tolerance=1e-5)
+
+    def _looks_the_same_alone(self, image: slice) -> None:
+        priors, targets, predictions = self.scene
+        alone = Scene(priors, targets.map(lambda t: t[image]), predictions.map(lambda t: t[image]))
+        one = _Trial(self.assigner, alone, self.name.partition("(")[2].rstrip(")"))
+        batched = [answer.map(lambda t: t[image]) for answer in self.answers]
+        one.compare("depends on the other images", batched, tolerance=1e-5)
 
     def looks_the_same_on_the_other_device(self) -> None:
         if not torch.cuda.is_available():
@@ -237,10 +270,6 @@ def _moved(scene: Scene, device: str) -> Scene:
 
 def _flip(tensor: Tensor) -> Tensor:
     return tensor.flip(0)
-
-
-def _first(tensor: Tensor) -> Tensor:
-    return tensor[:1]
 
 
 def _covered(scene: Scene) -> Scene:

@@ -8,7 +8,15 @@ from torch import Tensor
 from boxwright.boxes import AnchorGenerator
 from boxwright.structures import Predictions, Priors, Targets
 
-__all__ = ["Scene", "random_predictions", "random_priors", "random_scene", "random_targets"]
+__all__ = [
+    "Scene",
+    "crowded_scene",
+    "fitted_scene",
+    "random_predictions",
+    "random_priors",
+    "random_scene",
+    "random_targets",
+]
 
 SIZE, CLASSES, STRIDES = 64, 4, (8, 16, 32)
 
@@ -37,6 +45,26 @@ def random_scene(seed: int = 0, *, hostile: bool = True, crowd: bool = True) -> 
     priors = random_priors(1 + 2 * anchors, corner / 2, height=40 if low else SIZE)
     targets = random_targets(seed, images + 1, objects, hostile=hostile, crowd=crowd)
     return Scene(priors, targets, random_predictions(seed, priors, images + 1, hostile=hostile))
+
+
+def fitted_scene(seed: int) -> Scene:
+    """Three images with five, four and three objects that nearly fill a prior each, so that any rule matches some."""
+    draw = torch.Generator().manual_seed(seed)
+    priors = random_priors(3)
+    boxes = priors.boxes[torch.randint(0, len(priors), (3, 5), generator=draw)]
+    size = (boxes[..., 2:] - boxes[..., :2]).repeat(1, 1, 2)
+    boxes = boxes + size * 0.1 * torch.rand(boxes.shape, generator=draw)
+    valid = torch.arange(5) < torch.tensor([[5], [4], [3]])
+    labels = torch.randint(0, CLASSES, valid.shape, generator=draw)
+    targets = Targets(boxes * valid[..., None], labels * valid, valid, torch.zeros_like(valid))
+    return Scene(priors, targets, random_predictions(seed, priors, 3, hostile=False))
+
+
+def crowded_scene(seed: int) -> Scene:
+    """Two images with up to five objects, some of them regions to ignore."""
+    priors = random_priors()
+    targets = random_targets(seed, 2, 5, hostile=False, crowd=True)
+    return Scene(priors, targets, random_predictions(seed, priors, 2, hostile=False))
 
 
 def random_priors(per_cell: int = 1, offset: float = 0.5, height: int = SIZE, width: int = SIZE) -> Priors:
