@@ -37,10 +37,10 @@ def check_assigner(
     nearly fills a prior: that matches are with real objects and scores in 0..1 without a gradient, inputs left
     untouched, no predictions where `needs_predictions` is False, other block sizes, more padding, images alone and in
     another order, the promise that there is no crowd, predictions and targets of another precision, code for a host
-    that may not look at values; regions to ignore that lie on priors; on ordinary scenes objects in another order; waiting for a CUDA
-    device (it need not be there, see `check_never_waits`); and `torch.compile(fullgraph=True)`. Where there is a CUDA
-    device, the CPU must answer as it does: indices exactly, but for images where logits larger by one part in 100,000
-    change them too.
+    that may not look at values; regions to ignore that lie on priors; on ordinary scenes objects in another order;
+    waiting for a CUDA device (it need not be there, see `check_never_waits`); and `torch.compile(fullgraph=True)`.
+    Where there is a CUDA device, the CPU must answer as it does: indices exactly, but for images where logits larger
+    by one part in 100,000 change them too.
 
     Args:
         assigner: called with priors, targets and predictions; gives one assignment or a tuple of several. One that
