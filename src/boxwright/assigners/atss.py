@@ -13,6 +13,7 @@ from boxwright.assigners.overlaps import EPS, best_objects, best_priors, overlap
 from boxwright.assigners.regions import covered_by_crowd
 from boxwright.assigners.select import claim, match, take
 from boxwright.boxes.iou import aligned_iou
+from boxwright.devices import widest
 from boxwright.structures import IGNORED, Assignment, Predictions, Priors, Targets
 
 __all__ = ["ATSSAssigner"]
@@ -123,7 +124,8 @@ class ATSSAssigner:
         inside = inside_margin(boxes, take(centers, candidates)) > self.margin
         if not self.adaptive:
             return iou, inside
-        exact = iou.double()  # the mean of equal IoUs is one of them, in whatever order a device adds
+        # in float64 the mean of equal IoUs is one of them, in whatever order a device adds
+        exact = iou.to(widest(iou.device))
         threshold = exact.mean(-1, keepdim=True)
         if iou.shape[-1] > 1:
             threshold = threshold + exact.std(-1, keepdim=True)

@@ -11,6 +11,7 @@ from boxwright.assigners.overlaps import EPS
 from boxwright.assigners.scene import Scene
 from boxwright.assigners.select import Favourites, match, top_k
 from boxwright.boxes.iou import aligned_iou, box_iou
+from boxwright.devices import widest
 from boxwright.structures import BACKGROUND, IGNORED, Assignment, Predictions, Priors, Targets
 
 __all__ = ["Cost", "Rule", "dynamic_k", "prices", "probability", "sum_over_classes"]
@@ -132,10 +133,11 @@ def probability(logits: Tensor, out: Tensor | None = None) -> Tensor:
 def sum_over_classes(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
     """Sum of `function` over the last dimension of tensors (B, L, …), a block of priors at a time: (B, L).
 
-    Added in double precision, so that the result does not hang on the order of the classes.
+    Added in double precision where the device has it, so that the result does not hang on the order of the classes.
     """
+    wide = widest(tensors[0].device)
     step = max(_LEAST, block_elements(tensors[0]) // tensors[0].shape[-1])
     rows = [tensor.flatten(0, 1) for tensor in tensors]
     starts = range(0, len(rows[0]), step)
-    sums = [function(*(row[start : start + step] for row in rows)).sum(-1, dtype=torch.float64) for start in starts]
+    sums = [function(*(row[start : start + step] for row in rows)).sum(-1, dtype=wide) for start in starts]
     return torch.cat(sums).to(torch.float32).reshape(tensors[0].shape[:2])

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from boxwright.assigners.blocks import blocks, of_images
 from boxwright.assigners.select import rising, top_k, unpack_rising
+from boxwright.devices import copies_in_background
 from boxwright.structures import Level, Priors
 from boxwright.tables import kept
 
@@ -80,7 +81,7 @@ def _axes(levels: tuple[Level, ...], device: torch.device) -> Tensor:
     rows = [(level.height, level.stride, level.offset) for level in levels]
     with torch.inference_mode(False):  # a later training step uses the same tensor
         table = torch.tensor([columns, rows], dtype=torch.float32, device="cpu").permute(2, 0, 1)[..., None, None, None]
-        return table.to(device, non_blocking=True)  # the host need not wait
+        return table.to(device, non_blocking=copies_in_background(device))
 
 
 def _search(priors: Priors, centers: Tensor, k: int) -> Tensor:

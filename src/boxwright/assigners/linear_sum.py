@@ -5,6 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from boxwright.devices import widest
 from boxwright.extras import needs_extra
 
 __all__ = ["linear_sum_assignment"]
@@ -17,8 +18,8 @@ def linear_sum_assignment(cost: Tensor, valid: Tensor, solver: Literal["scipy", 
         cost: (B, R, C) finite.
         valid: (B, R) bool, rows that take part; if there are more than C, C of them get a column.
         solver: "scipy" copies the costs to the host and solves image by image (Crouse 2016); "batched" finds the
-            shortest augmenting paths (Jonker & Volgenant 1987) of all images in step, in float64 on their device: as
-            many steps as the longest path of any image, each of a few kernels over (B, C).
+            shortest augmenting paths (Jonker & Volgenant 1987) of all images in step, on their device in its `widest`
+            type: as many steps as the longest path of any image, each of a few kernels over (B, C).
 
     Returns:
         (B, R) int64: the column of each row, -1 where it has none.
@@ -51,7 +52,7 @@ def _scipy(cost: Tensor, valid: Tensor) -> Tensor:
         from scipy.optimize import linear_sum_assignment as solve
 
     columns = torch.full(valid.shape, -1, dtype=torch.int64, device="cpu")
-    for image, (image_cost, rows) in enumerate(zip(cost.double().cpu(), valid.cpu(), strict=True)):
+    for image, (image_cost, rows) in enumerate(zip(cost.cpu().double(), valid.cpu(), strict=True)):
         where = rows.nonzero().squeeze(1)
         row, column = solve(image_cost[where].numpy())
         columns[image, where[torch.from_numpy(row)]] = torch.from_numpy(column)
@@ -62,7 +63,7 @@ def _batched(cost: Tensor, valid: Tensor) -> Tensor:
     """Insert row after row, in all images at once, along the shortest augmenting path."""
     images, rows, columns = cost.shape
     spare = max(rows - columns, 0)  # columns that stand for "none", dearer than any exchange of the real ones
-    cost = cost.double()
+    cost = cost.to(widest(cost.device))
     dear = 1 + rows * (cost.amax() - cost.amin())
     cost = torch.cat([cost, (cost.amax() + dear).expand(images, rows, spare)], dim=2)
     row_of = cost.new_full((images, columns + spare), -1, dtype=torch.int64)

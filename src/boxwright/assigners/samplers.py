@@ -6,6 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from boxwright.boxes.nms import survivors
 from boxwright.structures import IGNORED, Assignment
 
 __all__ = ["HardExampleSampler", "HardNegativeSampler", "LossSampler", "RandomSampler"]
@@ -146,11 +147,9 @@ def _largest(value: Tensor, eligible: Tensor, most: int, room: Tensor | None = N
 
 def _unsuppressed(boxes: Tensor, loss: Tensor, eligible: Tensor, threshold: float) -> Tensor:
     """Mark (B, L) the priors that survive NMS by loss within their image."""
-    from torchvision.ops import batched_nms  # lazy: assigners import with torch alone
-
     images, priors = loss.shape
     image = torch.arange(images, device=loss.device).repeat_interleave(priors)
     rows = eligible.flatten().nonzero().squeeze(1)
-    flat = boxes.expand(images, priors, 4).reshape(-1, 4)[rows].double()
-    kept = rows[batched_nms(flat, loss.flatten()[rows].double(), image[rows], threshold)]
+    flat = boxes.expand(images, priors, 4).reshape(-1, 4)[rows]
+    kept = rows[survivors(flat, loss.flatten()[rows], image[rows], threshold)]
     return torch.zeros_like(eligible).flatten().index_fill(0, kept, True).view(images, priors)

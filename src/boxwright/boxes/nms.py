@@ -7,9 +7,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from boxwright.boxes.iou import box_iou
+from boxwright.devices import widest
 from boxwright.structures import Detections
 
-__all__ = ["multiclass_nms", "soft_nms"]
+__all__ = ["multiclass_nms", "soft_nms", "survivors"]
 
 
 @torch.no_grad()
@@ -34,15 +35,11 @@ def multiclass_nms(
         iou_threshold: largest overlap of two boxes of one class that both stay.
         max_detections: K of the result.
     """
-    from torchvision.ops import batched_nms  # the only use of torchvision in this package; keep its import lazy
-
     kept, counts = [], []
     for image_boxes, image_scores, image_labels in zip(boxes.float(), scores.float(), labels, strict=True):
         candidates = (image_scores > score_threshold).nonzero().squeeze(1)
         image_boxes, image_scores = image_boxes[candidates], image_scores[candidates]
-        # in float64, because batched_nms may move each class by a multiple of the largest coordinate
-        keep = batched_nms(image_boxes.double(), image_scores.double(), image_labels[candidates], iou_threshold)
-        keep = keep.sort().values
+        keep = survivors(image_boxes, image_scores, image_labels[candidates], iou_threshold).sort().values
         # again by score, because batched_nms leaves the order of equal scores open
         keep = keep[image_scores[keep].argsort(stable=True, descending=True)][:max_detections]
         counts.append(len(keep))
@@ -102,6 +99,15 @@ def soft_nms(
     count = torch.isfinite(lowered).sum(dim=1)
     detections = _pick(boxes, scores, labels, picked, count)
     return Detections(detections.boxes, lowered.clamp(min=0), detections.labels, count)
+
+
+def survivors(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float) -> Tensor:
+    """Indices of the boxes (N, 4) xyxy that greedy suppression within each group (N,) leaves, by falling score."""
+    from torchvision.ops import batched_nms  # the only use of torchvision in this package; keep its import lazy
+
+    wide = widest(boxes.device)  # as batched_nms may move each group by a multiple of the largest coordinate
+    kept: Tensor = batched_nms(boxes.to(wide), scores.to(wide), groups, iou_threshold)
+    return kept
 
 
 def _pick(boxes: Tensor, scores: Tensor, labels: Tensor, index: Tensor, count: Tensor) -> Detections:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from boxwright.engine.checkpoint import load_weights
+from boxwright.engine.device import memory_format
 from boxwright.engine.run import Run
 from boxwright.errors import RecipeError, RunError
 from boxwright.models import DenseDetector
@@ -38,7 +39,8 @@ def load_with_recipe(source: str | Path, *, device: torch.device | str = "cpu") 
     recipe = _recipe(path, header)
     detector = build_detector(recipe, header["classes"], pretrained=False)
     _fill(detector, state, path)
-    return detector.to(device).to(memory_format=torch.channels_last).eval(), recipe
+    device = torch.device(device)
+    return detector.to(device).to(memory_format=memory_format(device)).eval(), recipe
 
 
 def find_weights(source: str | Path) -> Path:

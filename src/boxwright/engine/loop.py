@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from boxwright.data.dataset import Batch, seed_from
 from boxwright.distributed import all_reduce_sum
+from boxwright.engine.device import memory_format
 from boxwright.engine.ema import ModelEMA
 from boxwright.engine.optim import build_optimizer
 from boxwright.engine.schedule import Schedule
@@ -97,7 +98,7 @@ class Trainer:
         self.clip_norm = clip_norm
         self.check = check
         self.step_count = 0
-        self.detector = detector.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.detector = detector.to(fabric.device, memory_format=memory_format(fabric.device))  # type: ignore[call-overload]
         self._scaler = getattr(fabric.strategy.precision, "scaler", None)
         self.optimizer = build_optimizer(self.detector, optimizer, fused=self._scaler is None)
         self._model, self._wrapped = fabric.setup(_Opaque(self.detector), self.optimizer)
@@ -122,7 +123,7 @@ class Trainer:
         for batch in batches:
             last = len(parts) + 1 == len(batches)
             with self.fabric.no_backward_sync(self._model, enabled=not last):
-                losses = self._model(lambda batch=batch: (_channels_last(batch.images), batch.targets))
+                losses = self._model(lambda batch=batch: (_laid_out(batch.images), batch.targets))
                 parts.append(self._part(losses))
                 if self.check is not None and self.check(self.step_count, batches, parts[-1].bad):
                     self._wrapped.zero_grad()
@@ -205,8 +206,8 @@ class Trainer:
             group.update(own)
 
 
-def _channels_last(images: Tensor) -> Tensor:
-    return images.contiguous(memory_format=torch.channels_last)
+def _laid_out(images: Tensor) -> Tensor:
+    return images.contiguous(memory_format=memory_format(images.device))
 
 
 def grouped(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from boxwright.devices import widest
 from boxwright.distributed import all_reduce_sum, world_size
+from boxwright.errors import BoxwrightError
 from boxwright.kernels.background import Background, narrow
 from boxwright.kernels.entries import Entries, Scope
 from boxwright.kernels.soft_count import Ramps
@@ -208,6 +210,11 @@ def error_driven(terms: int) -> Callable[[Rule], Callable[..., tuple[Tensor, ...
         def loss(
             inputs: Tensor, targets: Tensor, quality: Tensor | None, delta: float, scope: Scope
         ) -> tuple[Tensor, ...]:
+            if widest(inputs.device) != torch.float64:
+                raise BoxwrightError(
+                    f"the ranking loss {rule.__name__.strip('_')} counts in float64, which {inputs.device.type} lacks: "
+                    "train on a CPU or a CUDA GPU, or with another classification loss"
+                )
             if torch.compiler.is_compiling():
                 remember = torch.is_grad_enabled() and inputs.requires_grad
                 losses, weights, _ = operator(inputs, targets, quality, delta, scope, remember)

@@ -39,7 +39,7 @@ class GradientDensity(LossModule):
         one = torch.ones((), dtype=torch.int64, device=length.device)
         counts = torch.zeros(self.bins + 1, dtype=torch.int64, device=length.device)
         counts = counts.scatter_add(0, index.flatten(), one.expand(index.numel()))[:-1]
-        counts = all_reduce_sum(counts).to(torch.float64)
+        counts = all_reduce_sum(counts).to(self.running.dtype)
         moved = self.momentum * self.running + (1 - self.momentum) * counts
         filled = counts > 0
         density = torch.where(filled, moved, self.running)

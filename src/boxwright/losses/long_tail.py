@@ -129,7 +129,8 @@ class EqualizedV2Loss(ClassificationLoss):
         self, x: Tensor, t: Tensor, factor: Tensor, row_weight: Tensor | None, weight: Tensor | None
     ) -> None:
         length = weighted(weighted((x.sigmoid() - t).abs() * factor, row_weight), weight)
-        both = torch.stack([length * t, length * (1 - t)]).view(2, -1, x.shape[-1]).sum(1, dtype=torch.float64)
+        both = torch.stack([length * t, length * (1 - t)]).view(2, -1, x.shape[-1])
+        both = both.sum(1, dtype=self.positive_gradient.dtype)
         positive, negative = all_reduce_sum(both)
         self.positive_gradient.add_(positive)
         self.negative_gradient.add_(negative)

@@ -7,6 +7,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from boxwright.devices import copies_in_background
+
 
 class TensorStruct:
     """Mixin for frozen dataclasses of tensors (and of dictionaries of tensors, and of one another)."""
@@ -27,7 +29,8 @@ class TensorStruct:
         return replace(self, **changes)  # type: ignore[type-var]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
-        """Copy to a device."""
+        """Copy to a device; `non_blocking` where that is safe."""
+        non_blocking = non_blocking and copies_in_background(device)
         return self.map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Self:
