@@ -13,7 +13,6 @@ from boxwright.data.dataset import Batch
 from boxwright.data.records import ImageRecord
 from boxwright.distributed import is_first, world_size
 from boxwright.engine.coco import Metrics, coco_metrics
-from boxwright.engine.device import memory_format
 from boxwright.structures import Detections
 
 __all__ = ["autocast", "coco_ground_truth", "coco_results", "detect", "evaluate"]
@@ -64,7 +63,7 @@ def detect(detector: nn.Module, loader: Iterable[Batch], *, precision: str = "32
     try:
         for batch in loader:
             batch = batch.to(device, non_blocking=True)
-            images = batch.images.contiguous(memory_format=memory_format(device))
+            images = batch.images.contiguous(memory_format=torch.channels_last)
             with autocast(device, precision):
                 detections = detector(images)
             answers.append((batch.image_ids, replace(detections, boxes=batch.to_original(detections.boxes))))
