@@ -6,9 +6,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import ExifTags, Image, ImageOps
 
 from boxwright.data import open_dataset
 from boxwright.data.convert import convert
+from boxwright.data.dataset import read_record
 from boxwright.data.files import new_folder
 from boxwright.errors import DataError
 from datasets import SIZE, coco_content, write_coco, write_images, write_voc, write_yolo
@@ -91,6 +93,32 @@ def test_round_trip(to, content):
                 assert [r.image_id for r in there.split(split)] == [r.image_id for r in source.split(split)]
         convert(there, Path(folder) / "back", "coco")
         assert_equal(there, open_dataset(Path(folder) / "back", cache=False))
+
+
+@pytest.mark.parametrize("frame", ["stored", "upright"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_boxes_stay_on_their_pixels_however_a_photograph_lies(tmp_path, orientation, frame):
+    """A white block in a picture that EXIF turns, annotated as the pixels are stored or as people see it."""
+    root, picture = tmp_path / "source", Image.new("L", (100, 80))
+    picture.paste(255, (20, 10, 70, 30))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    write_images(root / "images", ())
+    picture.save(root / "images" / "a.png", exif=exif)
+    shown = ImageOps.exif_transpose(Image.open(root / "images" / "a.png"))
+    seen = picture if frame == "stored" or shown.size == picture.size else shown
+    x1, y1, x2, y2 = seen.getbbox()
+    content = coco_content(
+        images=[{"id": 10, "file_name": "a.png", "width": seen.width, "height": seen.height}],
+        annotations=[{"id": 1, "image_id": 10, "category_id": 3, "bbox": [x1, y1, x2 - x1, y2 - y1]}],
+    )
+    (root / "annotations.json").write_text(json.dumps(content))
+    for to in FORMATS:
+        convert(open_dataset(root, splits={"val": "annotations.json"}), tmp_path / to, to)
+        (record,) = open_dataset(tmp_path / to).split("val")
+        rows, columns = torch.where(read_record(record)[0] > 127)
+        extent = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        torch.testing.assert_close(record.boxes, torch.tensor([extent]).float(), atol=1e-4, rtol=0)
 
 
 def test_areas_and_ids_of_coco_survive(tmp_path):

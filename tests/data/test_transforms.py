@@ -176,11 +176,13 @@ def test_the_expanded_canvas_has_up_to_four_times_the_sides_and_the_image_is_any
     assert far.tolist() == [*FILL]
 
 
-def test_iou_crop_keeps_an_object_that_overlaps_enough():
+@pytest.mark.parametrize("minimum", [0.0, 0.3])
+def test_iou_crop_keeps_an_object_that_overlaps_enough(minimum):
     torch.manual_seed(1)
+    dropped = 0
     boxes = torch.tensor([[40.0, 20, 150, 130], [150, 100, 190, 150]])
     sample = sample_of(160, 200, boxes)
-    crop = IoUCrop(sampler_options=[0.3])
+    crop = IoUCrop(sampler_options=[minimum])
     for _ in range(20):
         params = crop.make_params([sample["image"], sample["boxes"]])
         left, top = params["left"], params["top"]
@@ -188,11 +190,14 @@ def test_iou_crop_keeps_an_object_that_overlaps_enough():
         clipped = torch.cat([boxes[:, :2].maximum(part[:, :2]), boxes[:, 2:].minimum(part[:, 2:])], dim=1)
         inner = (clipped[:, 2:] - clipped[:, :2]).clamp(min=0).prod(1)
         union = params["height"] * params["width"] + (boxes[:, 2:] - boxes[:, :2]).prod(1) - inner
-        assert (inner / union).max() >= 0.3
+        assert (inner / union).max() >= minimum
         assert 0.45 < params["width"] / params["height"] < 2.1
         centres = (boxes[:, :2] + boxes[:, 2:]) / 2
         inside = ((centres > part[:, :2]) & (centres < part[:, 2:])).all(dim=1)
         assert torch.equal(inside, params["is_within_crop_area"])
+        assert inside.any()
+        dropped += int((~inside).sum())
+    assert dropped > 0
 
 
 def test_photometric_keeps_grey_grey_and_does_nothing_at_strength_zero():

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 from xml.sax.saxutils import escape
@@ -10,7 +11,7 @@ from xml.sax.saxutils import escape
 import yaml
 
 from boxwright.data.coco import coco_content
-from boxwright.data.files import new_folder
+from boxwright.data.files import new_folder, read_header
 from boxwright.data.index import DataIndex
 from boxwright.data.readers.voc import ZERO_BASED
 from boxwright.data.records import ImageRecord
@@ -85,6 +86,7 @@ def _to_yolo(index: DataIndex, target: Path) -> list[str]:
     for split in index.splits:
         named = _named(index, split)
         _copy(named, target / "images" / split)
+        named = [(name, _upright(record)) for name, record in named]
         used: dict[Path, Path] = {}
         for name, record in named:
             label_file = target / "labels" / split / Path(name).with_suffix(".txt")
@@ -98,6 +100,22 @@ def _to_yolo(index: DataIndex, target: Path) -> list[str]:
     content = folders | {"names": dict(enumerate(index.class_names))}
     _write(target / "data.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
     return [f"{left_out} crowd regions left out: YOLO cannot mark them"] if left_out else []
+
+
+def _upright(record: ImageRecord) -> ImageRecord:
+    """Return a record in the frame of the upright picture, in which YOLO's fractions are read.
+
+    Only where the annotation is in the frame of the stored pixels, and EXIF says that these lie on their side.
+    """
+    header, size = read_header(record.path), (record.width, record.height)
+    if not header.lies_down or header.width == header.height or size != (header.width, header.height):
+        return record
+    boxes = record.boxes[:, [1, 0, 3, 2]]  # the transposition; EXIF's codes differ in what is mirrored after it
+    if header.orientation in (6, 7):
+        boxes[:, [0, 2]] = record.height - boxes[:, [2, 0]]
+    if header.orientation in (7, 8):
+        boxes[:, [1, 3]] = record.width - boxes[:, [3, 1]]
+    return replace(record, width=record.height, height=record.width, boxes=boxes)
 
 
 def _yolo_line(box: list[float], label: int, record: ImageRecord) -> str:

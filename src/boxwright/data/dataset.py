@@ -200,7 +200,7 @@ def collate(samples: Sequence[Sample], square: int | None = None) -> Batch:
 
 
 def seed_from(*key: int) -> int:
-    """Return a 32-bit seed that is unrelated for keys that differ anywhere."""
+    """Return a 32-bit seed, unrelated for keys of one length that differ anywhere."""
     return int(np.random.SeedSequence(key).generate_state(1)[0])
 
 
