@@ -5,7 +5,9 @@ import torch
 
 import boxwright.assigners
 from boxwright.assigners import ATSSAssigner
-from boxwright.boxes import box_iou
+from boxwright.boxes import DeltaCoder, box_iou
+from boxwright.criteria import DenseCriterion, set_epoch
+from boxwright.losses import GIoULoss, SigmoidFocalLoss
 from boxwright.structures import Assignment, Predictions, Priors, Targets
 from boxwright.testing import check_assigner
 from pages import DOCS, run_page
@@ -37,7 +39,12 @@ def test_the_added_assigner_is_what_it_says(monkeypatch: pytest.MonkeyPatch) -> 
         check_assigner(assigner, **options, scenes=4)
 
     monkeypatch.setattr("boxwright.testing.check_assigner", with_reference)
-    assert run_page("add-an-assigner.md")["NearestAssigner"]().topk == 3
+    page = run_page("add-an-assigner.md")
+    assert page["NearestAssigner"]().topk == 3
+    shrinking = page["ShrinkingAssigner"]()
+    check_assigner(shrinking, scenes=4)
+    set_epoch(DenseCriterion(shrinking, SigmoidFocalLoss(), GIoULoss(), DeltaCoder()), 5)
+    assert shrinking.rule == ATSSAssigner(topk=10)
 
 
 def test_the_examples_run_and_every_assigner_and_sampler_has_a_row() -> None:

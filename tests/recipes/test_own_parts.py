@@ -5,14 +5,18 @@ from pathlib import Path
 import pytest
 import torch
 
+from boxwright.assigners import ATSSAssigner
+from boxwright.criteria import set_epoch
 from boxwright.errors import RecipeError
 from boxwright.recipes import build_criterion, build_detector, dump_recipe, load_recipe, parse_recipe
 from boxwright.study.inspection.assigner_choices import choices
+from boxwright.study.inspection.loss_shares import with_assigner
 
 SOURCE = """
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import nn
 from boxwright.assigners import ATSSAssigner
 from boxwright.losses import GIoULoss, Reduction, SigmoidFocalLoss
@@ -35,6 +39,46 @@ class FirstAssigner:
 
     def __call__(self, priors, targets, predictions=None):
         return ATSSAssigner(self.topk)(priors, targets, predictions)
+
+
+@dataclass
+class Narrow:
+    def __call__(self, priors, targets): ...
+
+
+@dataclass
+class Growing:
+    last: int = 9
+    epoch: int = 0
+    needs_predictions: ClassVar[bool] = False
+
+    def set_epoch(self, epoch):
+        self.epoch = epoch
+
+    def __call__(self, priors, targets, predictions=None):
+        return ATSSAssigner(min(self.last, 1 + self.epoch))(priors, targets)
+
+
+class Counting(nn.Module):
+    needs_predictions = False
+
+    def __init__(self, topk: int = 3):
+        super().__init__()
+        self.topk, self.epoch = topk, None
+        self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+
+    def set_epoch(self, epoch):
+        self.epoch = epoch
+
+    def forward(self, priors, targets, predictions=None):
+        self.calls += 1
+        return ATSSAssigner(self.topk)(priors, targets)
+
+
+class Spaced(nn.Module):
+    space = "classes"
+
+    def forward(self, inputs, targets, **options): ...
 
 
 class Bare(nn.Module):
@@ -90,6 +134,23 @@ def test_a_detector_learns_by_them():
     assert all(weight.grad.isfinite().all() for weight in detector.parameters() if weight.grad is not None)
 
 
+@pytest.mark.parametrize("kind", ["Growing", "Counting"])
+def test_assigners_are_told_the_epoch(kind: str):
+    criterion = build_criterion(with_parts(f"assigner.type=own_parts.{kind}"))
+    for epoch in (0, 4):
+        set_epoch(criterion, epoch)
+        assert criterion.assigner.epoch == epoch
+
+
+def test_an_assigner_with_running_values_is_saved_with_the_detector_and_gives_way_to_another():
+    detector = build_detector(with_parts("assigner.type=own_parts.Counting"), ["a", "b"]).train()
+    detector([torch.rand(3, 64, 64)], [{"boxes": torch.tensor([[4.0, 4, 40, 40]]), "labels": torch.tensor([1])}])
+    assert detector.state_dict()["criterion.assigner.calls"] == 1
+    other = with_assigner(detector.criterion, ATSSAssigner(topk=5))
+    assert other.assigner.topk == 5
+    assert detector.criterion.assigner.calls == 1
+
+
 @pytest.mark.parametrize(
     ("override", "said"),
     [
@@ -98,16 +159,24 @@ def test_a_detector_learns_by_them():
         ("box.type=own_parts.function", "has no class 'function'"),
         (
             "box.type=own_parts.SharpLoss",
-            r"compares classes \(its `space`\) instead of boxes or deltas or",
+            r"compares classes \(it has no `space`\) instead of boxes or deltas or",
         ),
         (
             "classification.type=own_parts.HalvedLoss",
-            r"compares boxes \(its `space`\) instead of classes",
+            r"compares 'boxes' \(its `space`\) instead of classes, which have none",
+        ),
+        (
+            "classification.type=own_parts.Spaced",
+            r"compares 'classes' \(its `space`\) instead of classes, which have none",
         ),
         ("classification.type=torch.nn.BCELoss", "cannot be called with inputs, targets, scores= and normalizer="),
         ("classification.type=own_parts.FirstAssigner", "because a loss is a torch.nn.Module"),
-        ("assigner.type=own_parts.SharpLoss", "because an assigner is a dataclass that can be called"),
-        ("assigner.type=subprocess.Popen", "because an assigner is a dataclass that can be called"),
+        ("assigner.type=own_parts.SharpLoss", "it cannot be called with priors, targets and predictions"),
+        ("assigner.type=own_parts.Narrow", "it cannot be called with priors, targets and predictions"),
+        (
+            "assigner.type=subprocess.Popen",
+            r"because an assigner is a dataclass that can be called, or a torch\.nn\.Module",
+        ),
         ("classification.type=own_parts.Bare", "Bare: annotate 'strength', so that a recipe can check its value"),
         ("classification.type=own_parts.Odd", "own_parts.Odd cannot stand in a recipe: "),
         ("classification={type: own_parts.SharpLoss, gama: 2}", "unknown key 'gama'; did you mean 'gamma'"),

@@ -1,6 +1,7 @@
 """Criteria: an assigner and losses, put together into named scalar losses."""
 
 from boxwright.criteria.dense import DenseCriterion, centerness
+from boxwright.criteria.epochs import set_epoch
 from boxwright.criteria.grid import GridCriterion, RegionCriterion, YOLOCriterion
 from boxwright.criteria.phased import PhasedCriterion
 from boxwright.criteria.ranking import ALRPCriterion, BalancedCriterion
@@ -17,4 +18,5 @@ __all__ = [
     "TwoStageCriterion",
     "YOLOCriterion",
     "centerness",
+    "set_epoch",
 ]

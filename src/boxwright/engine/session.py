@@ -13,6 +13,7 @@ from lightning_fabric import Fabric
 from rich.console import Console
 from torch import nn
 
+from boxwright.criteria import set_epoch
 from boxwright.data.dataset import Batch
 from boxwright.engine.checkpoint import save_state, save_weights
 from boxwright.engine.coco import Metrics
@@ -167,9 +168,7 @@ class Session:
     def _train(self, epoch: int) -> None:
         trainer = self.trainer
         trainer.detector.train()
-        for module in trainer.detector.modules():
-            if hasattr(module, "set_epoch"):  # parts that change over the epochs, such as `PhasedCriterion`
-                module.set_epoch(epoch)
+        set_epoch(trainer.detector, epoch)
         batches = (batch.to(self.fabric.device, non_blocking=True) for batch in self.loader.epoch(epoch))
         for index, group in enumerate(islice(grouped(batches, self.accumulate), self.steps_per_epoch)):
             self.check_interrupt()

@@ -41,7 +41,14 @@ def _exported(package: ModuleType, suffix: str = "") -> dict[str, type]:
 
 def _no_assigner(cls: type) -> str | None:
     """Say what speaks against an assigner of the user's own."""
-    return None if is_dataclass(cls) and "__call__" in dir(cls) else "an assigner is a dataclass that can be called"
+    module = issubclass(cls, nn.Module)
+    if not (module or (is_dataclass(cls) and "__call__" in dir(cls))):
+        return "an assigner is a dataclass that can be called, or a torch.nn.Module"
+    try:
+        signature(getattr(cls, "forward" if module else "__call__")).bind(None, None, None, None)
+    except TypeError:
+        return "it cannot be called with priors, targets and predictions"
+    return None
 
 
 def _losses(*spaces: str | None) -> PartOf:
@@ -54,8 +61,9 @@ def _losses(*spaces: str | None) -> PartOf:
         space = getattr(cls, "space", None)
         if space in spaces:
             return None
-        wanted = " or ".join(known or "classes" for known in spaces)
-        return f"it compares {space or 'classes'} (its `space`) instead of {wanted}"
+        wanted = " or ".join(known or "classes, which have none" for known in spaces)
+        found = f"{space!r} (its `space`)" if space else "classes (it has no `space`)"
+        return f"it compares {found} instead of {wanted}"
 
     def objection(cls: type) -> str | None:
         if said := compares_else(cls):

@@ -69,6 +69,17 @@ def test_the_criterion_is_that_of_the_last_epochs(network):
     assert network.criterion.assigner == load_recipe("tood-tiny").criterion.assigner.build()
 
 
+def test_the_criterion_goes_on_with_the_running_values_of_the_run(train_small, data):
+    run = train_small("gfl-tiny", "schedule.epochs=1", "criterion.box.type=wise-iou")
+    network = Network.of_run(run.path, data)
+    saved = run.weights()[0]["criterion.box.mean"]
+    assert (
+        network.criterion.box.mean
+        == saved
+        != load_recipe("gfl-tiny", ["criterion.box.type=wise-iou"]).criterion.box.build().mean
+    )
+
+
 def test_images_come_with_their_batches(data):
     records = data.split("train")
     inputs = Inputs.of(records, 128)

@@ -17,7 +17,8 @@ _PARTS: Final = ("classification", "box", "distribution", "quality")
 
 def with_assigner(criterion: DenseCriterion, assigner: Any) -> DenseCriterion:
     """Return a criterion with another assigner and the same losses."""
-    changed = copy.copy(criterion)
+    changed = copy.deepcopy(criterion)
+    del changed.assigner  # in the place of a module stands nothing but a module
     changed.assigner = assigner
     return changed
 

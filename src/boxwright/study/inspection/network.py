@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from boxwright.criteria import DenseCriterion, PhasedCriterion
+from boxwright.criteria import DenseCriterion, PhasedCriterion, set_epoch
 from boxwright.data.dataset import DetectionDataset, Sample, collate
 from boxwright.data.index import DataIndex
 from boxwright.data.loader import worker_errors
@@ -105,6 +105,8 @@ class Network:
             raise RecipeError(f"recipe {recipe.name}: its criterion has no assigner that could be looked at")
         same = "train" in index.splits and tuple(index.class_names) == trained.class_names
         criterion = build_criterion(recipe, index.class_counts("train") if same else None)
+        criterion.load_state_dict(trained.criterion.state_dict())  # the running values of its losses
+        set_epoch(criterion, recipe.schedule.epochs - 1)
         if isinstance(criterion, PhasedCriterion):
             criterion = criterion.then
         if not isinstance(criterion, DenseCriterion):
