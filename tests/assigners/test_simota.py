@@ -1,8 +1,11 @@
 """SimOTAAssigner and DynamicSoftLabelAssigner against the golden cases of YOLOX, mmdetection and NanoDet-Plus."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from assignment_scenes import make_predictions, make_priors, make_targets
 from boxwright.assigners import DynamicSoftLabelAssigner, SimOTAAssigner
 from boxwright.assigners.dynamic_k import prices
 from boxwright.structures import Predictions, Priors, Targets
@@ -55,3 +58,30 @@ def test_golden(file, form):
     torch.testing.assert_close(cost[:, candidate], case[f"out_{form}_cost"], atol=2e-4, rtol=1e-5)
     most = iou[:, candidate].topk(min(assigner.topk, int(candidate.sum()))).values
     assert torch.equal(most.sum(1).int().clamp(min=1), case[f"out_{form}_dynamic_k"])
+
+
+def random_scene() -> tuple[Priors, Targets, Predictions]:
+    priors = make_priors()
+    targets = make_targets(0, 2, 5, hostile=False, crowd=False)
+    return priors, targets, make_predictions(0, priors, 2, hostile=False)
+
+
+@pytest.mark.parametrize("logit", [-1e4, 1e4])
+@pytest.mark.parametrize("assigner", [SimOTAAssigner(penalty=1e3), SimOTAAssigner(penalty=1e3, root=False)])
+def test_classes_that_are_all_alike_decide_nothing(assigner, logit):
+    """Not even where their probabilities are 0 or 1, whose logarithms have no end."""
+    priors, targets, predictions = random_scene()
+    even, extreme = (
+        replace(predictions, logits=torch.full_like(predictions.logits, value), extras={}) for value in (0.0, logit)
+    )
+    found = assigner(priors, targets, extreme)
+    assert found.positive.any()
+    assert torch.equal(found.gt_index, assigner(priors, targets, even).gt_index)
+
+
+def test_a_head_without_objectness_is_certain_of_objects():
+    priors, targets, predictions = random_scene()
+    certain = replace(predictions, extras={"objectness": torch.full(predictions.logits.shape[:2], 1e3)})
+    without = SimOTAAssigner()(priors, targets, replace(predictions, extras={}))
+    assert torch.equal(without.gt_index, SimOTAAssigner()(priors, targets, certain).gt_index)
+    assert not torch.equal(without.gt_index, SimOTAAssigner()(priors, targets, predictions).gt_index)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -351,7 +352,23 @@ def test_crowd_empty_images_and_one_graph(assigner):
 def test_priors_and_predictions_that_do_not_fit_are_refused():
     targets = _targets([torch.zeros(0, 5)])
     proposals = Priors(torch.zeros(1, 3, 4), torch.zeros(1, 3, 2), torch.ones(3))
-    with pytest.raises(ValueError, match="grids"):
-        RatioGridAssigner()(proposals, targets)
+    of_each = replace(SCENE, boxes=SCENE.boxes[None])
+    for priors in (proposals, replace(SCENE, levels=()), of_each):
+        with pytest.raises(ValueError, match="grids"):
+            RatioGridAssigner()(priors, targets)
     with pytest.raises(ValueError, match="pass `predictions`"):
         YOLOAssigner()(SCENE, targets)
+    with pytest.raises(ValueError, match="with `boxes`"):
+        YOLOAssigner()(SCENE, targets, Predictions(torch.zeros(1, len(SCENE), 2), torch.zeros(1, len(SCENE), 4)))
+
+
+@pytest.mark.parametrize("assigner", [RatioGridAssigner(), YOLOAssigner(ignore_by="shape")])
+def test_a_level_without_cells_changes_nothing(assigner):
+    """As images smaller than the coarsest stride have, or a network asked for a level in between."""
+    shapes = (((8.0, 8.0), (16.0, 12.0)), ((50.0, 50.0),), ((30.0, 24.0),))
+    targets = _targets([torch.tensor([[0, 20.0, 14, 9, 9], [1, 40, 20, 28, 26]])])
+    with_hole = AnchorGenerator((8.0, 12.0, 16.0), shapes)([(4, 8), (0, 3), (2, 4)])
+    without = AnchorGenerator((8.0, 16.0), shapes[::2])([(4, 8), (2, 4)])
+    expected = assigner(without, targets).gt_index
+    assert expected.amax() == 1
+    assert torch.equal(assigner(with_hole, targets).gt_index, expected)

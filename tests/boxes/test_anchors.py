@@ -218,3 +218,12 @@ def test_wrong_level_counts_are_named():
         PointGenerator((8.0, 16.0))([(3, 4)])
     with pytest.raises(ValueError, match="2 strides, 1 shapes"):
         AnchorGenerator((8.0, 16.0), (((4.0, 4.0),),))
+    with pytest.raises(ValueError, match=r"the network has 2 levels, but .* name \[2, 2, 2, 1\]"):
+        AnchorGenerator.ssd((8, 16), (10, 20), (20, 30), ((2,), (2,)), steps=(9,))
+
+
+def test_ssd_spreads_its_centres_by_steps_where_a_level_lost_its_border():
+    generator = AnchorGenerator.ssd((8, 16), (10, 20), (20, 30), ((2,), (2,)), steps=(10, 30))
+    priors = generator([(2, 2), (1, 1)])
+    assert priors.centers[[0, 4, 8, 12, 16]].tolist() == [[5, 5], [15, 5], [5, 15], [15, 15], [15, 15]]
+    assert priors.strides[[0, 16]].tolist() == [10, 30]

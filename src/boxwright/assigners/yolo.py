@@ -60,8 +60,7 @@ class YOLOAssigner:
         slots, shapes = _own_cells(levels, boxes)
         overlap = shape_iou(xyxy_to_cxcywh(boxes)[..., 2:], shapes)  # (B, G, A)
         if predicted is None:
-            close = (overlap > self.ignore_iou) & targets.objects.unsqueeze(-1)
-            near = match(slots, overlap, close, len(priors)) >= 0
+            near = match(slots, overlap, overlap > self.ignore_iou, len(priors)) >= 0
         else:
             near = best_objects(boxes, clean_boxes(predicted))[0] > self.ignore_iou
         index = torch.where(near, IGNORED, BACKGROUND)
@@ -114,7 +113,7 @@ class RatioGridAssigner:
             ratio = size.unsqueeze(2) / shape  # (B, G, A, 2)
             factor = torch.maximum(ratio, 1 / ratio).amax(dim=-1, keepdim=True)  # (B, G, A, 1)
             cells, inside = _near_cells(center / level.stride - level.offset + 0.5, level)  # (B, G, 5, 2), (B, G, 5)
-            wanted = (factor < self.max_ratio) & (inside & targets.objects.unsqueeze(-1)).unsqueeze(2)  # (B, G, A, 5)
+            wanted = (factor < self.max_ratio) & inside.unsqueeze(2)  # (B, G, A, 5); what is no object has no size
             slots = _slots(cells, start, level).transpose(2, 3)  # (B, G, A, 5)
             index.append(slots.flatten(2))
             chosen.append(wanted.flatten(2))
@@ -148,14 +147,14 @@ def _own_cells(levels: list[tuple[int, Level, Tensor]], boxes: Tensor) -> tuple[
     center = xyxy_to_cxcywh(boxes)[..., :2]
     slots, shapes = [], []
     for start, level, shape in levels:
-        cell = _inside((center / level.stride - level.offset + 0.5).floor(), level)
+        cell = _inside(center / level.stride - level.offset + 0.5, level)
         slots.append(_slots(cell, start, level))
         shapes.append(shape)
     return torch.cat(slots, dim=-1), torch.cat(shapes)
 
 
 def _slots(cell: Tensor, start: int, level: Level) -> Tensor:
-    """Indices (…, A) of the priors in cells (…, 2), x and y."""
+    """Indices (…, A) of the priors in the cells of positions (…, 2), x and y."""
     x, y = cell.long().unbind(-1)
     anchor = torch.arange(level.per_cell, device=cell.device)
     return (start + (y * level.width + x) * level.per_cell).unsqueeze(-1) + anchor
@@ -168,11 +167,10 @@ def _near_cells(position: Tensor, level: Level) -> tuple[Tensor, Tensor]:
     near = [(side % 1 < 0.5) & (side > 1) for side in (x, y, right, below)]
     columns = torch.stack([x, x - 0.5, x, x + 0.5, x], dim=-1)
     rows = torch.stack([y, y, y - 0.5, y, y + 0.5], dim=-1)
-    cells = torch.stack([columns, rows], dim=-1).trunc()
-    return _inside(cells, level), torch.stack([torch.ones_like(near[0]), *near], dim=-1)
+    return _inside(torch.stack([columns, rows], dim=-1), level), torch.stack([torch.ones_like(near[0]), *near], dim=-1)
 
 
 def _inside(cell: Tensor, level: Level) -> Tensor:
-    """Clamp cells (…, 2), x and y, to the grid: a centre on the border, or an object beyond it, is still somebody's."""
+    """Clamp positions (…, 2) in cells: a centre on the border, or an object beyond the grid, is still somebody's."""
     x, y = cell.unbind(-1)
     return torch.stack([x.clamp(0, level.width - 1), y.clamp(0, level.height - 1)], dim=-1)

@@ -36,7 +36,7 @@ def multiclass_nms(
         max_detections: K of the result.
     """
     kept, counts = [], []
-    for image_boxes, image_scores, image_labels in zip(boxes.float(), scores.float(), labels, strict=True):
+    for image_boxes, image_scores, image_labels in zip(boxes, scores.float(), labels, strict=True):
         candidates = (image_scores > score_threshold).nonzero().squeeze(1)
         image_boxes, image_scores = image_boxes[candidates], image_scores[candidates]
         keep = survivors(image_boxes, image_scores, image_labels[candidates], iou_threshold).sort().values
