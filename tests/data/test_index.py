@@ -3,6 +3,7 @@ import json
 import os
 import pickle
 import random
+from functools import partial
 
 import pyarrow as pa
 import pytest
@@ -13,6 +14,8 @@ from boxwright.data import cache, open_dataset
 from boxwright.data.readers import coco
 from boxwright.errors import DataError
 from datasets import coco_content, write_coco, write_csv, write_images, write_voc, write_yolo
+
+VOC_LISTS = {"ImageSets/Main/train.txt": "a\nb\n", "ImageSets/Main/val.txt": "c\n"}
 
 
 @pytest.fixture
@@ -116,6 +119,7 @@ class TestCache:
         [
             (write_coco, "annotations/instances_train.json", '"category_id": 7', '"category_id": 3'),
             (write_voc, "Annotations/b.xml", "dog", "cat"),
+            (partial(write_voc, files=VOC_LISTS), "ImageSets/Main/train.txt", "b\n", ""),
             (write_yolo, "labels/b.txt", "1 ", "0 "),
             (write_csv, "train.csv", "3,dog,b.png", "3,cat,b.png"),
         ],

@@ -76,6 +76,22 @@ def test_accumulation_is_exact_for_a_real_detector(fabric, batch, name, size):
     torch.testing.assert_close(many.terms, one.terms, rtol=1e-4, atol=1e-5)
 
 
+def test_a_detector_that_tells_no_normaliser_is_averaged_over_equal_micro_batches(fabric, batch):
+    class Plain(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Conv2d(3, 4, 3)
+
+        def forward(self, images, targets):
+            return {"loss": self.layer(images.float() / 255).square().mean()}
+
+    detector = Plain()
+    whole, one = gradient(fabric, detector, [batch])
+    accumulated, many = gradient(fabric, detector, parts(batch, 2))
+    assert float((accumulated - whole).norm() / whole.norm()) < 1e-4
+    torch.testing.assert_close(many.terms, one.terms)
+
+
 def test_clipping_bounds_the_norm_after_the_division(fabric, detector, batch):
     whole, _ = gradient(fabric, detector, [batch])
     bound = float(whole.norm()) / 3

@@ -120,6 +120,24 @@ def test_a_larger_number_of_epochs_continues_a_finished_run(tmp_path, fabric):
     assert_same_state(longer.state(), start(tmp_path / "b", tiny_recipe(*constant), fabric).state())
 
 
+@pytest.mark.parametrize("batch_size", [2, 8])
+def test_a_resume_in_batches_of_another_size_keeps_its_place_in_the_schedule(tmp_path, fabric, batch_size):
+    """Epochs, of which the schedule speaks, have other numbers of steps from then on."""
+    changed = tiny_recipe(f"data.batch_size={batch_size}")
+    with pytest.raises(RunError, match="epoch 2 is safe"):
+        start(tmp_path / "a", tiny_recipe(), fabric, stop=2)
+    resumed = start(tmp_path / "a", changed, fabric)
+    rates = [
+        {record["epoch"]: record["lr"] for record in run.metrics() if record["kind"] == "train"}
+        for run in (resumed, start(tmp_path / "b", changed, fabric))
+    ]
+    assert rates[0].keys() == rates[1].keys() == {1, 2, 3, 4}
+    for epoch in (3, 4):
+        assert rates[0][epoch] == rates[1][epoch] > 0
+    steps = [record["step"] for record in resumed.metrics() if record["kind"] == "train"]
+    assert steps == sorted(steps)
+
+
 @pytest.mark.parametrize("where", ["save_weights", "save_state"])
 def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, fabric, monkeypatch, where):
     recipe = tiny_recipe()

@@ -37,8 +37,8 @@ def read_image(path: Path | str, size: tuple[int, int] | None = None, enough: in
     Args:
         path: the file; of several frames the first is read.
         size: annotated (width, height) in pixels.
-        enough: a JPEG may be decoded at 1/2, 1/4 or 1/8 as long as its short side keeps this many pixels; the caller
-            scales the boxes by the ratio of the sizes. None: full size.
+        enough: a JPEG (or a phone's MPO) may be decoded at 1/2, 1/4 or 1/8 as long as its short side keeps this many
+            pixels; the caller scales the boxes by the ratio of the sizes. None: full size.
 
     Raises:
         DataError: missing, not an image, truncated, too large (`PIL.Image.MAX_IMAGE_PIXELS`), a pixel type without a
@@ -46,10 +46,10 @@ def read_image(path: Path | str, size: tuple[int, int] | None = None, enough: in
     """
     with _opened(path) as image:
         turn = _turn(image, size, path)
-        if enough is not None and image.format == "JPEG":
+        if enough is not None:
             short = min(image.size)
             width, height = (-(-side * enough // short) for side in image.size)
-            image.draft(None, (width, height))
+            image.draft(None, (width, height))  # nothing happens in formats that cannot
         pixels = _to_rgb(image, path)
         if turn is not None:
             pixels = pixels.transpose(turn)

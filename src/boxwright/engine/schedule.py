@@ -26,6 +26,7 @@ class Schedule:
         warmup_steps: steps over which the factor rises linearly from `warmup_start` (Goyal et al., 2017,
             arXiv:1706.02677).
         milestones: optimiser steps, not epochs.
+        offset: added to the index of a step, where the epochs before a resume had another number of steps.
     """
 
     kind: Literal["step", "cosine"]
@@ -35,6 +36,7 @@ class Schedule:
     milestones: tuple[int, ...] = ()
     gamma: float = 0.1
     final: float = 0.0
+    offset: int = 0
 
     @classmethod
     def from_config(cls, config: ScheduleConfig, steps_per_epoch: int) -> Self:
@@ -52,6 +54,7 @@ class Schedule:
 
     def factor(self, step: int) -> float:
         """Return the factor for the optimiser step with this index, counted from 0."""
+        step += self.offset
         return self._warmup(step) * (self._cosine(step) if self.kind == "cosine" else self._staircase(step))
 
     def apply(self, optimizer: Optimizer, step: int) -> float:

@@ -6,6 +6,7 @@ import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from itertools import islice
 from typing import Any, Literal, Protocol
 
@@ -106,7 +107,8 @@ class Session:
             for folder in (run.path, run.state_file.parent):
                 remove_temporaries(folder)
         started()
-        total = recipe.schedule.epochs * self.steps_per_epoch
+        left = (recipe.schedule.epochs - self.epoch) * self.steps_per_epoch
+        total = self.trainer.step_count + left
         self.progress = TrainingProgress(console if fabric.is_global_zero else None, total, self.trainer.step_count)
         self.log = MetricsLog(run, self.trainer.step_count) if fabric.is_global_zero else None
         self.meter = LossMeter()
@@ -256,6 +258,9 @@ class Session:
             ) from error
         self.epoch, self.best, self.metrics = state["epoch"], state["best"], state["metrics"]
         self.guard.skipped = state["skipped"]
+        # none, unless batch size or number of images have changed: the schedule is one of epochs
+        offset = self.epoch * self.steps_per_epoch - self.trainer.step_count
+        self.trainer.schedule = replace(self.trainer.schedule, offset=offset)
 
     def _title(self, epoch: int) -> str:
         return f"epoch {epoch + 1}/{self.recipe.schedule.epochs}"
