@@ -1,6 +1,9 @@
 import logging
 import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -230,3 +233,42 @@ def test_workers_leave_the_signals_of_a_job_to_the_main_process(scenes, tmp_path
         assert [file.name for file in tmp_path.iterdir()] == [str(os.getpid())]
     finally:
         signal.signal(signal.SIGUSR2, before)
+
+
+KILLED = """
+import multiprocessing, os, signal, sys
+from boxwright.data.dataset import DetectionDataset
+from boxwright.data.loader import build_loader
+from boxwright.data.synth import SyntheticScenes
+from boxwright.data.transforms import evaluation_transform
+
+if __name__ == "__main__":
+    multiprocessing.set_start_method(sys.argv[1])
+    scenes = SyntheticScenes(10, size=64)
+    loader = build_loader(DetectionDataset(scenes, evaluation_transform(64), read=scenes.draw), 2, workers=1)
+    next(loader.epoch(0))
+    print(loader._batches._iterator._workers[0].pid, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="this system does not list its processes in /proc")
+@pytest.mark.parametrize("start", ["forkserver", *(pytest.param(s, marks=pytest.mark.slow) for s in ("fork", "spawn"))])
+def test_a_worker_ends_with_a_main_process_that_is_killed(tmp_path, start):
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED, encoding="utf-8")
+    with subprocess.Popen([sys.executable, script, start], stdout=subprocess.PIPE, text=True) as process:
+        worker = Path("/proc", str(int(process.stdout.readline())), "stat")
+        assert process.wait() == -signal.SIGKILL
+    until = time.monotonic() + 60
+    while _runs(worker):
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
+def _runs(stat: Path) -> bool:
+    """Tell whether a process is there and no zombie, which a container whose first process never waits would keep."""
+    try:
+        return stat.read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False

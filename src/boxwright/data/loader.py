@@ -1,7 +1,10 @@
 """Batches in an order that depends on the seed and the epoch alone."""
 
 import logging
+import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -14,7 +17,16 @@ from boxwright.data.images import check_image, read_image
 from boxwright.data.records import ImageRecord
 from boxwright.errors import DataError
 
-__all__ = ["BatchOrder", "Loader", "bad_images", "build_loader", "readable", "verify_images", "worker_errors"]
+__all__ = [
+    "BatchOrder",
+    "Loader",
+    "bad_images",
+    "begin_worker",
+    "build_loader",
+    "readable",
+    "verify_images",
+    "worker_errors",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -142,21 +154,34 @@ def build_loader(
         num_workers=workers,
         collate_fn=partial(collate, square=square),
         persistent_workers=workers > 0,
-        worker_init_fn=_leave_signals_to_the_main_process,
+        worker_init_fn=begin_worker,
         pin_memory=pin_memory,
         generator=torch.Generator(),  # its own, so that loading leaves the training's random numbers alone
     )
     return Loader(batches, order)
 
 
-def _leave_signals_to_the_main_process(worker: int) -> None:
-    """Ignore what is sent to all processes of a job, such as Ctrl-C, or a cluster's notice that its time is over.
+def begin_worker(worker: int) -> None:
+    """Make a loader worker end with the main process, and not hear what is sent to all processes of a job.
 
-    A forked worker inherits the handlers of the main process, and would do once more what that does about it.
+    Signals such as Ctrl-C, or a cluster's notice that its time is over, are the main process's: a forked worker has its
+    handlers, and would do once more what they do.
     """
     for name in ("SIGINT", "SIGUSR1", "SIGUSR2"):
         if hasattr(signal, name):  # not on every system
             signal.signal(getattr(signal, name), signal.SIG_IGN)
+    threading.Thread(target=_end_with_the_main_process, daemon=True).start()
+
+
+def _end_with_the_main_process() -> None:
+    """Leave when the main process is gone, even if it was killed.
+
+    torch looks at the process that started the worker. Under `forkserver`, the default of Linux from Python 3.14, that
+    is a server which lives as long as its workers do.
+    """
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
+        os._exit(1)
 
 
 def verify_images(records: Sequence[ImageRecord], decode: bool = False) -> dict[int, str]:

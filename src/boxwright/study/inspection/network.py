@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from boxwright.criteria import DenseCriterion, PhasedCriterion, set_epoch
 from boxwright.data.dataset import DetectionDataset, Sample, collate
 from boxwright.data.index import DataIndex
-from boxwright.data.loader import worker_errors
+from boxwright.data.loader import begin_worker, worker_errors
 from boxwright.data.records import ImageRecord
 from boxwright.data.transforms import evaluation_transform
 from boxwright.engine.load import load_with_recipe
@@ -161,6 +161,7 @@ def pixels_of(
         batch_sampler=[[frame.record for frame in batch.frames] for batch in batches],
         collate_fn=partial(collate, square=size if isinstance(size, int) else None),
         num_workers=workers,
+        worker_init_fn=begin_worker,
     )
     with worker_errors():
         for batch, loaded in zip(batches, loader, strict=True):
