@@ -58,9 +58,10 @@ def test_help_names_every_command_and_imports_nothing_slow():
         (["recipes", "show", "retinanet-tyny"], "did you mean 'retinanet-tiny'?"),
         (["recipes", "show", "retinanet-tiny", "--set", "data.sise=3"], "did you mean 'size'?"),
         (["train", "--recipe", "retinanet-tiny", "--data", "nothing"], "nothing"),
-        (["train", "--recipe", "x" * 300, "--data", "nothing"], "File name too long"),
-        (["predict", "run", "x" * 300], "File name too long"),
-        (["data", "check", "x" * 300], "File name too long"),
+        # up to Python 3.13 a name that is too long for the system, later one that is not there
+        (["train", "--recipe", "x" * 300, "--data", "nothing"], "x" * 300),
+        (["predict", "run", "x" * 300], "x" * 300),
+        (["data", "check", "x" * 300], "x" * 300),
     ],
 )
 def test_what_is_wrong_is_one_sentence(arguments, words, tmp_path, monkeypatch):
