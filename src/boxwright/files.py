@@ -44,4 +44,5 @@ def remove_temporaries(folder: Path) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically, in UTF-8; what in a file name is none becomes an escape, which JSON reads back."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+        # the same bytes on every system
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")

@@ -115,6 +115,12 @@ def test_output_that_holds_a_run_is_not_overwritten(trained, scenes):
         train("retinanet-tiny", scenes, overrides=SMALL, output=trained.path, quiet=True)
 
 
+def test_output_that_tensorboard_cannot_write_to_is_refused_at_once(scenes, tmp_path):
+    with pytest.raises(RunError, match=r"TensorBoard cannot write to '.*run\\udcff', no UTF-8"):
+        train("retinanet-tiny", scenes, overrides=SMALL, output=tmp_path / "run\udcff", quiet=True)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_cannot_be_trained_is_said_before_the_first_epoch(scenes, tmp_path):
     with pytest.raises(RunError, match="needs a recipe and a data set"):
         train("retinanet-tiny", quiet=True)

@@ -165,4 +165,6 @@ def new_folder(path: Path) -> Iterator[Path]:
         target = Path(partial) / "data"
         target.mkdir()
         yield target
+        if path.exists():
+            path.rmdir()  # Windows does not replace a folder, not even an empty one
         target.replace(path)

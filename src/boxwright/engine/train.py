@@ -211,6 +211,10 @@ def _new_folder(output: str | Path | None, recipe: Recipe) -> Path:
     if output is not None:
         if (Path(output) / "recipe.yaml").exists():
             raise RunError(f"{output} holds a run already: choose another --output, or --resume {output}")
+        try:
+            str(output).encode()
+        except UnicodeEncodeError:
+            raise RunError(f"TensorBoard cannot write to {str(output)!r}, no UTF-8: choose another --output") from None
         return Path(output)
     names = (recipe.name if number == 1 else f"{recipe.name}-{number}" for number in itertools.count(1))
     return next(folder for folder in map(RUNS.joinpath, names) if not folder.exists())

@@ -55,7 +55,8 @@ def _train(subject: Subject, problem: Problem) -> tuple[Tensor, dict[str, Any]]:
 
 def _worker(rank: int, subject: Subject, problem: Problem, folder: str) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=PROCESSES)
+    store = dist.FileStore(str(Path(folder) / "store"), PROCESSES)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=PROCESSES)
     share = len(problem.inputs) // PROCESSES
     half = problem[rank * share : (rank + 1) * share]
     if "normalizer" in half.options:

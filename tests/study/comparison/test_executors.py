@@ -65,12 +65,13 @@ def test_processes_give_the_results_of_a_single_one(scenes, tmp_path):
     assert results("processes", Process, 2) == results("here", Here, 1)
 
 
-def test_a_run_that_fails_is_told_and_does_not_stop_the_others(scenes, tmp_path):
+def test_a_run_that_fails_is_told_and_does_not_stop_the_others(scenes, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "latin-1")  # as some terminals have it
     wanted = specs(scenes, tmp_path)
-    broken = RunSpec("broken", 0, wanted[0].recipe, {"path": str(tmp_path / "nowhere")}, "", str(tmp_path), 1)
+    broken = RunSpec("broken", 0, wanted[0].recipe, {"path": str(tmp_path / "nirgendwö")}, "", str(tmp_path), 1)
     ended = execute([broken, wanted[0]], lambda spec: Process(spec) if spec is broken else Here(spec))
     outcomes = {spec.name: outcome for spec, outcome in ended}
-    assert "nowhere" in str(outcomes["broken"])
+    assert "nirgendwö" in str(outcomes["broken"])
     assert outcomes["retinanet-tiny"]["peak_memory"] > 0
 
 

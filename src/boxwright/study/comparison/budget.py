@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -99,7 +100,9 @@ def pace(spec: RunSpec) -> Pace:
         [sys.executable, "-c", f"from {__name__} import main; main()"],
         input=json.dumps(asdict(spec)),
         capture_output=True,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
+        env=os.environ | {"PYTHONIOENCODING": "utf-8"},
         check=False,
     )
     if answer.returncode:

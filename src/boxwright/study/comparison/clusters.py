@@ -144,7 +144,7 @@ class Queue:
         if time.monotonic() > max(self._asked, since) + _LOOK:
             self._asked = time.monotonic()
             answer = subprocess.run(
-                ["squeue", "--me", "--noheader", "--format=%i"], capture_output=True, text=True, check=False
+                ["squeue", "--me", "--noheader", "--format=%i"], capture_output=True, encoding="utf-8", check=False
             )
             if answer.returncode == 0:  # else the controller is away, and may come back
                 self._answered, self._jobs = self._asked, frozenset(answer.stdout.split())

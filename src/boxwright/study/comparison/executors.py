@@ -1,5 +1,6 @@
 """Where runs happen: processes of this machine, Ray or SLURM. All of them do nothing but call `run_one`."""
 
+import os
 import subprocess
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -92,8 +93,15 @@ class Process:
         self._log = spec.path.with_suffix(".log")
         self._log.parent.mkdir(parents=True, exist_ok=True)
         arguments, first = command(spec)
-        with self._log.open("w") as log:
-            self._process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=log, stderr=log, text=True)
+        with self._log.open("w", encoding="utf-8") as log:
+            self._process = subprocess.Popen(
+                arguments,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                encoding="utf-8",
+                env=os.environ | {"PYTHONIOENCODING": "utf-8"},
+            )
         assert self._process.stdin is not None
         self._process.stdin.write(first)
         self._process.stdin.flush()  # and left open: when this process ends it closes, which ends the run

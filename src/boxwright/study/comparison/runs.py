@@ -141,7 +141,7 @@ def peak_memory() -> int | None:
 def _alone(path: Path) -> Iterator[None]:
     """Hold a lock, which the system releases when this process dies."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
+    with path.open("w", encoding="utf-8") as file:
         if os.name == "posix":
             import fcntl
 
@@ -156,9 +156,14 @@ def main() -> None:
     """Do the run that the first line of the input describes; exit when the input closes, as the parent's death does."""
     spec = RunSpec(**json.loads(sys.stdin.readline()))
 
+    # The loader's workers get no share in what is read for ever: forked, they would find the lock of `sys.stdin` taken,
+    # and on Windows a process does not start while another one reads the pipe that is its input.
+    parent = os.dup(0)
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+
     def watch() -> None:
-        # not through `sys.stdin`, whose lock the loader's forked workers would find taken, and wait for it for ever
-        while os.read(0, 1):
+        while os.read(parent, 1):
             pass
         os._exit(1)
 
