@@ -267,7 +267,7 @@ def workloads(cuda: bool) -> dict[str, tuple[str, Callable[[], tuple[Priors, Tar
 
 def processor() -> str:
     """Name of the processor where the system tells it."""
-    about = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    about = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
     names = [line.split(":")[1].strip() for line in about if line.startswith("model name")]
     return f"{names[0]}, {len(names)} cores" if names else platform.processor() or platform.machine()
 

@@ -180,7 +180,7 @@ def record(rows: Iterator[Row], head: dict[str, str], out: Path) -> None:
         cells = (f"{row[name]:20.2f}" if name in row else " " * 20 for name in COLUMNS)
         print(f"{row['loss']:28}" + "".join(cells), flush=True)
         done.append({name: round(value, 3) if isinstance(value, float) else value for name, value in row.items()})
-        out.write_text(json.dumps(head | {"rows": done}, indent=1) + "\n")
+        out.write_text(json.dumps(head | {"rows": done}, indent=1) + "\n", encoding="utf-8")
 
 
 def main() -> None:

@@ -41,7 +41,7 @@ def write_coco(file: Path, images: int, boxes: int) -> None:
         ],
         "categories": [{"id": i, "name": f"class {i}"} for i in range(1, 81)],
     }
-    file.write_text(json.dumps(content))
+    file.write_text(json.dumps(content), encoding="utf-8")
     for image in content["images"][:1000]:  # of the pictures only the names matter, but some must be there
         (file.parent / image["file_name"]).touch()
 
@@ -60,7 +60,7 @@ class Reads(Dataset):
 
 
 def pss(pid: int) -> int:
-    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8")
     return 1024 * int(next(line for line in text.splitlines() if line.startswith("Pss:")).split()[1])
 
 

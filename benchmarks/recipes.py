@@ -49,7 +49,7 @@ def boxwright_train(recipe: str, run: Path, threads: int, options: Sequence[str]
     command = [sys.executable, "-m", "boxwright", "train", "--recipe", name, "--output", str(run), *options]
     command += [part for change in changes for part in ("--set", change)]
     start = time.monotonic()
-    with tempfile.TemporaryFile("w+") as log:
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as log:
         environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
         _, status, usage = os.wait4(process.pid, 0)

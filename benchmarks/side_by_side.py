@@ -148,7 +148,7 @@ def peak_memory(contest: Contest, name: str, device: str, queue: multiprocessing
 
 def resident(field: str) -> float:
     """Resident set of this process in MiB, now (VmRSS) or at its peak (VmHWM)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field))
 
 

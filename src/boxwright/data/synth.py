@@ -188,7 +188,7 @@ def write_synthetic(dst: Path | str, train: int = 400, val: int = 100, size: int
                 Image.fromarray(pixels).save(target / "images" / split / record.path, compress_level=3)
             named = [(f"{split}/{record.path}", record) for record in scenes]
             content = coco_content(named, scenes.names, range(1, len(KINDS) + 1))
-            (target / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
+            (target / "annotations" / f"instances_{split}.json").write_text(json.dumps(content), encoding="utf-8")
 
 
 @lru_cache(maxsize=1024)
