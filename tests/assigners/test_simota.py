@@ -8,6 +8,7 @@ import torch
 from assignment_scenes import make_predictions, make_priors, make_targets
 from boxwright.assigners import DynamicSoftLabelAssigner, SimOTAAssigner
 from boxwright.assigners.dynamic_k import prices
+from boxwright.boxes import PointGenerator
 from boxwright.structures import Predictions, Priors, Targets
 from goldens import golden_cases, load_case
 
@@ -85,3 +86,14 @@ def test_a_head_without_objectness_is_certain_of_objects():
     without = SimOTAAssigner()(priors, targets, replace(predictions, extras={}))
     assert torch.equal(without.gt_index, SimOTAAssigner()(priors, targets, certain).gt_index)
     assert not torch.equal(without.gt_index, SimOTAAssigner()(priors, targets, predictions).gt_index)
+
+
+def test_priors_in_a_region_to_ignore_do_not_use_up_an_object():
+    """A crowd covers all priors near the object's centre; it takes some of the others, which are inside."""
+    priors = PointGenerator((8.0,))([(8, 8)])
+    boxes = torch.tensor([[10.0, 10, 54, 54], [16, 16, 48, 48]])
+    targets = Targets.from_list([{"boxes": boxes, "labels": torch.tensor([0, 0]), "iscrowd": torch.tensor([0, 1])}])
+    predictions = Predictions(torch.zeros(1, 64, 1), torch.empty(0), boxes=boxes[0].expand(1, 64, 4))
+    found = SimOTAAssigner.mmdet()(priors, targets, predictions)
+    assert found.ignored.sum() == 16
+    assert found.positive.sum() == 10

@@ -81,7 +81,7 @@ def _mutate(sizes: Tensor, anchors: Tensor, steps: int, draw: torch.Generator) -
     for _ in range(steps):
         factor = 1 + 0.1 * torch.randn(anchors.shape, generator=draw, dtype=anchors.dtype, device=draw.device)
         changed = torch.rand(anchors.shape, generator=draw, dtype=anchors.dtype, device=draw.device) < 1 / len(anchors)
-        trial = torch.where(changed, anchors * factor.clamp(0.5, 2), anchors)
+        trial = torch.where(changed, anchors * factor, anchors)
         fitness = shape_iou(sizes, trial).amax(dim=1).mean()
         if fitness > best:
             anchors, best = trial, fitness
