@@ -127,9 +127,8 @@ def _first(values: Tensor, most: Tensor, objects: slice) -> Tensor:
     number = torch.arange(objects.start + 1, objects.stop + 1, device=most.device, dtype=most.dtype).unsqueeze(-1)
     if len(number) == 1:
         return number
-    last = objects.stop + 1
-    tied = torch.eq(values, most.unsqueeze(1), out=torch.empty_like(values)).mul_(last - number)
-    return over_objects(tied).neg().add_(last)
+    tied = torch.eq(values, most.unsqueeze(1), out=torch.empty_like(values)).mul_(objects.stop - number)
+    return over_objects(tied).neg().add_(objects.stop)
 
 
 def take(per_prior: Tensor, index: Tensor) -> Tensor:
