@@ -219,14 +219,27 @@ class TestImages:
         kinds(report, ("image-size", 1))
         assert f"is 80x100, annotated as 100x80 in {file}" in only(report, "image-size").message
 
-    @pytest.mark.parametrize(("size", "frame"), [((100, 80), "as stored"), ((80, 100), "as shown")])
-    def test_exif_rotation(self, file, size, frame):
+    @pytest.mark.parametrize(
+        ("size", "turn", "frame"),
+        [((100, 80), 6, "as stored"), ((80, 100), 6, "as shown"), ((100, 80), 3, "as shown")],
+    )
+    def test_exif_rotation(self, file, size, turn, frame):
         exif = Image.Exif()
-        exif[0x0112] = 6
+        exif[0x0112] = turn
         Image.new("RGB", size).save(self.a(file), exif=exif)
         report = check_dataset(file)
         kinds(report, ("image-rotated", 1))
         assert frame in only(report, "image-rotated").message
+
+    def test_a_size_that_is_not_annotated_is_that_of_the_image_as_shown(self, tmp_path):
+        """As loading has it: else boxes would be held against the wrong sides."""
+        box = {"id": 1, "image_id": 10, "category_id": 3, "bbox": [0, 0, 70, 99]}
+        images = [{"id": 10, "file_name": "a.png"}]
+        file = write_coco(tmp_path, coco_content(images=images, annotations=[box]))
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        Image.new("RGB", (100, 80)).save(tmp_path / "images" / "a.png", exif=exif)
+        assert check_dataset(file).severities["error"] == 0
 
     @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "1", "LA"])
     def test_other_channels_are_handled_and_said(self, file, mode):

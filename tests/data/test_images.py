@@ -134,15 +134,22 @@ def save_with_orientation(picture: Image.Image, path, orientation: int) -> torch
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_the_annotated_size_decides_whether_an_orientation_is_applied(tmp_path, picture, orientation):
+def test_an_image_is_upright_unless_its_annotated_size_is_that_of_the_stored_pixels(tmp_path, picture, orientation):
     path = tmp_path / "turned.png"
     stored = save_with_orientation(picture, path, orientation)
     upright = colours_of(picture)
 
     assert torch.equal(read_image(path), upright)
-    assert torch.equal(read_image(path, (stored.shape[2], stored.shape[1])), stored)
+    assert torch.equal(read_image(path, (WIDTH, HEIGHT)), upright)
     if orientation > 4:
-        assert torch.equal(read_image(path, (WIDTH, HEIGHT)), upright)
+        assert torch.equal(read_image(path, (HEIGHT, WIDTH)), stored)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_turned_square_is_upright(tmp_path, picture, orientation):
+    square = picture.resize((24, 24))
+    save_with_orientation(square, tmp_path / "square.png", orientation)
+    assert torch.equal(read_image(tmp_path / "square.png", (24, 24)), colours_of(square))
 
 
 def test_a_size_that_no_orientation_explains_is_named(tmp_path, picture):

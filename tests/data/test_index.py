@@ -3,6 +3,7 @@ import json
 import os
 import pickle
 import random
+import shutil
 from functools import partial
 
 import pyarrow as pa
@@ -270,6 +271,55 @@ class TestSplits:
         with pytest.raises(DataError, match="a split is named by letters"):
             open_dataset(tmp_path, splits={"../val": "one"})
 
+    def test_a_split_given_alone_leaves_the_others(self, tmp_path):
+        for name in ("train", "test", "held"):
+            write_coco(tmp_path / name, split=name)
+            (tmp_path / name / "annotations" / f"instances_{name}.json").rename(tmp_path / name / f"{name}.json")
+        index = open_dataset(tmp_path, splits={"val": "held/held.json"})
+        assert index.splits == ("train", "val", "test")
+        assert len(index) == 9
+
+    def test_an_image_of_a_split_given_is_in_no_other(self, tmp_path):
+        write_yolo(tmp_path)
+        (tmp_path / "val.txt").write_text("images/b.png\n")
+        index = open_dataset(tmp_path, splits={"val": "val.txt"})
+        assert {split: [record.path.name for record in index.split(split)] for split in index.splits} == {
+            "train": ["a.png", "c.png"],
+            "val": ["b.png"],
+        }
+        assert [len(record.boxes) for record in index.split("train")] == [2, 0]
+        assert index.split("val")[0].boxes.shape == (1, 4)
+        assert "1 image of train left out, being in val as well" in index.notes
+
+    def test_a_lone_file_beside_a_given_split_is_train(self, tmp_path):
+        file = write_coco(tmp_path, split="cells")
+        write_coco(tmp_path / "other", split="held")
+        index = open_dataset(file, splits={"val": "../other/annotations/instances_held.json"})
+        assert index.splits == ("train", "val")
+        assert index.notes[0] == "the only other split, cells, is taken as train"
+
+    @pytest.mark.parametrize("write", [write_coco, write_voc, write_yolo, write_csv])
+    def test_two_places_of_one_split_are_kept_apart(self, tmp_path, write):
+        """Otherwise the last would silently replace the first."""
+        for year in ("train2014", "train2017"):
+            made = write(tmp_path / "made")
+            if made.is_file():
+                made.rename(tmp_path / f"{year}{made.suffix}")
+                (tmp_path / "images").exists() or (tmp_path / "made" / "images").rename(tmp_path / "images")
+                shutil.rmtree(tmp_path / "made")
+            elif write is write_voc:
+                (made / "Annotations").rename(tmp_path / year)
+                (tmp_path / "JPEGImages").exists() or (made / "JPEGImages").rename(tmp_path / "JPEGImages")
+                shutil.rmtree(made)
+            else:
+                (made / "classes.txt").replace(tmp_path / "classes.txt")
+                made.rename(tmp_path / year)
+        index = open_dataset(tmp_path)
+        assert index.splits == ("train2014", "train2017")
+        with pytest.raises(DataError, match="no split 'train' in this data set, which has: train2014, train2017"):
+            index.split("train")
+        assert open_dataset(tmp_path, splits={"train": "train2017"}).splits == ("train", "val")
+
     def test_a_single_split_of_another_name_is_train(self, tmp_path):
         index = open_dataset(write_coco(tmp_path, split="cells"))
         assert index.splits == ("train", "val")
@@ -304,14 +354,14 @@ class TestRules:
     def test_boxes_without_area_are_dropped_and_counted(self, tmp_path, bbox):
         index = open_dataset(write_coco(tmp_path, with_box(bbox)))
         assert sum(int(index.class_counts(s).sum()) for s in index.splits) == 2
-        assert any(note.startswith("1 boxes without area dropped, the first: ") for note in index.notes)
+        assert any(note.startswith("1 box without area dropped, the first: ") for note in index.notes)
         assert any("instances_train.json, id 100" in note for note in index.notes)
 
     def test_slight_overshoot_is_clipped_and_counted(self, tmp_path):
         index = open_dataset(write_coco(tmp_path, with_box([-1, -0.8, 102, 81.6])))
         boxes = torch.cat([r.boxes for s in index.splits for r in index.split(s) if r.image_id == 10])
         assert boxes[0].tolist() == [0, 0, 100, 80]
-        assert any(note.startswith("1 boxes over the border clipped") for note in index.notes)
+        assert any(note.startswith("1 box over the border clipped") for note in index.notes)
 
     def test_rounding_is_not_worth_a_note(self, tmp_path):
         index = open_dataset(write_coco(tmp_path, with_box([0, 0, 100.000001, 80])))
@@ -340,7 +390,7 @@ class TestRules:
         content = with_box([60, 0, 50, 50])
         content["annotations"][1]["bbox"] = [2, 0, -150, 50]
         content["annotations"][2]["bbox"] = [2, 0, 150, 50]
-        with pytest.raises(DataError, match=r"\(1 more errors; see `boxwright data check`\)"):
+        with pytest.raises(DataError, match=r"\(1 more error; see `boxwright data check`\)"):
             open_dataset(write_coco(tmp_path, content))
 
     def test_images_without_annotations_are_records(self, tmp_path):
@@ -361,4 +411,4 @@ class TestImages:
 
     def test_labels_without_image_are_counted(self, tmp_path):
         index = open_dataset(write_yolo(tmp_path, {"z.txt": "0 .5 .5 .1 .1\n"}))
-        assert any(note.startswith("1 label files without an image left out") for note in index.notes)
+        assert any(note.startswith("1 label file without an image left out") for note in index.notes)

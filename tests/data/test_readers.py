@@ -1,12 +1,15 @@
 import json
 import os
+import shutil
 
 import pytest
 import torch
 import yaml
 
 from boxwright.data import open_dataset
+from boxwright.data.check import check_dataset
 from boxwright.data.loader import verify_images
+from boxwright.data.readers.yolo import sniff
 from boxwright.errors import DataError
 from datasets import (
     BOXES,
@@ -108,7 +111,57 @@ def test_bytes_that_are_no_text_are_named_with_their_line(tmp_path, format):
 BOXED = {"id": 1, "image_id": 10, "bbox": [1, 2, 3, 4], "category_id": 3}
 
 
+@pytest.mark.parametrize("format", WRITERS)
+def test_a_data_set_that_an_archive_left_deeper_is_named(tmp_path, format):
+    WRITERS[format](tmp_path / "set" / "set")
+    with pytest.raises(
+        DataError, match=rf"{tmp_path} is no data set, but {tmp_path}/set(/set)? is one: name that folder"
+    ):
+        open_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("format", ["voc", "yolo"])
+def test_hidden_files_are_left_alone(tmp_path, format):
+    """What macOS puts into archives, and the copies that Jupyter makes."""
+    root = WRITERS[format](tmp_path)
+    before = contents(open_dataset(root, cache=False))
+    for file in [*root.rglob("a.*")]:
+        file.with_name(f"._{file.name}").write_bytes(b"\0\5\26\7")
+        (file.parent / ".ipynb_checkpoints").mkdir(exist_ok=True)
+        shutil.copy(file, file.parent / ".ipynb_checkpoints" / f"a-checkpoint{file.suffix}")
+    after = open_dataset(root, cache=False)
+    assert contents(after) == before
+    assert not any("without an image" in note for note in after.notes)
+
+
 class TestCoco:
+    def test_label_studios_notes_beside_yolo_are_no_coco_file(self, tmp_path):
+        write_yolo(tmp_path)
+        (tmp_path / "notes.json").write_text('{"categories": [{"id": 0, "name": "cat"}], "info": {"year": 2024}}')
+        assert open_dataset(tmp_path).format == "yolo"
+
+    def test_names_written_as_in_an_address(self, tmp_path):
+        write_images(tmp_path / "images", ("ä b.png", "c%20d.png", "e.png"))
+        names = ("%C3%A4%20b.png", "c%20d.png", "%2e%2e/e.png")
+        images = [{"id": i, "file_name": name, "width": 100, "height": 80} for i, name in enumerate(names)]
+        index = open_dataset(write_coco(tmp_path, coco_content(images=images, annotations=[])))
+        read = {index.split(split).name(i) for split in index.splits for i in range(len(index.split(split)))}
+        assert read == {"ä b.png", "c%20d.png", "%2e%2e/e.png"}
+
+    def test_the_group_that_roboflow_puts_before_the_categories_is_none(self, tmp_path):
+        group = {"id": 0, "name": "pets", "supercategory": "none"}
+        ours = [{"id": 3, "name": "cat", "supercategory": "pets"}, {"id": 7, "name": "dog", "supercategory": "pets"}]
+        content = coco_content(categories=[group, *ours])
+        index = open_dataset(write_coco(tmp_path, content))
+        assert (index.class_names, index.category_ids) == (("cat", "dog"), (3, 7))
+        assert "category 'pets' left out: it has no object, and is the supercategory of the others" in index.notes
+        used = content["annotations"][0] | {"id": 9, "category_id": 0}
+        index = open_dataset(write_coco(tmp_path, content | {"annotations": [*content["annotations"], used]}))
+        assert index.class_names == ("pets", "cat", "dog")
+        assert open_dataset(
+            write_coco(tmp_path, content | {"categories": [group, ours[0] | {"supercategory": "x"}, ours[1]]})
+        ).class_names == ("pets", "cat", "dog")
+
     @pytest.mark.parametrize("content", ["", "[]", '{"images": ['])
     def test_a_file_of_cocos_name_is_never_passed_over(self, tmp_path, content):
         write_coco(tmp_path)
@@ -159,7 +212,7 @@ class TestCoco:
     def test_categories_of_one_name_stay_apart(self, tmp_path):
         index = open_dataset(write_coco(tmp_path, coco_content(categories=[{"id": i, "name": "x"} for i in (3, 7)])))
         assert index.class_names == ("x (id 3)", "x (id 7)")
-        assert any(note.startswith("1 class names used for several categories") for note in index.notes)
+        assert any(note.startswith("1 class name used for several categories") for note in index.notes)
 
     def test_folders_and_other_json_beside(self, tmp_path):
         write_coco(tmp_path)
@@ -249,7 +302,7 @@ class TestVoc:
         assert index.splits == ("train", "val")
         assert index.split("val")[0].crowd.tolist() == [True]
         assert index.class_counts("val").tolist() == [0, 0]
-        assert "1 annotation files are in no split, for example c.xml" in index.notes
+        assert "in no split: 1 annotation file, for example c.xml" in index.notes
 
     def test_trainval_is_train_where_there_is_no_train(self, tmp_path):
         index = open_dataset(write_voc(tmp_path, {"ImageSets/Main/trainval.txt": "a\nb\n"}))
@@ -259,7 +312,9 @@ class TestVoc:
     def test_list_of_a_class_has_a_second_column(self, tmp_path):
         write_voc(tmp_path, {"ImageSets/Main/dog_train.txt": "a  1\nb -1\n"})
         index = open_dataset(tmp_path, splits={"test": "ImageSets/Main/dog_train.txt"})
-        assert [len(index.split(s)) for s in index.splits] == [2]
+        assert len(index.split("test")) == 2
+        assert [record.path.name for record in index.split("train")] == ["c.png"]  # not those of test as well
+        assert "2 images of train left out, being in test as well" in index.notes
 
     @pytest.mark.parametrize(
         ("box", "extra", "first", "reason"),
@@ -357,6 +412,41 @@ class TestYolo:
         with pytest.raises(DataError, match=r"train\.txt, line 2: image '\.\./b\.png' leaves the data folder"):
             open_dataset(tmp_path)
 
+    @pytest.mark.parametrize("prefix", ["{here}/", "/home/someone/set/", "data/", "C:\\\\set\\\\", "../"])
+    def test_a_list_of_images_with_the_paths_of_another_machine(self, tmp_path, prefix):
+        write_yolo(tmp_path)
+        lines = [prefix.format(here=tmp_path) + name for name in ("images/a.png", "images/b.png")]
+        (tmp_path / "train.txt").write_text("\n".join(lines))
+        (tmp_path / "data.yaml").write_text("train: train.txt\nnames: {0: cat, 1: dog}\n")
+        index = open_dataset(tmp_path)
+        assert sorted(len(record.boxes) for split in index.splits for record in index.split(split)) == [1, 2]
+
+    def test_labelimgs_folder_of_images_and_labels(self, tmp_path):
+        whole = contents(open_dataset(write_yolo(tmp_path / "two")))
+        one = tmp_path / "one"
+        shutil.copytree(tmp_path / "two" / "images", one)
+        shutil.copytree(tmp_path / "two" / "labels", one, dirs_exist_ok=True)
+        assert not sniff(one)  # photographs and texts may be anything
+        shutil.copy(tmp_path / "two" / "classes.txt", one)
+        assert contents(open_dataset(one)) == whole
+
+    def test_the_splits_of_a_folder_below_are_not_taken_for_one(self, tmp_path):
+        for split in ("train", "val", "test"):
+            write_yolo(tmp_path / "set" / split, names=None)
+        write_images(tmp_path / "set" / "images" / "train")
+        write_images(tmp_path / "set" / "labels" / "train")
+        with pytest.raises(DataError, match=r"is no data set, but .*/set is one"):
+            open_dataset(tmp_path)
+
+    def test_a_number_of_classes_that_the_names_contradict(self, tmp_path):
+        write_yolo(tmp_path)
+        (tmp_path / "data.yaml").write_text("train: images\nnc: 3\nnames: [cat, dog]\n")
+        said = f"{tmp_path}/data.yaml: nc is 3, but names has 2 classes"
+        assert f"1 class count that the names contradict, the first: {said}" in open_dataset(tmp_path).notes
+        report = check_dataset(tmp_path)
+        assert [finding.text for finding in report if finding.kind == "class-count"] == [said]
+        assert report.exit_code(strict=True) == 1
+
     def test_polygons_become_their_boxes(self, tmp_path):
         index = open_dataset(write_yolo(tmp_path, {"a.txt": "1 0.1 0.1 0.5 0.2 0.3 0.9\n"}))
         boxes = {r.path.name: r.boxes for split in index.splits for r in index.split(split)}
@@ -396,11 +486,17 @@ class TestYolo:
 
 class TestCsv:
     def test_header_by_any_usual_name(self, tmp_path):
-        text = "image_path;x1\n"
+        text = "image_path x1\n"
         with pytest.raises(DataError, match="line 1: no column for filename, class, xmin"):
             open_dataset(write_csv(tmp_path, text))
-        with pytest.raises(DataError, match=r"train.csv, line 1: no column for .* in the header 'image_path;x1'"):
+        with pytest.raises(DataError, match=r"train.csv, line 1: no column for .* in the header 'image_path x1'"):
             open_dataset(tmp_path)  # the folder
+        text = "image;label;x1;y1;x2;y2\r\na.png;cat, wild;1,5;2;3;4,25\r\n"
+        index = open_dataset(write_csv(tmp_path, text))
+        assert index.split("train")[0].boxes.tolist() == [[1.5, 2, 3, 4.25]]
+        assert index.class_names == ("cat, wild",)
+        tabs = open_dataset(write_csv(tmp_path, text.replace(";", "\t")))
+        assert tabs.split("train")[0].boxes.tolist() == [[1.5, 2, 3, 4.25]]
         text = "Image,Label,X1,Y1,X2,Y2,img_width,img_height\na.png,cat,1,2,3,4,100,80\n"
         record = open_dataset(write_csv(tmp_path, text)).split("train")[0]
         assert record.boxes.tolist() == [[1, 2, 3, 4]]

@@ -64,7 +64,7 @@ def test_another_number_of_classes_is_told(scenes, tmp_path):
     cfg = "[net]\nheight=64\nwidth=64\n[convolutional]\nfilters=6\nsize=32\nstride=32\n[region]\nclasses=1\nsoftmax=1"
     detector = {"layout": None, "width": 1, "anchors": "published", "cfg": cfg}
     file.write_text(json.dumps({"base": "yolov2-tiny", "name": "mine", "detector": detector}))
-    with pytest.raises(RecipeError, match=r"\[region\] detects 1 classes, but there are 4: leaf, ring, starfish, gear"):
+    with pytest.raises(RecipeError, match=r"\[region\] detects 1 class, but there are 4: leaf, ring, starfish, gear"):
         train(file, scenes, overrides=["data.size=64"], output=tmp_path / "run", quiet=True)
     assert not (tmp_path / "run").exists()
 

@@ -314,5 +314,5 @@ def test_a_resume_clears_away_what_was_left_half_written_and_says_that_all_is_do
     for file in left:
         file.write_text("half")
     train(resume=trained.path)
-    assert "nothing left to train: 2 epochs are done; for more, --set schedule.epochs=N" in capsys.readouterr().out
+    assert "nothing left to train: 2 epochs done; for more, --set schedule.epochs=N" in capsys.readouterr().out
     assert not any(file.exists() for file in left)

@@ -113,7 +113,7 @@ def test_a_batch_is_used_as_it_is_and_a_list_gives_the_same_losses(detector):
     [
         ([torch.rand(3, 8, 8)], None, "needs targets"),
         ([torch.rand(1, 8, 8)], [], r"images\[0\] must have shape \(3, height, width\), got \(1, 8, 8\)"),
-        ([torch.rand(3, 8, 8)], [], "got 1 images but targets of 0"),
+        ([torch.rand(3, 8, 8)], [], "got 1 image but targets of 0"),
     ],
 )
 def test_wrong_calls_are_named(detector, images, targets, words):

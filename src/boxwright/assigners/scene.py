@@ -8,6 +8,7 @@ from torch import Tensor
 
 from boxwright.assigners.blocks import clean_boxes
 from boxwright.assigners.regions import covered_by_crowd
+from boxwright.counts import counted
 from boxwright.structures import Predictions, Priors, Targets
 
 __all__ = ["Scene", "check_predictions"]
@@ -113,7 +114,9 @@ def check_predictions(priors: Priors, targets: Targets, predictions: Predictions
     classes = logits.shape[-1]
     unknown = targets.labels[(targets.labels < 0) | (targets.labels >= classes)]
     if len(unknown):
-        raise ValueError(f"labels must be 0 to {classes - 1} for logits of {classes} classes, got {int(unknown[0])}")
+        raise ValueError(
+            f"labels must be 0 to {classes - 1} for logits of {counted(classes, 'class')}, got {int(unknown[0])}"
+        )
 
 
 def _of_each(per_prior: Tensor, index: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any, Final, Self
 import torch
 from torch import Tensor
 
+from boxwright.counts import counted
 from boxwright.structures import Level, Priors
 from boxwright.tables import kept
 
@@ -138,7 +139,8 @@ class AnchorGenerator:
         lengths = [len(strides), len(min_sizes), len(max_sizes), len(ratios), len(strides if steps is None else steps)]
         if len(set(lengths)) != 1:
             raise ValueError(
-                f"the network has {lengths[0]} levels, but min_sizes, max_sizes, ratios and steps name {lengths[1:]}"
+                f"the network has {counted(lengths[0], 'level')}, but min_sizes, max_sizes, ratios and steps name "
+                f"{lengths[1:]}"
             )
         shapes = []
         for small, large, level_ratios in zip(min_sizes, max_sizes, ratios, strict=True):

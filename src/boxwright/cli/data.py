@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from boxwright.cli.options import Classes, DataFormat, Images, OneBased, Splits, dataset_options, number_table
+from boxwright.counts import counted
 
 if TYPE_CHECKING:
     from boxwright.data.check import Report
@@ -124,7 +125,7 @@ def _print_report(report: "Report", limit: int, path: Path) -> None:
         if len(shown) < len(findings):
             typer.echo(f"  … and {len(findings) - len(shown)} more (--limit 0 shows all)")
         typer.echo(f"  → {findings[0].advice}")
-    typer.echo("\n" + ", ".join(f"{count} {name}{'s' * (count != 1)}" for name, count in report.severities.items()))
+    typer.echo("\n" + ", ".join(counted(count, name) for name, count in report.severities.items()))
 
 
 def _print_statistics(statistics: "Statistics") -> None:

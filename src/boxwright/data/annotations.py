@@ -3,7 +3,7 @@
 import re
 import sys
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -11,7 +11,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from boxwright.data.files import image_size, read_lines
+from boxwright.counts import counted
+from boxwright.data.files import SPLITS, image_size, read_lines
 from boxwright.data.findings import Finding, FindingError
 from boxwright.errors import DataError
 
@@ -55,10 +56,14 @@ class Request:
         return self.root / "classes.txt"
 
     def choose(self, found: Mapping[str, Path]) -> dict[str, Path]:
-        """Return split → annotation file or folder: as found, or as asked by a found split's name or by a path."""
+        """Return split → annotation file or folder: as asked by a found split's name or by a path, else as found.
+
+        Of the splits found, train, val and test stay beside those asked for, unless their files are given another name;
+        so does a lone one that can be the training set.
+        """
         if self.splits is None:
             return dict(found)
-        chosen = {}
+        chosen: dict[str, Path] = {}
         for split, value in self.splits.items():
             if not re.fullmatch(r"[\w-]+", split):
                 raise DataError(f"split {split!r}: a split is named by letters, digits, - and _")
@@ -68,7 +73,10 @@ class Request:
                 names = ", ".join(found) or "none"
                 raise DataError(f"split {split}={value}: no such path under {self.root}, and no such split ({names})")
             chosen[split] = place
-        return chosen
+        given = {place.resolve() for place in chosen.values()}
+        left = {name: place for name, place in found.items() if name not in chosen and place.resolve() not in given}
+        alone = len(left) == 1 and "train" not in chosen
+        return chosen | {name: place for name, place in left.items() if alone or name in SPLITS}
 
 
 class ImageEntry(NamedTuple):
@@ -146,6 +154,10 @@ class Annotations:
         self._boxes.append((owner, xyxy, crowd, size, place))
         self._keys.append(key)
 
+    def uses(self, key: Hashable) -> bool:
+        """Tell whether a box is of the class known by `key`."""
+        return key in self._keys
+
     def set_classes(self, keys: Iterable[Hashable], names: Iterable[str], ids: Iterable[int]) -> None:
         """Fix the classes in label order: source keys, names and category ids."""
         self._labels = {key: label for label, key in enumerate(keys)}
@@ -170,6 +182,21 @@ class Annotations:
         """Return the image files, in the order of `images`."""
         folders = self.folders
         return [folders[entry.folder] / entry.name for entry in self.images]
+
+    def prefer(self, asked: Collection[str]) -> None:
+        """Leave the images of the splits asked for out of the others, in which a reader may have found them as well."""
+        paths = self.paths()
+        named = {path for path, entry in zip(paths, self.images, strict=True) if entry.split in asked}
+        kept = [i for i, entry in enumerate(self.images) if entry.split in asked or paths[i] not in named]
+        if len(kept) == len(self.images):
+            return
+        for split, count in Counter(self.images[i].split for i in {*range(len(self.images))}.difference(kept)).items():
+            self.notes.append(f"{counted(count, 'image')} of {split} left out, being in {'/'.join(asked)} as well")
+        numbers = {old: new for new, old in enumerate(kept)}
+        inside = [i for i, box in enumerate(self._boxes) if box[0] in numbers]
+        self.images = [self.images[i] for i in kept]
+        self._boxes = [(numbers[self._boxes[i][0]], *self._boxes[i][1:]) for i in inside]
+        self._keys = [self._keys[i] for i in inside]
 
     def problem(
         self, kind: str, message: str, file: str | Path, line: int | None = None, id: int | None = None

@@ -13,7 +13,7 @@ from boxwright.boxes import box_iou
 from boxwright.data.annotations import Annotations, BoxTable, Request
 from boxwright.data.check_images import check_images
 from boxwright.data.findings import SEVERITIES, Finding, FindingError
-from boxwright.data.readers import describe, find_reader
+from boxwright.data.readers import describe, find_reader, read_annotations
 from boxwright.data.rules import judge
 from boxwright.data.splits import by_split
 from boxwright.data.stats import SplitColumns, Statistics, statistics
@@ -87,7 +87,7 @@ def check_dataset(
     request = Request.make(path, classes, splits, images, one_based)
     reader = find_reader(request.path, format)
     try:
-        annotations = reader.read(request)
+        annotations = read_annotations(reader, request)
     except FindingError as error:
         return Report(f"found: {reader.TITLE}, which cannot be read", (error.finding,))
     if not annotations.images:

@@ -37,7 +37,8 @@ def check_images(annotations: Annotations) -> list[Finding]:
             continue
         findings += _header_findings(entry, path, header)
         if not entry.width or not entry.height:
-            annotations.images[number] = entry._replace(width=header.width, height=header.height)
+            width, height = header.upright
+            annotations.images[number] = entry._replace(width=width, height=height)
     return findings + list(_repeats(annotations.images, paths, looks))
 
 
@@ -56,14 +57,13 @@ def look(path: Path) -> Look:
 def _header_findings(entry: ImageEntry, path: Path, header: ImageHeader) -> Iterator[Finding]:
     """Compare one image's header with its annotation."""
     stored, annotated = (header.width, header.height), (entry.width, entry.height)
-    turned = stored[::-1] if header.lies_down else stored
     if header.orientation > 1:
-        frame = "as stored" if annotated == stored else "as shown"
+        frame = "stored" if annotated == stored != header.upright else "shown"
         message = (
-            f"EXIF orientation {header.orientation}: viewers turn it; the annotated size is that of the image {frame}"
+            f"EXIF orientation {header.orientation}: viewers turn it; its boxes are taken for drawn on it as {frame}"
         )
         yield Finding("image-rotated", message, path)
-    if 0 not in annotated and annotated not in (stored, turned):
+    if 0 not in annotated and annotated not in (stored, header.upright):
         message = f"is {header.width}x{header.height}, annotated as {entry.width}x{entry.height} in {entry.source}"
         yield Finding("image-size", message, path)
     if header.mode.startswith("I"):

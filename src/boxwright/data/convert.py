@@ -10,6 +10,7 @@ from xml.sax.saxutils import escape
 
 import yaml
 
+from boxwright.counts import counted
 from boxwright.data.coco import coco_content
 from boxwright.data.files import new_folder, read_header
 from boxwright.data.index import DataIndex
@@ -99,7 +100,7 @@ def _to_yolo(index: DataIndex, target: Path) -> list[str]:
     folders = {split: f"images/{split}" for split in index.splits}
     content = folders | {"names": dict(enumerate(index.class_names))}
     _write(target / "data.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
-    return [f"{left_out} crowd regions left out: YOLO cannot mark them"] if left_out else []
+    return [f"{counted(left_out, 'crowd region')} left out: YOLO cannot mark them"] if left_out else []
 
 
 def _upright(record: ImageRecord) -> ImageRecord:
@@ -108,7 +109,7 @@ def _upright(record: ImageRecord) -> ImageRecord:
     Only where the annotation is in the frame of the stored pixels, and EXIF says that these lie on their side.
     """
     header, size = read_header(record.path), (record.width, record.height)
-    if not header.lies_down or header.width == header.height or size != (header.width, header.height):
+    if header.orientation < 5 or header.width == header.height or size != (header.width, header.height):
         return record
     boxes = record.boxes[:, [1, 0, 3, 2]]  # the transposition; EXIF's codes differ in what is mirrored after it
     if header.orientation in (6, 7):

@@ -6,7 +6,8 @@ import os
 import re
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PureWindowsPath
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from boxwright.data.findings import Finding, FindingError
 from boxwright.errors import DataError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
+SPLITS = ("train", "val", "test")
 SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val"}
 SPLIT_NAMES |= {"test": "test", "testing": "test", "trainval": "train"}
 
@@ -28,6 +30,18 @@ def split_name(name: str) -> str:
     """
     words = re.split(r"[^a-z]+", name.lower())
     return next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), name.removeprefix("instances_"))
+
+
+def name_splits(pairs: Iterable[tuple[str, Path]]) -> dict[str, Path]:
+    """Return split → file or folder of (name, file or folder); names that speak of one split keep apart as they are.
+
+    Example:
+        >>> [*name_splits((name, Path(name)) for name in ("train2014", "train2017", "val2017"))]
+        ['train2014', 'train2017', 'val']
+    """
+    places = dict(pairs)
+    counts = Counter(map(split_name, places))
+    return {(split if counts[split := split_name(name)] == 1 else name): place for name, place in places.items()}
 
 
 def leaves_root(name: str) -> bool:
@@ -95,17 +109,26 @@ def parse_length(text: str | None) -> int:
 
 def list_images(folder: Path) -> list[str]:
     """Return the images below a folder as sorted posix names relative to it."""
+    return list_files(folder, IMAGE_SUFFIXES)
+
+
+def list_files(folder: Path, suffixes: Collection[str]) -> list[str]:
+    """Return the files below a folder of these suffixes (lower case) as sorted posix names relative to it.
+
+    Hidden ones are left out: `._photo.jpg` of macOS is no image, and `.ipynb_checkpoints` of Jupyter holds copies.
+    """
     names = []
-    for parent, _, files in os.walk(folder):
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
         prefix = Path(parent).relative_to(folder)
-        names += [(prefix / name).as_posix() for name in files if Path(name).suffix.lower() in IMAGE_SUFFIXES]
+        seen = (name for name in files if not name.startswith("."))
+        names += [(prefix / name).as_posix() for name in seen if Path(name).suffix.lower() in suffixes]
     return sorted(names)
 
 
 def image_size(path: Path) -> tuple[int, int]:
     """Return width and height of an image, upright (EXIF), from its header: the frame in which people drew boxes."""
-    header = read_header(path)
-    return (header.height, header.width) if header.lies_down else (header.width, header.height)
+    return read_header(path).upright
 
 
 class ImageHeader(NamedTuple):
@@ -117,9 +140,9 @@ class ImageHeader(NamedTuple):
     orientation: int
 
     @property
-    def lies_down(self) -> bool:
-        """Whether upright (by EXIF) width and height change places."""
-        return self.orientation >= 5
+    def upright(self) -> tuple[int, int]:
+        """Width and height of the picture as viewers show it."""
+        return (self.height, self.width) if self.orientation >= 5 else (self.width, self.height)
 
 
 def read_header(path: Path) -> ImageHeader:

@@ -39,6 +39,7 @@ KINDS: dict[str, Kind] = {
     "image-mode": Kind("warning", "convert to 8 bits per channel if the contrast matters"),
     "label-orphan": Kind("warning", "add the image, or remove the label file"),
     "class-empty": Kind("warning", "nothing can be learned for this class; remove it or label some objects"),
+    "class-count": Kind("warning", "make them agree: a missing name moves every class behind it"),
     "category-name": Kind("warning", "rename one of the categories; until then they are told apart by their id"),
     "class-case": Kind("warning", "write the class in one way; until then these are different classes"),
     "category-gap": Kind("info", "nothing: ids are mapped to 0…C−1 in sorted order"),

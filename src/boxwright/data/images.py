@@ -30,9 +30,9 @@ _SIXTEEN_BIT = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 def read_image(path: Path | str, size: tuple[int, int] | None = None, enough: int | None = None) -> Tensor:
     """Decode an image file to (3, height, width) uint8 RGB.
 
-    Grey, palette, RGBA (alpha dropped), CMYK and 16-bit images (upper 8 bits kept) are converted. Annotations are in
-    the frame in which the pixels are stored, so with `size` the EXIF orientation is applied only where the annotated
-    size says that the boxes were drawn on the upright picture; without `size` the picture is turned upright.
+    Grey, palette, RGBA (alpha dropped), CMYK and 16-bit images (upper 8 bits kept) are converted. The picture is
+    turned upright as its EXIF orientation says, as viewers and annotation tools show it, unless the annotated `size` is
+    that of the stored pixels alone: then its boxes were drawn on these.
 
     Args:
         path: the file; of several frames the first is read.
@@ -59,7 +59,8 @@ def read_image(path: Path | str, size: tuple[int, int] | None = None, enough: in
 def check_image(path: Path | str, size: tuple[int, int] | None = None) -> None:
     """Raise the `DataError` of `read_image` that the header alone gives away."""
     with _opened(path) as image:
-        _turn(image, size, path)
+        if size is None or tuple(size) != image.size:  # else no look at EXIF, for which Pillow decodes a whole PNG
+            _turn(image, size, path)
 
 
 @contextmanager
@@ -82,14 +83,12 @@ def _opened(path: Path | str) -> Iterator[Image.Image]:
 
 
 def _turn(image: Image.Image, size: tuple[int, int] | None, path: Path | str) -> Image.Transpose | None:
-    """Transposition between the stored frame and the one asked for."""
-    if size is not None and tuple(size) == image.size:
-        return None  # without a look at EXIF, for which Pillow would decode a whole PNG
+    """Transposition from the stored frame to that of the boxes: the upright one, unless only the stored one fits."""
     upright = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    if size is None:
+    if size is None or tuple(size) == (image.size[::-1] if upright in _SWAPPING else image.size):
         return upright
-    if upright in _SWAPPING and tuple(size) == image.size[::-1]:
-        return upright
+    if tuple(size) == image.size:
+        return None
     width, height = image.size
     raise DataError(
         f"{path}: is {width}x{height}, annotated as {size[0]}x{size[1]}; correct the annotation or the file"

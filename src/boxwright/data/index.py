@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from boxwright.counts import counted
 from boxwright.data import cache
 from boxwright.data.annotations import Request
 from boxwright.data.cache import Store
 from boxwright.data.files import broken, without_collections
 from boxwright.data.findings import Finding, FindingError
-from boxwright.data.readers import READERS, Reader, describe, find_reader
+from boxwright.data.readers import READERS, Reader, describe, find_reader, read_annotations
 from boxwright.data.records import ImageRecord
 from boxwright.data.rules import judge
 from boxwright.data.splits import by_split, make_validation
@@ -218,14 +219,14 @@ def _absent(index: DataIndex) -> list[str]:
 
 def _build(reader: Reader, request: Request, key: str, val_fraction: float, seed: int) -> Any:
     """Parse a data set, apply the rules, and return its Arrow batch, ordered by split."""
-    annotations = reader.read(request)
+    annotations = read_annotations(reader, request)
     annotations.fill_sizes()
     verdict = judge(annotations)
     findings = annotations.problems + verdict.findings
     _refuse(findings)
     if not annotations.images:
         raise broken(request.path, "no images are listed here")
-    made = make_validation(annotations, val_fraction, seed, named=request.splits is not None)
+    made = make_validation(annotations, val_fraction, seed, request.splits or ())
     images, boxes, splits = by_split(annotations.images, verdict.boxes)
     meta = {
         "key": key,
@@ -243,21 +244,22 @@ def _refuse(findings: list[Finding]) -> None:
     """Raise `DataError` for the first error among the findings, saying how many more there are."""
     errors = [finding for finding in findings if finding.severity == "error"]
     if errors:
-        more = f" ({len(errors) - 1} more errors; see `boxwright data check`)" if len(errors) > 1 else ""
+        more = f" ({counted(len(errors) - 1, 'more error')}; see `boxwright data check`)" if len(errors) > 1 else ""
         raise FindingError(errors[0], more)
 
 
 def _summary(findings: list[Finding]) -> list[str]:
     """Return one note per kind of finding that changed what is loaded."""
     words = {
-        "box-empty": "boxes without area dropped",
-        "box-clipped": "boxes over the border clipped",
-        "category-name": "class names used for several categories",
-        "label-orphan": "label files without an image left out",
+        "box-empty": ("box", "without area dropped"),
+        "box-clipped": ("box", "over the border clipped"),
+        "category-name": ("class name", "used for several categories"),
+        "class-count": ("class count", "that the names contradict"),
+        "label-orphan": ("label file", "without an image left out"),
     }
     notes = []
-    for kind, what in words.items():
+    for kind, (noun, what) in words.items():
         found = [finding for finding in findings if finding.kind == kind]
         if found:
-            notes.append(f"{len(found)} {what}, the first: {found[0].text}")
+            notes.append(f"{counted(len(found), noun)} {what}, the first: {found[0].text}")
     return notes

@@ -12,6 +12,7 @@ from functools import partial
 import torch
 from torch.utils.data import DataLoader, Sampler
 
+from boxwright.counts import counted
 from boxwright.data.dataset import Batch, DetectionDataset, Sample, collate, seed_from
 from boxwright.data.images import check_image, read_image
 from boxwright.data.records import ImageRecord
@@ -217,5 +218,5 @@ def readable(records: Sequence[ImageRecord], skip: Callable[[str], None] | None 
 
 def bad_images(problems: Sequence[str]) -> DataError:
     """Return the error about images that cannot be read."""
-    more = f" (and {len(problems) - 1} more images)" if len(problems) > 1 else ""
+    more = f" (and {counted(len(problems) - 1, 'more image')})" if len(problems) > 1 else ""
     return DataError(f"{problems[0]}{more}; or leave them out with --skip-bad")

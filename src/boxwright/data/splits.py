@@ -1,27 +1,30 @@
 """Splits: a validation set made where there is none, and images and boxes ordered by split."""
 
 import hashlib
+from collections.abc import Collection
 
 import numpy as np
 
 from boxwright.data.annotations import Annotations, BoxTable, ImageEntry
+from boxwright.data.files import SPLITS
 
-_ORDER = ("train", "val", "test")
 
-
-def make_validation(annotations: Annotations, fraction: float, seed: int, *, named: bool) -> list[str]:
+def make_validation(annotations: Annotations, fraction: float, seed: int, named: Collection[str]) -> list[str]:
     """Give a share of the training images to `val` where there is no `val`, and return a note that says so.
 
     The images with the smallest hashes of seed and file name are taken: the same ones on every machine, and nearly the
-    same ones when images are added. A data set with a single split of another name is taken as `train` first, unless
-    the splits were `named` by the caller.
+    same ones when images are added. A single split of another name, beside those `named` by the caller, is taken as
+    `train` first.
     """
     entries = annotations.images
     names = {entry.split for entry in entries}
     notes = []
-    if len(names) == 1 and not named and not names & set(_ORDER):
-        notes.append(f"the only split, {next(iter(names))}, is taken as train")
-        entries[:] = [entry._replace(split="train") for entry in entries]
+    unnamed = names.difference(named)
+    if len(unnamed) == 1 and "train" not in names and not unnamed & set(SPLITS):
+        (only,) = unnamed
+        notes.append(f"the only{' other' * bool(named)} split, {only}, is taken as train")
+        entries[:] = [entry._replace(split="train") if entry.split == only else entry for entry in entries]
+        names = names - {only} | {"train"}
     numbers = [number for number, entry in enumerate(entries) if entry.split == "train"]
     if "val" in names or len(numbers) < 2:
         return notes
@@ -52,4 +55,4 @@ def by_split(
 
 
 def _position(name: str) -> tuple[int, str]:
-    return (_ORDER.index(name) if name in _ORDER else len(_ORDER), name)
+    return (SPLITS.index(name) if name in SPLITS else len(SPLITS), name)

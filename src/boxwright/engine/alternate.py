@@ -5,6 +5,7 @@ from collections.abc import Callable
 from lightning_fabric import Fabric
 from torch import Tensor
 
+from boxwright.counts import counted
 from boxwright.engine.checkpoint import load_weights
 from boxwright.engine.loop import seed_everything
 from boxwright.engine.run import Run
@@ -87,8 +88,8 @@ def alternate(
             continue
         if any(safe[number + 1 :]):
             raise RunError(
-                f"step {number + 1} of {run.path} ended after {safe[number]} epochs, and later steps are built on it; "
-                f"it cannot be trained to {recipe.schedule.epochs}: start a new run"
+                f"step {number + 1} of {run.path} ended after {counted(safe[number], 'epoch')}, and later "
+                f"steps are built on it; it cannot be trained to {recipe.schedule.epochs}: start a new run"
             )
         say(f"step {number + 1} of {len(steps)}: {what}")
         train(step, prepared(number), number % 2 == 1)

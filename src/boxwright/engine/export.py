@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from boxwright.boxes.suppress import suppress
+from boxwright.counts import counted
 from boxwright.data.images import read_image
 from boxwright.engine.onnx_suppress import translations
 from boxwright.engine.predict import find_images
@@ -95,9 +96,9 @@ class Difference:
     def __str__(self) -> str:
         """Return one line."""
         return (
-            f"onnxruntime against PyTorch on {self.images} images, largest difference: "
+            f"onnxruntime against PyTorch on {counted(self.images, 'image')}, largest difference: "
             f"boxes {self.boxes:.1e} px, scores {self.scores:.1e}"
-            + (f", and {self.alone} detections that only one of them has" if self.alone else "")
+            + (f", and {counted(self.alone, 'detection')} that only one of them has" if self.alone else "")
         )
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from lightning_fabric import Fabric
 from rich.console import Console
 
+from boxwright.counts import counted
 from boxwright.data.dataset import DetectionDataset, read_record
 from boxwright.data.index import DataIndex, dataset_arguments, open_dataset
 from boxwright.data.loader import Loader, bad_images, build_loader, verify_images
@@ -157,7 +158,7 @@ def _first_lines(index: DataIndex, recipe: Recipe, run: Run | None, where: str) 
     yield index.describe()
     yield from (*index.notes, *_missing_objects(index), *remarks(recipe), f"run: {where}")
     if run is not None and run.epochs_done >= recipe.schedule.epochs:
-        yield f"nothing left to train: {run.epochs_done} epochs are done; for more, --set schedule.epochs=N"
+        yield f"nothing left to train: {counted(run.epochs_done, 'epoch')} done; for more, --set schedule.epochs=N"
 
 
 def _missing_objects(index: DataIndex) -> Iterator[str]:

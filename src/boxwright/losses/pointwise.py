@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from boxwright.counts import counted
 from boxwright.kernels import Modulator, dense_targets, modulated_cross_entropy, modulated_row_sums
 from boxwright.losses.class_weights import class_weights
 from boxwright.losses.module import LossModule
@@ -93,7 +94,7 @@ class ClassificationLoss(LossModule):
             ValueError: the loss is made for another number of classes.
         """
         if self.num_classes not in (None, len(counts)):
-            raise ValueError(f"is made for {self.num_classes} classes, but the data have {len(counts)}")
+            raise ValueError(f"is made for {counted(self.num_classes, 'class')}, but the data have {len(counts)}")
         if self.class_weight_rule is not None:
             self.class_weight = class_weights(self.class_weight_rule, counts).float()
 

@@ -5,6 +5,7 @@ from typing import Any, Final, Literal, get_args
 import torch
 from torch import Tensor
 
+from boxwright.counts import counted
 from boxwright.kernels.tracing import is_traced
 
 __all__ = [
@@ -168,7 +169,7 @@ def check_labels(labels: Tensor, least: int, classes: int, meaning: str = "") ->
     except RuntimeError:
         unknown = labels[~known][0]
         raise ValueError(
-            f"labels must be {meaning}0 to {classes - 1} for inputs of {classes} classes, got {unknown}"
+            f"labels must be {meaning}0 to {classes - 1} for inputs of {counted(classes, 'class')}, got {unknown}"
         ) from None
 
 

@@ -7,6 +7,7 @@ from typing import Protocol, Self
 import torch
 from torch import Tensor, nn
 
+from boxwright.counts import counted
 from boxwright.criteria import DenseCriterion, GridCriterion, PhasedCriterion, TwoStageCriterion
 from boxwright.models.fuse import fold_batch_norms
 from boxwright.models.guide import Guide
@@ -162,7 +163,7 @@ class DenseDetector(nn.Module):
             self._check_labels(targets)
             targets = Targets.from_list(targets).to(pixels.device)
         if len(targets) != len(pixels):
-            raise ValueError(f"got {len(pixels)} images but targets of {len(targets)}")
+            raise ValueError(f"got {counted(len(pixels), 'image')} but targets of {len(targets)}")
         if scales is None:
             return targets
         return replace(targets, boxes=targets.boxes * scales.view(-1, 1, 1))

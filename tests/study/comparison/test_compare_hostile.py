@@ -108,7 +108,7 @@ def test_without_any_finished_run_it_says_why_and_what_to_do(scenes, tmp_path, e
     with pytest.raises(RunError) as caught:
         compare(scenes, ["gfl-tiny"], seeds=3, output=tmp_path, overrides=ONE_EPOCH)
     assert str(caught.value) == (
-        "none of the 3 runs has finished, so there is nothing to compare. gfl-tiny seed 0 and 2 more: the loss is not "
+        "none of 3 runs has finished, so there is nothing to compare. gfl-tiny seed 0 and 2 more: the loss is not "
         f"finite. Once that is fixed, the same command continues; what the runs wrote is in {tmp_path / 'runs'}"
     )
     assert not (tmp_path / "compare.html").exists()

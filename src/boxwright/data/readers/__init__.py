@@ -4,10 +4,11 @@ A reader is a module with `NAME`, `TITLE`, `VERSION` (raise it when the same fil
 `sniff(path)`, `sources(request)` (the files whose size and time key the cache) and `read(request)`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol, cast
 
+from boxwright.counts import counted
 from boxwright.data.annotations import Annotations, Request
 from boxwright.data.readers import coco, csv, voc, yolo
 from boxwright.errors import DataError
@@ -44,6 +45,9 @@ def find_reader(path: Path, format: str | None = None) -> Reader:
         return READERS[format]
     reader = next((reader for reader in READERS.values() if reader.sniff(path)), None)
     if reader is None:
+        below = (child for child in _folders_below(path) if any(one.sniff(child) for one in READERS.values()))
+        if (inner := next(below, None)) is not None:
+            raise DataError(f"{path} is no data set, but {inner} is one: name that folder")
         raise DataError(
             f"{path}: no annotations recognised; expected a COCO .json (or annotations/*.json), "
             "Pascal VOC Annotations/, YOLO data.yaml or images/ + labels/, or a .csv; name the format with --format"
@@ -51,6 +55,20 @@ def find_reader(path: Path, format: str | None = None) -> Reader:
     return reader
 
 
+def _folders_below(path: Path) -> Iterator[Path]:
+    """Return the folders one and two levels below, in which archives leave what they hold."""
+    for pattern in ("[!.]*", "[!.]*/[!.]*"):
+        yield from sorted(child for child in path.glob(pattern) if child.is_dir())
+
+
+def read_annotations(reader: Reader, request: Request) -> Annotations:
+    """Return what the files say, each image in the splits asked for, or else in those found."""
+    annotations = reader.read(request)
+    annotations.prefer(request.splits or ())
+    return annotations
+
+
 def describe(reader: Reader, images: int, classes: Sequence[str], splits: Iterable[str]) -> str:
     """Return the line that names what was found: `found: Pascal VOC, 364 images, 3 classes, splits train/val/test`."""
-    return f"found: {reader.TITLE}, {images} images, {len(classes)} classes, splits {'/'.join(splits)}"
+    contents = f"{counted(images, 'image')}, {counted(len(classes), 'class')}"
+    return f"found: {reader.TITLE}, {contents}, splits {'/'.join(splits)}"

@@ -1,20 +1,22 @@
 """COCO JSON: one file per split, in `annotations/`, beside the images, or given itself."""
 
 import math
+import mmap
 import re
 from collections import Counter
 from collections.abc import Iterator
 from os.path import isfile
 from pathlib import Path
 from typing import Any, TypeGuard
+from urllib.parse import unquote
 
 from boxwright.data.annotations import Annotations, Request
-from boxwright.data.files import broken, leaves_root, posix_name, read_head, read_json, split_name
+from boxwright.data.files import broken, leaves_root, name_splits, posix_name, read_head, read_json, split_name
 from boxwright.errors import DataError
 
 NAME = "coco"
 TITLE = "COCO"
-VERSION = 2
+VERSION = 3
 
 _FIRST_KEY = re.compile(rb'(\xef\xbb\xbf)?\s*\{\s*"(info|licenses|images|annotations|categories|type)"')
 _MAX_ID = 2**63
@@ -34,15 +36,16 @@ def read(request: Request) -> Annotations:
     """Return images and annotations of every split; categories are the union over the files."""
     result = Annotations(places="id")
     categories: dict[int, str] = {}
+    parents: dict[int, Any] = {}
     for split, file in _splits(request).items():
         data = read_json(file)
         if not isinstance(data, dict) or not isinstance(data.get("images"), list):
             raise broken(file, "not a COCO file: expected an object with 'images', 'annotations' and 'categories'")
-        _read_categories(data, file, categories, result)
+        _read_categories(data, file, categories, parents, result)
         names = [image.get("file_name") for image in data["images"] if isinstance(image, dict)]
         numbers = _read_images(data["images"], split, file, _image_folder(request, file, split, names), result)
         _read_boxes(data.get("annotations", []), numbers, file, result)
-    _set_classes(categories, request, result)
+    _set_classes(categories, parents, request, result)
     return result
 
 
@@ -66,11 +69,21 @@ def _find(root: Path) -> dict[str, Path]:
     """
     for folder in (root / "annotations", root):
         instances = sorted(folder.glob("instances*.json"))
-        files = [file for file in sorted(folder.glob("*.json")) if _FIRST_KEY.match(read_head(file))]
+        files = [file for file in sorted(folder.glob("*.json")) if _is_coco(file)]
         if instances or files:
-            return {split_name(file.stem): file for file in instances or files}
-    files = [file for file in sorted(root.glob("*/*.json")) if _FIRST_KEY.match(read_head(file))]
-    return {split_name(file.parent.name): file for file in files}
+            return name_splits((file.stem, file) for file in instances or files)
+    files = [file for file in sorted(root.glob("*/*.json")) if _is_coco(file)]
+    beside = Counter(file.parent.name for file in files)
+    names = (f"{file.parent.name}-{file.stem}" if beside[file.parent.name] > 1 else file.parent.name for file in files)
+    return name_splits(zip(names, files, strict=True))
+
+
+def _is_coco(file: Path) -> bool:
+    """Tell whether a file begins as a COCO file does and has images, which Label Studio's notes beside YOLO lack."""
+    if not _FIRST_KEY.match(read_head(file)):
+        return False
+    with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(b'"images"') >= 0
 
 
 def _image_folder(request: Request, file: Path, split: str, names: list[Any]) -> Path:
@@ -85,8 +98,10 @@ def _image_folder(request: Request, file: Path, split: str, names: list[Any]) ->
     return next((place for place in places if any(isfile(place / name) for name in samples)), places[0])
 
 
-def _read_categories(data: dict[str, Any], file: Path, categories: dict[int, str], result: Annotations) -> None:
-    """Add the file's categories to those known, which they must not contradict."""
+def _read_categories(
+    data: dict[str, Any], file: Path, categories: dict[int, str], parents: dict[int, Any], result: Annotations
+) -> None:
+    """Add the file's categories, with their parents, to those known, which they must not contradict."""
     listed = data.get("categories", [])
     for category in listed if isinstance(listed, list) else [listed]:
         identity = category.get("id") if isinstance(category, dict) else None
@@ -96,6 +111,8 @@ def _read_categories(data: dict[str, Any], file: Path, categories: dict[int, str
         elif categories.setdefault(identity, name) != name:
             message = f"category {identity} is {name!r} here and {categories[identity]!r} elsewhere"
             result.problem("annotation", message, file, id=identity)
+        else:
+            parents[identity] = category.get("supercategory")
 
 
 def _read_images(images: list[Any], split: str, file: Path, folder: Path, result: Annotations) -> dict[int, int]:
@@ -112,8 +129,15 @@ def _read_images(images: list[Any], split: str, file: Path, folder: Path, result
             result.problem("annotation", f"two images have id {identity}, the second is {name!r}", file, id=identity)
         else:
             size = (_length(image.get("width")), _length(image.get("height")))
-            numbers[identity] = result.add_image(posix_name(name), folder, identity, size, split, file)
+            numbers[identity] = result.add_image(_local_name(name, folder), folder, identity, size, split, file)
     return numbers
+
+
+def _local_name(name: str, folder: Path) -> str:
+    """Return an image's name as the folder has it: some tools write it as in an address, `a%20b.jpg` for `a b.jpg`."""
+    name, plain = posix_name(name), posix_name(unquote(name))
+    encoded = plain != name and not leaves_root(plain) and not isfile(folder / name) and isfile(folder / plain)
+    return plain if encoded else name
 
 
 def _read_boxes(annotations: Any, numbers: dict[int, int], file: Path, result: Annotations) -> None:
@@ -154,9 +178,15 @@ def _read_boxes(annotations: Any, numbers: dict[int, int], file: Path, result: A
         seen.add(identity)
 
 
-def _set_classes(categories: dict[int, str], request: Request, result: Annotations) -> None:
+def _set_classes(categories: dict[int, str], parents: dict[int, Any], request: Request, result: Annotations) -> None:
     """Give labels by sorted category id, or in the order of the classes asked for."""
     ids = sorted(categories)
+    # Roboflow puts a category that only names the group of the others before them.
+    if request.classes is None and ids and parents[ids[0]] == "none" and not result.uses(ids[0]):
+        name = categories[ids[0]]
+        if {parents[i] for i in ids[1:]} == {name}:
+            result.notes.append(f"category {name!r} left out: it has no object, and is the supercategory of the others")
+            ids = ids[1:]
     if request.classes is not None:
         by_name = {name: identity for identity, name in categories.items()}
         missing = [name for name in request.classes if name not in by_name]

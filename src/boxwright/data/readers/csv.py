@@ -2,17 +2,26 @@
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from os.path import isfile
 from pathlib import Path
 
 from boxwright.data.annotations import Annotations, Request
-from boxwright.data.files import broken, leaves_root, parse_length, posix_name, read_head, read_text, split_name
+from boxwright.data.files import (
+    broken,
+    leaves_root,
+    name_splits,
+    parse_length,
+    posix_name,
+    read_head,
+    read_text,
+    split_name,
+)
 from boxwright.errors import DataError
 
 NAME = "csv"
 TITLE = "CSV"
-VERSION = 2
+VERSION = 3
 
 COLUMNS = {
     "filename": ("filename", "file_name", "file", "image", "image_name", "image_path", "path", "image_id"),
@@ -60,12 +69,17 @@ def _splits(request: Request) -> dict[str, Path]:
 
 def _find(root: Path) -> dict[str, Path]:
     """Find the files whose header names the columns; if none does, all, so that the error can say what they lack."""
-    found, files = {}, sorted(root.glob("*.csv"))
+    found, files = [], sorted(root.glob("[!.]*.csv"))
     for file in files:
         header = read_head(file).decode("utf-8-sig", errors="replace").splitlines()[:1]
-        if not _missing(_columns(next(csv.reader(header), []))):
-            found[split_name(file.stem)] = file
-    return found or {split_name(file.stem): file for file in files}
+        if not _missing(_columns(next(csv.reader(header, delimiter=_delimiter(header)), []))):
+            found.append(file)
+    return name_splits((file.stem, file) for file in found or files)
+
+
+def _delimiter(header: Sequence[str]) -> str:
+    """Return what separates the columns of the first line: a comma, or as spreadsheets write, a semicolon or tab."""
+    return max(",;\t", key="".join(header[:1]).count)
 
 
 def _columns(header: list[str]) -> dict[str, int]:
@@ -82,7 +96,9 @@ def _missing(columns: dict[str, int]) -> list[str]:
 
 def _read_file(file: Path, split: str, request: Request, result: Annotations) -> None:
     """Add one file's rows."""
-    rows = csv.reader(io.StringIO(read_text(file), newline=""))
+    text = read_text(file)
+    delimiter = _delimiter(text[:4096].splitlines())
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     folder: Path | None = None
     numbers: dict[str, int] = {}
     try:
@@ -97,6 +113,8 @@ def _read_file(file: Path, split: str, request: Request, result: Annotations) ->
                 result.problem("annotation", message, file, rows.line_num)
                 continue
             cells = {name: row[position].strip() for name, position in columns.items()}
+            if delimiter != ",":
+                cells |= {side: cells[side].replace(",", ".") for side in _CORNERS}  # decimal commas
             if leaves_root(cells["filename"]):
                 message = f"filename {cells['filename']!r} leaves the data folder"
                 result.problem("file-name", message, file, rows.line_num)

@@ -12,22 +12,24 @@ from xml.sax.xmlreader import Locator
 from defusedxml.common import DefusedXmlException
 from defusedxml.sax import parseString
 
+from boxwright.counts import counted
 from boxwright.data.annotations import Annotations, Request
 from boxwright.data.files import (
     IMAGE_SUFFIXES,
     broken,
     leaves_root,
+    list_files,
+    name_splits,
     parse_length,
     posix_name,
     read_text,
-    split_name,
 )
 from boxwright.data.findings import FindingError
 from boxwright.errors import DataError
 
 NAME = "voc"
 TITLE = "Pascal VOC"
-VERSION = 2
+VERSION = 3
 
 _ONE_CLASS = re.compile("_(train|val|trainval|test)$")  # aeroplane_train.txt and the like
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
@@ -73,7 +75,7 @@ def sources(request: Request) -> Iterator[Path]:
     for place in _splits(request).values():
         if place.is_file():
             yield place
-        yield from sorted(_annotation_folder(request, place).rglob("*.xml"))
+        yield from _xml_files(_annotation_folder(request, place))
 
 
 def read(request: Request) -> Annotations:
@@ -152,7 +154,8 @@ def _splits(request: Request) -> dict[str, Path]:
 def _find(root: Path) -> dict[str, Path]:
     """Find the splits of a folder."""
     if not _has_xml(root / "Annotations"):
-        return {"train": root} if _has_xml(root) else {split_name(d.name): d for d in _folders(root) if _has_xml(d)}
+        folders = (folder for folder in _folders(root) if _has_xml(folder))
+        return {"train": root} if _has_xml(root) else name_splits((folder.name, folder) for folder in folders)
     files = sorted((root / "ImageSets" / "Main").glob("*.txt"))
     found = {file.stem: file for file in files if not _ONE_CLASS.search(file.stem)}
     trainval = found.pop("trainval", None)
@@ -162,7 +165,11 @@ def _find(root: Path) -> dict[str, Path]:
 
 
 def _has_xml(folder: Path) -> bool:
-    return any(folder.glob("*.xml"))
+    return any(folder.glob("[!.]*.xml"))
+
+
+def _xml_files(folder: Path) -> list[Path]:
+    return [folder / name for name in list_files(folder, {".xml"})]
 
 
 def _folders(root: Path) -> list[Path]:
@@ -178,7 +185,7 @@ def _split_files(request: Request, place: Path, result: Annotations) -> Iterator
     """Return the XML files of a split; ids without a file are problems."""
     folder = _annotation_folder(request, place)
     if place.is_dir():
-        yield from sorted(folder.rglob("*.xml"))
+        yield from _xml_files(folder)
     elif place.suffix == ".xml":
         yield place
     else:
@@ -253,6 +260,8 @@ def _image_file(request: Request, file: Path, name: str) -> tuple[Path, str]:
 def _note_unlisted(request: Request, used: set[Path], result: Annotations) -> None:
     """Say how many XML files of the annotation folder are in no split."""
     folders = {_annotation_folder(request, place) for place in _splits(request).values()}
-    unlisted = [file for folder in folders for file in folder.rglob("*.xml") if file not in used]
+    unlisted = [file for folder in folders for file in _xml_files(folder) if file not in used]
     if unlisted and request.path.is_dir():
-        result.notes.append(f"{len(unlisted)} annotation files are in no split, for example {min(unlisted).name}")
+        result.notes.append(
+            f"in no split: {counted(len(unlisted), 'annotation file')}, for example {min(unlisted).name}"
+        )

@@ -3,17 +3,21 @@
 import math
 import re
 from collections.abc import Iterator
+from os.path import isfile
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from boxwright.counts import counted
 from boxwright.data.annotations import Annotations, Request
 from boxwright.data.files import (
     broken,
     image_size,
     leaves_root,
+    list_files,
     list_images,
+    name_splits,
     posix_name,
     read_lines,
     read_text,
@@ -24,7 +28,7 @@ from boxwright.errors import DataError
 
 NAME = "yolo"
 TITLE = "YOLO"
-VERSION = 2
+VERSION = 3
 
 _SET = re.compile(r"^(train|val|valid|test)\s*:", re.MULTILINE)
 _NAME_FILES = ("classes.txt", "obj.names", "labels/classes.txt", "predefined_classes.txt")
@@ -128,13 +132,21 @@ def _inside(file: Path, base: str, value: str) -> Path:
 
 
 def _find(root: Path) -> dict[str, Path]:
-    """Find the splits of a folder without YAML: `images/<split>`, `images`, or `<split>/images`."""
+    """Find the splits of a folder without YAML: `images/<split>`, `images`, `<split>/images`, or labelImg's one folder.
+
+    A folder that holds splits of its own is none, but a data set below this folder.
+    """
     images, labels = root / "images", root / "labels"
     if images.is_dir() and labels.is_dir():
-        folders = sorted(child for child in images.iterdir() if child.is_dir() and (labels / child.name).is_dir())
-        return {split_name(child.name): child for child in folders} or {"train": images}
-    pairs = sorted(root.glob("*/images")) if root.is_dir() else []
-    return {split_name(pair.parent.name): pair for pair in pairs if (pair.parent / "labels").is_dir()}
+        folders = sorted(child for child in images.glob("[!.]*") if child.is_dir() and (labels / child.name).is_dir())
+        return name_splits((child.name, child) for child in folders) or {"train": images}
+    pairs = sorted(root.glob("[!.]*/images")) if root.is_dir() else []
+    if found := name_splits((pair.parent.name, pair) for pair in pairs if _find(pair.parent) == {"train": pair}):
+        return found
+    labelled = (root / "classes.txt").is_file() and any(
+        (root / name).with_suffix(".txt").is_file() for name in list_images(root)
+    )
+    return {"train": root} if labelled else {}
 
 
 def _images(request: Request, place: Path) -> Iterator[tuple[Path, str]]:
@@ -142,13 +154,22 @@ def _images(request: Request, place: Path) -> Iterator[tuple[Path, str]]:
     if place.is_dir():
         yield from ((place, name) for name in list_images(place))
         return
-    for number, line in enumerate(read_text(place).splitlines(), start=1):
-        name = posix_name(line.strip()).removeprefix("./")
+    names = [posix_name(line.strip()).removeprefix("./") for line in read_text(place).splitlines()]
+    cut = _leading_parts(next(filter(None, names), ""), request.root)
+    for number, whole in enumerate(names, start=1):
+        name = "/".join(whole.split("/")[cut:])
         if name and leaves_root(name):
             message = f"image {name!r} leaves the data folder {request.root}"
             raise FindingError(Finding("file-name", message, place, number))
         if name:
             yield request.root, name
+
+
+def _leading_parts(name: str, root: Path) -> int:
+    """Return how many parts of an image's path lead to the data folder, on this machine or where the list was made."""
+    parts = name.split("/")
+    ends = ("/".join(parts[cut:]) for cut in range(len(parts)))
+    return next((cut for cut, end in enumerate(ends) if not leaves_root(end) and isfile(root / end)), 0)
 
 
 def _label_file(folder: Path, name: str) -> Path:
@@ -215,7 +236,7 @@ def _orphans(place: Path, result: Annotations) -> None:
     images = list_images(place)
     expected = {_label_file(place, name) for name in images}
     folder = _label_file(place, "x.jpg").parent
-    for file in sorted(folder.rglob("*.txt")) if folder != place else []:
+    for file in (folder / name for name in list_files(folder, {".txt"})) if folder != place else []:
         if file not in expected and file.name != "classes.txt":
             result.problem("label-orphan", "no image belongs to this label file", file)
 
@@ -227,22 +248,25 @@ def _class_names(request: Request, needed: int, result: Annotations) -> tuple[st
     root = request.root
     file = request.path if request.path.is_file() else _yaml_file(root)
     if file is not None:
-        return _yaml_names(file)
+        return _yaml_names(file, result)
     for name in _NAME_FILES:
         if (root / name).is_file():
             return tuple(read_lines(root / name))
     if (file := _yaml_below(root)) is not None:
         result.notes.append(f"class names from {file.relative_to(root)}")
-        return _yaml_names(file)
+        return _yaml_names(file, result)
     result.notes.append(f"no class names found (data.yaml, classes.txt): named class_0 to class_{needed - 1}")
     return tuple(f"class_{i}" for i in range(needed))
 
 
-def _yaml_names(file: Path) -> tuple[str, ...]:
-    """Return the `names` of a data YAML, a list or a mapping from id."""
-    names = _read_yaml(file).get("names")
+def _yaml_names(file: Path, result: Annotations) -> tuple[str, ...]:
+    """Return the `names` of a data YAML, a list or a mapping from id, which count the classes whatever `nc` says."""
+    data = _read_yaml(file)
+    names, count = data.get("names"), data.get("nc")
     if isinstance(names, dict) and set(names) == set(range(len(names))):
         names = [names[i] for i in range(len(names))]
     if not isinstance(names, list) or not names:
         raise broken(file, f"names must be a list, or a mapping from 0…n−1, of class names, found {names!r:.80}")
+    if count is not None and count != len(names):
+        result.problem("class-count", f"nc is {count!r:.20}, but names has {counted(len(names), 'class')}", file)
     return tuple(str(name) for name in names)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from boxwright.boxes import AnchorGenerator, scale_boxes
+from boxwright.counts import counted
 from boxwright.criteria import GridCriterion
 from boxwright.models.darknet.network import Darknet
 from boxwright.models.detector import DenseDetector
@@ -93,8 +94,8 @@ class GridDetector(DenseDetector):
         for layer in layers:
             if layer.classes != len(class_names):
                 raise ValueError(
-                    f"{layer.section.place()} detects {layer.classes} classes, but there are {len(class_names)}: "
-                    f"{', '.join(class_names[:5])}{', …' * (len(class_names) > 5)}"
+                    f"{layer.section.place()} detects {counted(layer.classes, 'class')}, but there are "
+                    f"{len(class_names)}: {', '.join(class_names[:5])}{', …' * (len(class_names) > 5)}"
                 )
         strides, shapes = zip(*((float(layer.stride), layer.own_anchors) for layer in layers), strict=True)
         anchors: Any = AnchorGenerator(strides, shapes)

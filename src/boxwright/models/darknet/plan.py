@@ -5,6 +5,7 @@ from typing import Final, Literal
 
 from torch import nn
 
+from boxwright.counts import counted
 from boxwright.models.darknet.config import CfgSection
 from boxwright.models.darknet.layers import (
     ACTIVATIONS,
@@ -255,8 +256,8 @@ class _Plan:
         shape, wanted = self._shape(self._last), len(mask) * (5 + classes)
         if shape.channels != wanted:
             raise section.error(
-                f"{len(mask)} anchors with {classes} classes need {wanted} channels before this layer, "
-                f"found {shape.channels}: set filters={wanted} there"
+                f"{counted(len(mask), 'anchor')} with {counted(classes, 'class')} need {wanted} channels before this "
+                f"layer, found {shape.channels}: set filters={wanted} there"
             )
         source = self._last
         if self.layers and self.layers[source].detection is not None:

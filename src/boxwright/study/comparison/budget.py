@@ -17,6 +17,7 @@ from typing import Final
 
 import torch
 
+from boxwright.counts import counted
 from boxwright.data.index import open_dataset
 from boxwright.engine.anchors import settle_anchors
 from boxwright.engine.checkpoint import save_state, save_weights
@@ -85,11 +86,13 @@ def fitting_epochs(
     fitting = [epochs for epochs in range(1, recipe.schedule.epochs + 1) if total(epochs) <= _SAFETY * budget]
     if not fitting:
         raise RecipeError(
-            f"--budget: {len(specs)} recipes × {seeds} seeds take about {total(1) / _SAFETY:.0f} s with one epoch, "
-            f"which is more than {budget:.0f} s; give more time, fewer seeds, or a smaller data.size"
+            f"--budget: {counted(len(specs), 'recipe')} × {counted(seeds, 'seed')} take about "
+            f"{total(1) / _SAFETY:.0f} s with one epoch, which is more than {budget:.0f} s; give more time, fewer "
+            "seeds, or a smaller data.size"
         )
     epochs = fitting[-1]
-    progress(f"budget: {epochs} of {recipe.schedule.epochs} epochs for every run, about {total(epochs):.0f} s in all")
+    planned = f"{epochs} of {counted(recipe.schedule.epochs, 'epoch')}"
+    progress(f"budget: {planned} for every run, about {total(epochs):.0f} s in all")
     return epochs
 
 

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from boxwright.counts import counted
 from boxwright.data.index import DataIndex, dataset_arguments, open_dataset
 from boxwright.data.loader import bad_images, verify_images
 from boxwright.engine import Run
@@ -179,7 +180,7 @@ def _no_run_finished(failures: Sequence[dict[str, Any]], spec: RunSpec) -> str:
         f"{who[0]}{f' and {len(who) - 1} more' if who[1:] else ''}: {why.rstrip('.')}" for why, who in reasons.items()
     ]
     return (
-        f"none of the {len(failures)} runs has finished, so there is nothing to compare. {'; '.join(told)}. "
+        f"none of {counted(len(failures), 'run')} has finished, so there is nothing to compare. {'; '.join(told)}. "
         f"Once that is fixed, the same command continues; what the runs wrote is in {spec.folder}"
     )
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any, Final
 
+from boxwright.counts import counted
 from boxwright.study.tables import framed_table, heading, tooltip
 
 __all__ = ["classes", "errors", "pairs", "recipes", "runs"]
@@ -31,7 +32,7 @@ def recipes(report: Mapping[str, Any]) -> str:
         cells.append(_spread(recipe["peak_memory"], "memory", 1e-6, ",.0f", deviation=False))
         cells.append(_number(recipe.get("parameters"), "parameters", ".2f", 1e-6))
         rows.append(_row(_name(index, recipe["name"]), cells, f'data-recipe="{index}"'))
-    caption = f"<b>COCO’s numbers</b> on {report['data']['images']:,} images"
+    caption = f"<b>COCO’s numbers</b> on {counted(report['data']['images'], 'image')}"
     return framed_table("recipes sortable", caption, heads, rows)
 
 

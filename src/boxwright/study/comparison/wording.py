@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from boxwright.counts import counted
+
 __all__ = ["commands", "facts", "mean_and_spread", "pair_words", "verdict_words"]
 
 
@@ -54,9 +56,9 @@ def pair_words(pair: Mapping[str, Any], names: Sequence[str]) -> str:
     who = f"{names[pair['first']]} and {names[pair['second']]} (difference {abs(pair['difference']):.3f})"
     ways = []
     if pair["seeds_needed"] is not None:
-        ways.append(f"{pair['seeds_needed']} seeds")
+        ways.append(counted(pair["seeds_needed"], "seed"))
     if pair["images_needed"] is not None:
-        ways.append(f"{pair['images_needed']:,} validation images")
+        ways.append(counted(pair["images_needed"], "validation image"))
     if ways:
         return f"{who}: a difference of this size would be settled by {' or '.join(ways)}."
     return f"{who}: so small that neither 100 seeds nor a thousand times the images would settle it alone."
@@ -67,9 +69,10 @@ def facts(report: Mapping[str, Any]) -> str:
     data, recipes = report["data"], report["recipes"]
     seeds = sorted({len(recipe["runs"]) for recipe in recipes})
     epochs = recipes[0].get("epochs")
+    trained = f", after {counted(epochs, 'epoch')}" if epochs else ""
     return (
-        f"{data['describe'].removeprefix('found: ')}. Measured on {data['images']:,} validation images with "
-        f"{data['objects']:,} objects{f', after {epochs} epochs' if epochs else ''}; {' or '.join(map(str, seeds))} "
+        f"{data['describe'].removeprefix('found: ')}. Measured on {counted(data['images'], 'validation image')} with "
+        f"{counted(data['objects'], 'object')}{trained}; {' or '.join(map(str, seeds))} "
         f"{'seed' if seeds == [1] else 'seeds'} of each recipe. Of every run, its best checkpoint."
     )
 

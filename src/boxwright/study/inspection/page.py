@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any, Final
 
+from boxwright.counts import counted
 from boxwright.study.inspection.relabel_page import relabel_section, shortened
 from boxwright.study.tables import Column, row, table, tooltip, written
 from boxwright.study.templates import asset, embedded, fill
@@ -38,7 +39,7 @@ def inspect_page(report: dict[str, Any]) -> str:
     first = assigners[0]["summary"]
     facts = (
         f"{data['describe'].removeprefix('found: ')}. "
-        f"Split {data['split']}: {data['images']:,} images, {data['objects']:,} objects, "
+        f"Split {data['split']}: {counted(data['images'], 'image')}, {counted(data['objects'], 'object')}, "
         f"seen at {_size(recipe['size'])} px as {recipe['name']} sees them, on strides "
         f"{', '.join(f'{stride:g}' for stride in recipe['strides'])}."
     )
