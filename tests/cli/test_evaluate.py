@@ -40,6 +40,17 @@ def test_json_and_predictions_carry_source_ids(run_folder, data, tmp_path):
     assert all(0 <= entry["bbox"][0] <= 90 and entry["bbox"][3] <= 60 for entry in predictions)
 
 
+def test_a_split_given_by_its_path_is_the_one_that_is_evaluated(run_folder, data, tmp_path):
+    content = json.loads((data / "annotations" / "instances_val.json").read_text())
+    content["images"] = content["images"][:1]
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"] == content["images"][0]["id"]]
+    file = tmp_path / "other.json"
+    file.write_text(json.dumps(content))
+    result = run(run_folder, "--split", f"val={file}", "--images", data / "images", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["images"] == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -114,9 +114,7 @@ BOXED = {"id": 1, "image_id": 10, "bbox": [1, 2, 3, 4], "category_id": 3}
 @pytest.mark.parametrize("format", WRITERS)
 def test_a_data_set_that_an_archive_left_deeper_is_named(tmp_path, format):
     WRITERS[format](tmp_path / "set" / "set")
-    with pytest.raises(
-        DataError, match=rf"{tmp_path} is no data set, but {tmp_path}/set(/set)? is one: name that folder"
-    ):
+    with pytest.raises(DataError, match=rf"{tmp_path} is no data set, but \S+/set is one: name that folder"):
         open_dataset(tmp_path)
 
 

@@ -154,7 +154,7 @@ def test_an_assigner_with_running_values_is_saved_with_the_detector_and_gives_wa
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("box.type=nowhere.MyLoss", r"criterion\.box: cannot import 'nowhere' for 'nowhere.MyLoss' .*PYTHONPATH=\."),
+        ("box.type=nowhere.MyLoss", r"criterion\.box: cannot import 'nowhere' for 'nowhere.MyLoss': .*PYTHONPATH=\."),
         ("box.type=own_parts.HalvedLos", "has no class 'HalvedLos'; did you mean 'HalvedLoss'"),
         ("box.type=own_parts.function", "has no class 'function'"),
         (
@@ -186,6 +186,25 @@ def test_an_assigner_with_running_values_is_saved_with_the_detector_and_gives_wa
 def test_what_is_wrong_is_said(override: str, said: str):
     with pytest.raises(RecipeError, match=said):
         with_parts(override)
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("x = 1\nclass MyLoss(\n", r"SyntaxError: '\(' was never closed in {file}, line 2"),
+        ("\n\nimport nowhere\n", r"ModuleNotFoundError: No module named 'nowhere' in {file}, line 3"),
+        ("from torch import nowhere\n", r"ImportError: cannot import name 'nowhere' from 'torch' .* in {file}, line 1"),
+        ("import json\n\njson.loads('')\n", r"JSONDecodeError: Expecting value: .* in {file}, line 3"),
+        ("def f():\n    return 1 / 0\n\nf()\n", "ZeroDivisionError: division by zero in {file}, line 2"),
+    ],
+)
+def test_what_its_module_raises_is_said_with_file_and_line(tmp_path, source: str, said: str):
+    (tmp_path / "broken_parts.py").write_text(source)
+    pattern = "cannot import 'broken_parts' for 'broken_parts.MyLoss': " + said.format(
+        file=tmp_path / "broken_parts.py"
+    )
+    with pytest.raises(RecipeError, match=pattern):
+        with_parts("box.type=broken_parts.MyLoss")
 
 
 def test_an_assigner_is_inspected_by_its_path():

@@ -68,7 +68,7 @@ def open_data(source: str | Path, data: str | Path | None, **options: Any) -> Da
     Args:
         source: a run folder or weight file.
         data: path of a data set; None takes the run's.
-        options: as for `open_dataset`; only with `data`.
+        options: as for `open_dataset`; without `data` they stand instead of the run's, and `splits` beside them.
 
     Raises:
         RunError: there is no `data`, and `source` is no run folder that says which it was, or it is not there any more.
@@ -80,7 +80,10 @@ def open_data(source: str | Path, data: str | Path | None, **options: Any) -> Da
     arguments = (run := Run.open(source)).data
     if not Path(arguments["path"]).exists():
         raise run.moved(arguments["path"])
-    return open_dataset(**{name: value for name, value in arguments.items() if name != "skip_bad"})
+    given = {name: value for name, value in options.items() if value is not None}
+    if "splits" in given:
+        given["splits"] = (arguments.get("splits") or {}) | given["splits"]
+    return open_dataset(**{name: value for name, value in arguments.items() if name != "skip_bad"} | given)
 
 
 def match_classes(class_names: Sequence[str], index: DataIndex) -> list[int | None]:

@@ -8,6 +8,8 @@ import difflib
 import importlib
 import inspect
 import re
+import sysconfig
+import traceback
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache, reduce
@@ -152,21 +154,33 @@ def _own_class(path: str) -> type:
     """Return the class that `package.module.Class` names.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or its module cannot be imported.
     """
     module_name, _, name = path.rpartition(".")
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise ValueError(
-            f"cannot import {module_name!r} for {path!r} ({error}); a module that is not installed is found where "
-            "PYTHONPATH names its folder, PYTHONPATH=. the current one"
-        ) from error
+    except Exception as error:  # whatever the user's code raises
+        raise ValueError(f"cannot import {module_name!r} for {path!r}: {_why_no_import(error)}") from error
     found = getattr(module, name, None)
     if not isinstance(found, type):
         classes = [known for known, value in vars(module).items() if isinstance(value, type)]
         raise ValueError(f"module {module_name!r} has no class {name!r}; {nearest(name, classes)}")
     return found
+
+
+def _why_no_import(error: Exception) -> str:
+    """Say what an import raised, and where in the user's files; else that the module was not found, and what to do."""
+    what = f"{type(error).__name__}: {error.msg if isinstance(error, SyntaxError) else error}"
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{what} in {error.filename}, line {error.lineno}"
+    installed = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
+    frames = traceback.extract_tb(error.__traceback__)[1:]  # the first is ours
+    if own := [frame for frame in frames if not frame.filename.startswith(("<frozen ", *installed))]:
+        return f"{what} in {own[-1].filename}, line {own[-1].lineno}"
+    return (
+        f"{error}; a module that is not installed is found where PYTHONPATH names its folder, PYTHONPATH=. the "
+        "current one"
+    )
 
 
 @cache
