@@ -207,6 +207,19 @@ class TestImages:
         kinds(report, ("image-unreadable", 1))
         assert only(report, "image-unreadable").file == self.a(file)
 
+    @pytest.mark.parametrize("progressive", [False, True])
+    def test_a_truncated_jpeg(self, file, progressive):
+        noise = np.random.default_rng(0).integers(0, 255, (80, 100, 3), np.uint8)
+        Image.fromarray(noise).save(self.a(file), format="JPEG", progressive=progressive)
+        kinds(check_dataset(file), *[])
+        self.a(file).write_bytes(self.a(file).read_bytes()[:-400])
+        assert only(check_dataset(file), "image-unreadable").file == self.a(file)
+
+    def test_each_look_can_be_watched(self, file):
+        seen = []
+        check_dataset(file, watch=lambda looks, total: [seen.append(total) or one for one in looks])
+        assert seen == [3, 3, 3]
+
     def test_decompression_bomb(self, file, monkeypatch):
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 9000)
         Image.new("RGB", (200, 100)).save(self.a(file))

@@ -4,7 +4,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFile
 
 from boxwright.data.images import check_image, read_image
 from boxwright.errors import DataError
@@ -112,6 +112,20 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path, picture,
         check_image(tmp_path / "bomb.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     check_image(tmp_path / "bomb.png")
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_a_file_that_was_cut_off_is_found_without_decoding_the_others(tmp_path, picture, monkeypatch, suffix):
+    whole, cut, longer = (tmp_path / f"{name}.{suffix}" for name in ("whole", "cut", "longer"))
+    picture.save(whole)
+    cut.write_bytes(whole.read_bytes()[:-40])
+    longer.write_bytes(whole.read_bytes() + b"what a camera adds")
+
+    check_image(longer, (WIDTH, HEIGHT))
+    with pytest.raises(DataError, match=rf"cut\.{suffix}: cannot be decoded"):
+        check_image(cut, (WIDTH, HEIGHT))
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda image: pytest.fail("decoded"))
+    check_image(whole, (WIDTH, HEIGHT))
 
 
 def save_with_orientation(picture: Image.Image, path, orientation: int) -> torch.Tensor:

@@ -291,6 +291,11 @@ class TestSplits:
         assert index.split("val")[0].boxes.shape == (1, 4)
         assert "1 image of train left out, being in val as well" in index.notes
 
+    def test_what_is_measured_on_images_of_train_is_said_to_be_too_good(self, tmp_path):
+        write_yolo(tmp_path)
+        (tmp_path / "data.yaml").write_text("train: images\nval: images\nnames: [cat, dog]\n")
+        assert open_dataset(tmp_path).notes == ("3 images of val in train as well: what is measured there is too good",)
+
     def test_a_lone_file_beside_a_given_split_is_train(self, tmp_path):
         file = write_coco(tmp_path, split="cells")
         write_coco(tmp_path / "other", split="held")

@@ -3,6 +3,7 @@
 import json
 import os
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,6 +14,7 @@ from boxwright.counts import counted
 
 if TYPE_CHECKING:
     from boxwright.data.check import Report
+    from boxwright.data.check_images import Look
     from boxwright.data.findings import Finding
     from boxwright.data.stats import Statistics
 
@@ -37,9 +39,18 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Find everything that is wrong with a data set; exit with 2 on errors, 1 on warnings with --strict."""
+    from rich.console import Console
+    from rich.progress import track
+
     from boxwright.data.check import check_dataset
 
-    report = check_dataset(path, **dataset_options(format, classes, split, images, one_based))
+    console = Console(stderr=True)
+
+    def watch(looks: "Iterable[Look]", total: int) -> "Iterable[Look]":
+        hidden = not console.is_terminal
+        return track(looks, "reading images", total, console=console, transient=True, disable=hidden)
+
+    report = check_dataset(path, **dataset_options(format, classes, split, images, one_based), watch=watch)
     if as_json:
         typer.echo(json.dumps(report.to_dict(), indent=2))
     else:

@@ -11,7 +11,7 @@ import torch
 
 from boxwright.boxes import box_iou
 from boxwright.data.annotations import Annotations, BoxTable, Request
-from boxwright.data.check_images import check_images
+from boxwright.data.check_images import Watch, check_images
 from boxwright.data.findings import SEVERITIES, Finding, FindingError
 from boxwright.data.readers import describe, find_reader, read_annotations
 from boxwright.data.rules import judge
@@ -75,11 +75,13 @@ def check_dataset(
     splits: Mapping[str, str] | None = None,
     images: str | Path | None = None,
     one_based: bool | None = None,
+    watch: Watch = lambda looks, total: looks,
 ) -> Report:
     """Read annotations and images of a data set, and report everything that is wrong or worth knowing.
 
     The arguments are those of `open_dataset`. The rules are those of loading, which drops boxes without area, clips
-    slight overshoot and refuses errors; here nothing is refused and every case is listed.
+    slight overshoot and refuses errors; here nothing is refused and every case is listed. `watch` passes on what is
+    seen of each image, to show how far the reading is.
 
     Raises:
         DataError: there is nothing at `path` that could be checked.
@@ -93,7 +95,7 @@ def check_dataset(
     if not annotations.images:
         nothing = Finding("annotation-file", "no images are listed here", request.path)
         return Report(f"found: {reader.TITLE}, without images", (*annotations.problems, nothing))
-    findings = annotations.problems + check_images(annotations)
+    findings = annotations.problems + check_images(annotations, watch)
     verdict = judge(annotations)
     findings += verdict.findings + _double_boxes(annotations, verdict.boxes)
     findings += _category_gaps(annotations, request.path)

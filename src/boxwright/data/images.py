@@ -1,5 +1,6 @@
 """From an image file to uint8 RGB, whatever the file holds; errors name what cannot be used."""
 
+import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 _SWAPPING = {_UPRIGHT[code] for code in (5, 6, 7, 8)}
 _SIXTEEN_BIT = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
@@ -57,8 +59,10 @@ def read_image(path: Path | str, size: tuple[int, int] | None = None, enough: in
 
 
 def check_image(path: Path | str, size: tuple[int, int] | None = None) -> None:
-    """Raise the `DataError` of `read_image` that the header alone gives away."""
+    """Raise the `DataError` of `read_image` that the header gives away, or the missing end of a JPEG or PNG."""
     with _opened(path) as image:
+        if not _is_whole(path, _ENDS.get(str(image.format), b"")):
+            image.load()  # decides: some whole files have other bytes at the end
         if size is None or tuple(size) != image.size:  # else no look at EXIF, for which Pillow decodes a whole PNG
             _turn(image, size, path)
 
@@ -80,6 +84,12 @@ def _opened(path: Path | str) -> Iterator[Image.Image]:
         raise DataError(f"{path}: not an image in a known format; replace or remove it") from None
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, MemoryError) as error:
         raise DataError(f"{path}: cannot be decoded ({error}); replace or remove it") from error
+
+
+def _is_whole(path: Path | str, end: bytes) -> bool:
+    with open(path, "rb") as file:
+        file.seek(-len(end), os.SEEK_END)
+        return file.read() == end
 
 
 def _turn(image: Image.Image, size: tuple[int, int] | None, path: Path | str) -> Image.Transpose | None:

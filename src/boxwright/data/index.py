@@ -20,7 +20,7 @@ from boxwright.data.findings import Finding, FindingError
 from boxwright.data.readers import READERS, Reader, describe, find_reader, read_annotations
 from boxwright.data.records import ImageRecord
 from boxwright.data.rules import judge
-from boxwright.data.splits import by_split, make_validation
+from boxwright.data.splits import by_split, make_validation, shared_images
 from boxwright.data.stats import SplitColumns, Statistics, statistics
 from boxwright.errors import DataError
 
@@ -235,7 +235,7 @@ def _build(reader: Reader, request: Request, key: str, val_fraction: float, seed
         "category_ids": annotations.category_ids,
         "folders": [str(folder) for folder in annotations.folders],
         "splits": splits,
-        "notes": annotations.notes + made + _summary(findings),
+        "notes": annotations.notes + made + shared_images(annotations) + _summary(findings),
     }
     return cache.to_batch(images, boxes, meta)
 

@@ -1,10 +1,13 @@
 """Splits: a validation set made where there is none, and images and boxes ordered by split."""
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Collection
+from pathlib import Path
 
 import numpy as np
 
+from boxwright.counts import counted
 from boxwright.data.annotations import Annotations, BoxTable, ImageEntry
 from boxwright.data.files import SPLITS
 
@@ -37,6 +40,20 @@ def make_validation(annotations: Annotations, fraction: float, seed: int, named:
         entries[number] = entries[number]._replace(split="val")
     notes.append(f"no val split: {count} of {len(numbers)} train images became val, by file name and seed {seed}")
     return notes
+
+
+def shared_images(annotations: Annotations) -> list[str]:
+    """Return a note for each split beside train that has images of it: what is measured there is too good."""
+    places: dict[str, set[Path]] = defaultdict(set)
+    for path, entry in zip(annotations.paths(), annotations.images, strict=True):
+        places[entry.split].add(path)
+    train = places.pop("train", set())
+    common = {split: len(train & paths) for split, paths in places.items()}
+    return [
+        f"{counted(count, 'image')} of {split} in train as well: what is measured there is too good"
+        for split, count in common.items()
+        if count
+    ]
 
 
 def by_split(

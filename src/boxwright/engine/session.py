@@ -25,7 +25,7 @@ from boxwright.engine.loop import Trainer, grouped, seed_everything
 from boxwright.engine.progress import TrainingProgress
 from boxwright.engine.run import Run
 from boxwright.engine.schedule import Schedule
-from boxwright.errors import BoxwrightError, RunError
+from boxwright.errors import BoxwrightError, DataError, RunError
 from boxwright.files import remove_temporaries, write_text
 from boxwright.recipes import Recipe, dump_recipe
 
@@ -138,6 +138,8 @@ class Session:
                 "batch norm cannot learn from a batch of one image in which a feature level is one cell: raise "
                 f"data.batch_size, data.size or the number of training images. {self._how_to_resume()}"
             ) from error
+        except DataError as error:
+            raise DataError(f"{error}; or leave such images out with --skip-bad. {self._how_to_resume()}") from error
         except BoxwrightError as error:
             raise type(error)(f"{error}. {self._how_to_resume()}") from error
         finally:
