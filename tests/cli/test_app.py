@@ -44,6 +44,12 @@ def test_help_names_every_command_and_imports_nothing_slow():
         assert f" {command} " in result.stdout
 
 
+def test_no_colour_where_the_environment_wants_none(monkeypatch):
+    assert "\x1b[31m" in runner.invoke(app, ["evl"], color=True).stderr
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b[" not in runner.invoke(app, ["evl"], color=True).stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

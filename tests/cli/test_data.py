@@ -62,6 +62,14 @@ def test_convert_and_stats(tmp_path):
     assert "dog" in result.output
 
 
+def test_numbers_stay_whole_where_there_is_little_room(tmp_path, monkeypatch):
+    content = coco_content(categories=[{"id": 3, "name": "cat" * 20}, {"id": 7, "name": "dog"}])
+    monkeypatch.setenv("COLUMNS", "40")
+    result = run("stats", write_coco(tmp_path, content))
+    assert "…" not in result.stdout
+    assert "66.7%" in result.stdout
+
+
 def test_options_reach_the_reader(tmp_path):
     write_coco(tmp_path)
     result = run("stats", tmp_path, "--classes", "dog, cat", "--format", "coco", "--json")

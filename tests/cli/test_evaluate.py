@@ -20,6 +20,7 @@ def test_run_is_evaluated_on_its_own_data(run_folder):
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
     assert lines[0].startswith("found: COCO, 6 images, 2 classes")
+    assert "measured on val: 3 images" in lines
     assert sum(" Average " in line for line in lines) == 12
     assert next(line for line in lines if "area= large" in line).endswith("n/a")
     assert next(line.split() for line in lines if line.startswith(" cell"))[:2] == ["cell", "2"]

@@ -104,12 +104,15 @@ def test_files_folders_and_patterns_are_found_once(folder):
     [
         ("nothing.png", "there is no image"),
         ("http://a/b.png", "is an address: download it first"),
+        ("gone.mp4", "there is no image"),
+        ("shot.MP4", r"shot\.MP4 is a video: take its frames first, for example: ffmpeg -i .*shot\.MP4 %06d\.png"),
         ("*.gif", "matches no image"),
         ("empty", "holds no image"),
     ],
 )
 def test_nothing_to_predict_is_named(source, words, folder):
     (folder / "empty").mkdir()
+    (folder / "shot.MP4").touch()
     with pytest.raises(DataError, match=words):
         find_images([source if "://" in source else folder / source])
 

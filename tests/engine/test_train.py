@@ -15,6 +15,7 @@ import torch
 import boxwright
 from boxwright.data.synth import write_synthetic
 from boxwright.engine import Run, train
+from boxwright.engine.anchors import settle_anchors
 from boxwright.engine.checkpoint import load_weights
 from boxwright.engine.score import open_data
 from boxwright.engine.train import RUNS
@@ -121,6 +122,20 @@ def test_output_that_tensorboard_cannot_write_to_is_refused_at_once(scenes, tmp_
     assert list(tmp_path.iterdir()) == []
 
 
+def test_of_two_trainings_that_start_at_once_the_second_is_refused(trained, scenes, tmp_path, monkeypatch):
+    output = tmp_path / "run"
+
+    def other_starts(*arguments):
+        shutil.copytree(trained.path, output)
+        return settle_anchors(*arguments)
+
+    monkeypatch.setattr(sys.modules["boxwright.engine.train"], "settle_anchors", other_starts)
+    before = (trained.path / "metrics.jsonl").read_bytes()
+    with pytest.raises(RunError, match="run holds a run already: choose another --output"):
+        train("retinanet-tiny", scenes, overrides=SMALL, output=output, quiet=True)
+    assert (output / "metrics.jsonl").read_bytes() == before
+
+
 def test_what_cannot_be_trained_is_said_before_the_first_epoch(scenes, tmp_path):
     with pytest.raises(RunError, match="needs a recipe and a data set"):
         train("retinanet-tiny", quiet=True)
@@ -142,7 +157,7 @@ def test_bad_images_stop_the_training_or_are_left_out(tmp_path, capsys):
     for split in ("train", "val"):
         image = sorted((folder / "images" / split).iterdir())[1]
         image.write_bytes(image.read_bytes()[:20])
-    with pytest.raises(DataError, match=r"scene-000001.png.*and 1 more images\); or leave them out with --skip-bad"):
+    with pytest.raises(DataError, match=r"scene-000001.png.*and 1 more image\); or leave them out with --skip-bad"):
         train("retinanet-tiny", folder, overrides=SMALL, output=tmp_path / "run", quiet=True)
     run = train("retinanet-tiny", folder, overrides=SMALL, output=tmp_path / "run", skip_bad=True)
     assert run.finished
@@ -266,8 +281,8 @@ def test_a_bad_image_in_the_middle_says_how_to_go_on(scenes, tmp_path):
     shutil.copytree(scenes, folder)
     image = sorted((folder / "images" / "train").iterdir())[3]
     whole = image.read_bytes()
-    image.write_bytes(whole[: len(whole) // 2])  # the header is fine
-    with pytest.raises(DataError, match=r"scene-000003.*boxwright train --resume"):
+    image.write_bytes(whole[: len(whole) // 2] + whole[-12:])  # header and end are fine
+    with pytest.raises(DataError, match=r"scene-000003.*images out with --skip-bad.*boxwright train --resume"):
         train("retinanet-tiny", folder, overrides=SMALL, output=tmp_path / "run", quiet=True)
     assert train(resume=tmp_path / "run", skip_bad=True, quiet=True).finished
 

@@ -1,6 +1,7 @@
 """The `boxwright` command and what it does with errors."""
 
 import errno
+import os
 import sys
 from typing import Annotated, Any
 
@@ -27,6 +28,8 @@ class _Group(TyperGroup):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run the command; without `standalone_mode` errors and results are the caller's."""
+        if os.environ.get("NO_COLOR"):
+            kwargs["color"] = False  # of the context, which Typer asks and this variable is unknown to
         standalone = kwargs.get("standalone_mode", True)
         kwargs["standalone_mode"] = False
         if not standalone:
@@ -54,7 +57,8 @@ class _Group(TyperGroup):
 
 
 def _fail(sentence: str) -> None:
-    typer.secho("boxwright: ", fg=typer.colors.RED, bold=True, nl=False, err=True)
+    colour = False if os.environ.get("NO_COLOR") else None
+    typer.secho("boxwright: ", fg=typer.colors.RED, bold=True, nl=False, err=True, color=colour)
     typer.echo(sentence, err=True)
     sys.exit(2)
 

@@ -18,6 +18,7 @@ from boxwright.cli.options import (
     pick_device,
     skipping,
 )
+from boxwright.counts import counted
 
 __all__ = ["evaluate"]
 
@@ -59,6 +60,8 @@ def evaluate(
         typer.echo("\n".join([index.describe(), *index.notes]))
     skip = skipping(skip_bad, source, data)
     metrics = evaluate_source(source, index, split=name, device=pick_device(device), skip=skip)
-    typer.echo(json.dumps(metrics.to_json(), indent=1) if as_json else f"\n{metrics}")
+    numbers = metrics.to_json()
+    measured = f"measured on {name}: {counted(numbers['images'], 'image')}"
+    typer.echo(json.dumps(numbers, indent=1) if as_json else f"{measured}\n\n{metrics}")
     if predictions is not None:
         write_text(predictions, json.dumps(metrics.predictions))

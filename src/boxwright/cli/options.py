@@ -72,12 +72,16 @@ def split_map(arguments: list[str] | None) -> dict[str, str] | None:
 
 
 def number_table(*columns: str, **style: Any) -> "Table":
-    """Return a table whose first column holds words and the others numbers; `style` as for `rich.table.Table`."""
+    """Return a table whose first column holds words and the others numbers; `style` as for `rich.table.Table`.
+
+    Where there is little room, words go on in the next line and numbers stay whole.
+    """
     from rich.table import Table
 
     table = Table(*columns, **style)
+    table.columns[0].overflow = "fold"
     for column in table.columns[1:]:
-        column.justify = "right"
+        column.justify, column.no_wrap = "right", True
     return table
 
 

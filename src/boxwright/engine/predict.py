@@ -23,6 +23,7 @@ from boxwright.models import DenseDetector
 __all__ = ["Prediction", "find_images", "predict_files"]
 
 _BATCH = 8
+_VIDEOS = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"}
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def find_images(sources: Iterable[str | Path]) -> list[tuple[Path, Path]]:
         (file, name): where the image is, and its name relative to the folder it was found in.
 
     Raises:
-        DataError: a source does not exist, matches nothing or holds no image.
+        DataError: a source does not exist, matches nothing, holds no image or is a video.
     """
     found: dict[Path, Path] = {}
     for source in sources:
@@ -67,6 +68,8 @@ def find_images(sources: Iterable[str | Path]) -> list[tuple[Path, Path]]:
             raise DataError(f"{source} is an address: download it first, as only files are read")
         if path.is_dir():
             pairs = [(path / name, Path(name)) for name in list_images(path)]
+        elif path.is_file() and path.suffix.lower() in _VIDEOS:
+            raise DataError(f"{source} is a video: take its frames first, for example: ffmpeg -i {source} %06d.png")
         elif path.exists():
             pairs = [(path, Path(path.name))]
         elif has_magic(str(source)):

@@ -98,13 +98,15 @@ def train(
     seed_everything(recipe.train.seed)
     build: Any = partial(build_detector, recipe, index.class_names, class_counts=index.class_counts("train"))
     detector = build(pretrained=False if Run(path).state_file.exists() else None)
-    run = Run(path)
+    fresh, run = run is None, Run(path)
     evaluator = _evaluator(fabric, index, validation)
     name = partial(_image_name, training.dataset.records)
 
     @cache
     def describe() -> None:
         if fabric.is_global_zero:  # only now that everything is in order, so that a refused attempt leaves no trace
+            if fresh:
+                _refuse_taken(path)  # by another training that was started meanwhile
             Run.create(path, recipe, index.class_names, source, fabric.world_size)
 
     def fit_detector(run: Run, detector: Any, measured: bool = True) -> None:
@@ -210,8 +212,7 @@ def _same_recipe(run: Run, recipe: Recipe | str | Path | None) -> None:
 def _new_folder(output: str | Path | None, recipe: Recipe) -> Path:
     """Choose the folder of a new run, which must not hold one yet."""
     if output is not None:
-        if (Path(output) / "recipe.yaml").exists():
-            raise RunError(f"{output} holds a run already: choose another --output, or --resume {output}")
+        _refuse_taken(Path(output))
         try:
             str(output).encode()
         except UnicodeEncodeError:
@@ -219,6 +220,11 @@ def _new_folder(output: str | Path | None, recipe: Recipe) -> Path:
         return Path(output)
     names = (recipe.name if number == 1 else f"{recipe.name}-{number}" for number in itertools.count(1))
     return next(folder for folder in map(RUNS.joinpath, names) if not folder.exists())
+
+
+def _refuse_taken(folder: Path) -> None:
+    if (folder / "recipe.yaml").exists():
+        raise RunError(f"{folder} holds a run already: choose another --output, or --resume {folder}")
 
 
 def build_loaders(
