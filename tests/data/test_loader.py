@@ -188,14 +188,16 @@ def test_when_no_image_is_good_skipping_stops_too(files):
         DetectionDataset([files[2]], evaluation_transform(32), skip_bad=True)[0]
 
 
-def test_verify_reads_headers_only(files, tmp_path):
+def test_verify_reads_headers_and_ends_only(files, tmp_path):
     files[3].path.write_text("no picture")
+    whole = files[4].path.read_bytes()
+    files[4].path.write_bytes(whole[:50] + bytes(20) + whole[70:])
     findings = verify_images([*files, record_of(tmp_path / "gone.png", 9)])
 
-    assert sorted(findings) == [3, 5]
+    assert sorted(findings) == [2, 3, 5]
     assert "3.png" in findings[3]
     assert "gone.png" in findings[5]
-    assert sorted(verify_images(files, decode=True)) == [2, 3]
+    assert sorted(verify_images(files, decode=True)) == [2, 3, 4]
 
 
 def test_an_image_decoded_smaller_keeps_its_boxes_in_place(tmp_path):
