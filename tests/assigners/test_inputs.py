@@ -123,8 +123,10 @@ def test_a_label_without_a_logit_is_named(name):
 def test_predictions_are_one_per_image_and_prior(name, dim):
     priors, targets, predictions = scene_of(make_priors())
     fewer = predictions.map(lambda tensor: tensor.narrow(dim, 0, 1))
-    with pytest.raises(ValueError, match=r"need logits \(B, L, C\) and boxes \(B, L, 4\) of B = 2, L = \d+, got \("):
-        answers(name, (priors, targets, fewer))
+    words = r"need logits \(B, L, C\) and boxes \(B, L, 4\) of B = 2, L = \d+, got \("
+    for wrong in (fewer, replace(predictions, boxes=fewer.boxes), replace(predictions, logits=fewer.logits)):
+        with pytest.raises(ValueError, match=words):
+            answers(name, (priors, targets, wrong))
 
 
 @EVERY

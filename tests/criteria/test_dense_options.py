@@ -166,7 +166,14 @@ class Single(DeltaCoder):
 def test_parts_of_ones_own_get_real_boxes_in_single_precision():
     """Also at priors without an object and in images without any, whose targets are padding."""
     predictions, priors, targets = scene(torch.bfloat16)
-    criterion = DenseCriterion(Given(), SigmoidFocalLoss(), LogSides(), Single(), soft_target="iou")
+
+    def sampler(assignment: Assignment, loss: Tensor) -> Assignment:
+        assert loss.shape == (2, 16)
+        assert not loss.requires_grad
+        return assignment
+
+    parts = Given(), SigmoidFocalLoss(), LogSides(), Single()
+    criterion = DenseCriterion(*parts, sampler=sampler, soft_target="iou")
     losses = criterion(predictions, priors, targets)
     (gradient,) = torch.autograd.grad(losses["box"], predictions.params)
     assert losses["box"].isfinite()
