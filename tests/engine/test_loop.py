@@ -11,6 +11,7 @@ from lightning_fabric.plugins import MixedPrecision
 from boxwright.data.dataset import Batch
 from boxwright.engine.loop import Trainer, grouped, seed_everything
 from boxwright.engine.schedule import Schedule
+from boxwright.errors import RunError
 from boxwright.recipes import build_detector, load_recipe
 from boxwright.recipes.schema import OptimizerConfig
 from tiny_training import tiny_loader, tiny_recipe
@@ -90,6 +91,15 @@ def test_a_detector_that_tells_no_normaliser_is_averaged_over_equal_micro_batche
     accumulated, many = gradient(fabric, detector, parts(batch, 2))
     assert float((accumulated - whole).norm() / whole.norm()) < 1e-4
     torch.testing.assert_close(many.terms, one.terms)
+
+
+def test_a_loss_that_is_not_reduced_is_named(fabric, batch):
+    detector = build_detector(load_recipe("retinanet-tiny"), ["a", "b", "c", "d"]).train()
+    detector.criterion.box.reduction = "image"
+    with pytest.raises(
+        RunError, match=r"loss term box has shape \(8,\), but is to be one number; the loss must reduce"
+    ):
+        Trainer(fabric, detector, PLAIN, CONSTANT).step([batch])
 
 
 def test_clipping_bounds_the_norm_after_the_division(fabric, detector, batch):

@@ -56,6 +56,10 @@ GUIDE = "detector.guide={head: {type: retina, convs: 1, channels: 64}}"
             ["criterion.quality.type=softmax-cross-entropy"],
             "quality: softmax-cross-entropy compares classes, but a quality is one number per prior",
         ),
+        *(
+            ("atss-tiny", [f"criterion.quality.type={name}"], f"quality: {name} takes no weight, and a quality is")
+            for name in ("ap", "rank-sort", "alrp")
+        ),
         ("retinanet-tiny", ["criterion.assigner.type=dual"], "assigner: dual does not fit"),
         (
             "retinanet-tiny",

@@ -123,12 +123,12 @@ class DenseCriterion(nn.Module):
         """
         predictions = self._decoded(predictions, priors)
         if "guide_logits" not in predictions.extras:
-            return self._losses(predictions, priors, targets, self._assigned(predictions, priors, targets))
+            return self.charge(predictions, priors, targets, self._assigned(predictions, priors, targets))
         guide = Predictions(predictions.extras["guide_logits"], predictions.extras["guide_params"])
         guide = self._decoded(guide, priors)
         assignment = self._assigned(guide, priors, targets)
-        guided = self._losses(guide, priors, targets, assignment)
-        losses = self._losses(predictions, priors, targets, assignment)
+        guided = self.charge(guide, priors, targets, assignment)
+        losses = self.charge(predictions, priors, targets, assignment)
         return losses | {f"guide_{name}": loss for name, loss in guided.items()}
 
     @property
@@ -155,9 +155,13 @@ class DenseCriterion(nn.Module):
     def _assigned(self, predictions: Predictions, priors: Priors, targets: Targets) -> Assignment:
         return self.assigner(priors, targets, predictions.detach().with_sigmoids() if self._looks else None)
 
-    def _losses(
+    def charge(
         self, predictions: Predictions, priors: Priors, targets: Targets, assignment: Assignment
     ) -> dict[str, Tensor]:
+        """Return the losses of priors that have been matched already; a subclass that overrides it can add a term.
+
+        `predictions.boxes` are decoded where the assigner or a loss reads them. Divide a term by `self.normalizer`.
+        """
         assignment = self._sampled(assignment, predictions, targets)
         match = self._match(assignment, predictions, priors, targets)
         self.positives, weights = all_reduce_sum(torch.stack([match.counted.sum(), match.weight.sum()])).unbind()

@@ -17,6 +17,7 @@ from boxwright.engine.device import memory_format
 from boxwright.engine.ema import ModelEMA
 from boxwright.engine.optim import build_optimizer
 from boxwright.engine.schedule import Schedule
+from boxwright.errors import RunError
 from boxwright.recipes.schema import OptimizerConfig
 from boxwright.structures import Targets
 
@@ -139,6 +140,10 @@ class Trainer:
         return StepResult(tuple(losses), terms, bad, sum(len(batch.images) for batch in batches))
 
     def _part(self, losses: dict[str, Tensor]) -> _Part:
+        for name, loss in losses.items():
+            if loss.ndim:
+                shape = tuple(loss.shape)
+                raise RunError(f"loss term {name} has shape {shape}, but is to be one number; the loss must reduce it")
         terms = torch.stack([loss.detach().float() for loss in losses.values()])
         bad = all_reduce_sum((~terms.isfinite()).any().float()).clamp(max=1)
         criterion = getattr(self.detector, "criterion", None)

@@ -1,6 +1,7 @@
 """Which parts of a recipe fit together; those that do not are refused before anything is built."""
 
 from collections.abc import Iterator
+from inspect import Parameter, signature
 from typing import Any
 
 from boxwright.errors import RecipeError
@@ -108,6 +109,8 @@ def _of_criterion(criterion: CriterionConfig, network: DetectorConfig) -> Iterat
     rated = getattr(_class_of(head), "rates_boxes", False)
     if criterion.quality is not None and hasattr(criterion.quality, "background"):
         yield f"quality: {criterion.quality.type} compares classes, but a quality is one number per prior"
+    if criterion.quality is not None and not _takes_weight(_class_of(criterion.quality)):
+        yield f"quality: {criterion.quality.type} takes no weight, and a quality is charged for the positives alone"
     if criterion.quality is not None and not rated:
         yield f"quality: the {head.type} head has no quality branch"
     if criterion.quality is None and rated:
@@ -156,6 +159,14 @@ def _of_distribution(loss: Any, coder: Any) -> Iterator[str]:
             f"distribution: bins={loss.bins}, up={loss.up}, scale={loss.scale} must be the coder's "
             f"reg_max={coder.reg_max}, up={coder.up}, scale={coder.scale}"
         )
+
+
+def _takes_weight(loss: Any) -> bool:
+    """Whether a module may be called with `weight=`; an annotation of None says that it takes nothing else."""
+    parameters = signature(loss.forward).parameters
+    if "weight" in parameters:
+        return parameters["weight"].annotation not in (None, "None")
+    return any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters.values())
 
 
 def _class_of(part: Part) -> Any:
