@@ -446,9 +446,9 @@ class TestYolo:
         assert report.exit_code(strict=True) == 1
 
     def test_polygons_become_their_boxes(self, tmp_path):
-        index = open_dataset(write_yolo(tmp_path, {"a.txt": "1 0.1 0.1 0.5 0.2 0.3 0.9\n"}))
+        index = open_dataset(write_yolo(tmp_path, {"a.txt": "1 0.3 0.1 0.5 0.2 0.4 0.9\n"}))
         boxes = {r.path.name: r.boxes for split in index.splits for r in index.split(split)}
-        torch.testing.assert_close(boxes["a.png"], torch.tensor([[10.0, 8.0, 50.0, 72.0]]))
+        torch.testing.assert_close(boxes["a.png"], torch.tensor([[30.0, 8.0, 50.0, 72.0]]))
 
     def test_a_class_listed_twice(self, tmp_path):
         with pytest.raises(DataError, match="class 'cat' is listed twice"):
@@ -465,6 +465,8 @@ class TestYolo:
             ("0 0.5 0.5 0.1", "expected 'class cx cy w h'"),
             ("cat 0.5 0.5 0.1 0.1", "expected 'class cx cy w h'"),
             ("-1 0.5 0.5 0.1 0.1", "expected 'class cx cy w h'"),
+            ("0 0.1 0.1 0.2 0.2 0.3 0.3 0.4", "expected 'class cx cy w h'"),
+            ("nan 0.5 0.5 0.1 0.1", "expected 'class cx cy w h'"),
             ("0.5 0.5 0.5 0.1 0.1", "expected 'class cx cy w h'"),
             ("2 0.5 0.5 0.1 0.1", r"class 2 is not one of: 0 \(cat\), 1 \(dog\)"),
             ("0 nan 0.5 0.1 0.1", "is not finite"),
@@ -495,8 +497,10 @@ class TestCsv:
         assert index.class_names == ("cat, wild",)
         tabs = open_dataset(write_csv(tmp_path, text.replace(";", "\t")))
         assert tabs.split("train")[0].boxes.tolist() == [[1.5, 2, 3, 4.25]]
-        text = "Image,Label,X1,Y1,X2,Y2,img_width,img_height\na.png,cat,1,2,3,4,100,80\n"
-        record = open_dataset(write_csv(tmp_path, text)).split("train")[0]
+        text = "Image,Label, X1,Y1,X2,Y2,img_width,img_height\na.png, cat,1,2,3,4,100, 80\n"
+        index = open_dataset(write_csv(tmp_path, text))
+        record = index.split("train")[0]
+        assert index.class_names == ("cat",)
         assert record.boxes.tolist() == [[1, 2, 3, 4]]
         assert (record.width, record.height) == (100, 80)
 

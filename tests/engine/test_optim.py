@@ -1,5 +1,7 @@
 """Parameter groups as published, and the optimisers against torch's plain ones."""
 
+import copy
+
 import pytest
 import torch
 
@@ -44,17 +46,26 @@ def test_frozen_stages_are_left_out_of_a_real_detector():
     assert {dict(detector.named_parameters())[name].ndim for name in decayed} == {4}
 
 
-@pytest.mark.parametrize("kind", ["sgd", "adamw"])
-def test_fused_equals_plain(detector, kind):
-    import copy
-
-    config = OptimizerConfig(type=kind, lr=0.1, weight_decay=0.05)
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize(
+    ("reference", "options"),
+    [
+        (torch.optim.SGD, {}),
+        (torch.optim.SGD, {"momentum": 0.8, "nesterov": True}),
+        (torch.optim.SGD, {"momentum": 0.0}),
+        (torch.optim.AdamW, {"betas": (0.8, 0.95)}),
+    ],
+)
+def test_steps_equal_those_of_torchs_plain_optimisers(detector, reference, options, fused):
+    settings = {"lr": 0.1, "weight_decay": 0.05, **options}
     twin = copy.deepcopy(detector)
-    pairs = [(detector, build_optimizer(detector, config)), (twin, build_optimizer(twin, config, fused=False))]
+    ours = build_optimizer(detector, OptimizerConfig(type=reference.__name__.lower(), **settings), fused=fused)
+    defaults = {"momentum": 0.9} if reference is torch.optim.SGD else {}
+    theirs = reference(twin.parameters(), foreach=False, **(defaults | settings))
     for _ in range(3):
-        for module, optimizer in pairs:
+        for module, optimizer in ((detector, ours), (twin, theirs)):
             for parameter in module.parameters():
                 parameter.grad = torch.sin(parameter.detach() + 1)
             optimizer.step()
-    for ours, reference in zip(detector.parameters(), twin.parameters(), strict=True):
-        torch.testing.assert_close(ours, reference)
+    for one, other in zip(detector.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(one, other)

@@ -113,6 +113,14 @@ def test_the_run_folder_says_everything(tmp_path, fabric):
     assert run.finished
 
 
+def test_every_so_many_epochs_and_the_last_are_evaluated(tmp_path, fabric):
+    run = start(tmp_path, tiny_recipe("schedule.epochs=5", "train.eval_every=2"), fabric)
+    evaluations = {record["epoch"]: record["AP"] for record in run.metrics() if record["kind"] == "eval"}
+    assert [*evaluations] == [2, 4, 5]
+    best = read_header(run.weights_file("best"))
+    assert evaluations[best["epoch"]] == best["metrics"]["AP"] == max(evaluations.values())
+
+
 def test_a_larger_number_of_epochs_continues_a_finished_run(tmp_path, fabric):
     constant = ("schedule.type=step", "train.ema=null")
     start(tmp_path / "a", tiny_recipe("schedule.epochs=2", *constant), fabric)

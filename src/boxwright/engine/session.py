@@ -203,7 +203,6 @@ class Session:
             return False
         metrics = self.evaluate(self.trainer.evaluated)
         self.metrics = dict(metrics.stats)
-        self.trainer.detector.train()
         self._clock = time.monotonic()
         score = self.metrics.get("AP")
         best = score is not None and (self.best is None or score > self.best)
