@@ -344,6 +344,8 @@ class TestSplits:
             open_dataset(write_coco(tmp_path), val_fraction=1)
         sizes = [[len(open_dataset(tmp_path, val_fraction=f).split(s)) for s in ("train", "val")] for f in (0.01, 0.99)]
         assert sizes == [[2, 1], [1, 2]]
+        alone = open_dataset(write_coco(tmp_path, coco_content(images=coco_content()["images"][:1], annotations=[])))
+        assert (alone.splits, alone.notes) == (("train",), ())
 
 
 def with_box(bbox):
