@@ -59,7 +59,7 @@ def test_evaluation_returns_boxes_in_the_pixels_of_each_image(detector):
 def test_targets_and_detections_follow_the_pixels(detector, monkeypatch):
     """A white block in each image must fill its box in what the network sees, and get its box back."""
     boxes = torch.tensor([[[30.0, 20, 80, 40]], [[5, 10, 15, 35]]])
-    images = [torch.zeros(3, 50, 100), torch.zeros(3, 40, 20)]
+    images = [torch.zeros(3, 43, 100), torch.zeros(3, 40, 21)]  # whose short sides are no whole pixels when resized
     for image, (x1, y1, x2, y2) in zip(images, boxes[:, 0].int().tolist(), strict=True):
         image[:, y1:y2, x1:x2] = 1
     seen = []
@@ -71,10 +71,16 @@ def test_targets_and_detections_follow_the_pixels(detector, monkeypatch):
         extent = torch.tensor([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
         assert (extent - box).abs().max() <= 1
 
-    found = Detections(targets.boxes, torch.ones(2, 1), torch.zeros(2, 1).long(), torch.ones(2).long())
-    monkeypatch.setattr(detector, "postprocess", lambda *arguments: found)
+    def postprocess(predictions, priors, coder, sizes):
+        """Find the block and the whole image."""
+        whole = torch.cat([torch.zeros(2, 2), sizes.flip(1)], dim=1).unsqueeze(1)
+        found = torch.cat([targets.boxes, whole], dim=1)
+        return Detections(found, torch.ones(2, 2), torch.zeros(2, 2).long(), torch.full((2,), 2))
+
+    monkeypatch.setattr(detector, "postprocess", postprocess)
+    wholes = torch.tensor([[[0.0, 0, 100, 43]], [[0, 0, 21, 40]]])
     with torch.no_grad():
-        torch.testing.assert_close(detector.eval()(images).boxes, boxes)
+        torch.testing.assert_close(detector.eval()(images).boxes, torch.cat([boxes, wholes], dim=1))
 
 
 def test_the_backbone_sees_the_images_normalised_as_torchvision_does(detector):

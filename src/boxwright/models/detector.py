@@ -101,7 +101,7 @@ class DenseDetector(nn.Module):
             return self.losses(pixels, self._targets(targets, pixels, scales))
         predictions, priors = self.predict(pixels, sizes)
         detections = self.postprocess(predictions, priors, self.criterion.coder, sizes)
-        return detections if scales is None else replace(detections, boxes=detections.boxes / scales.view(-1, 1, 1))
+        return detections if scales is None else replace(detections, boxes=detections.boxes / scales.unsqueeze(1))
 
     def losses(self, pixels: Tensor, targets: Targets) -> dict[str, Tensor]:
         """Return the losses of a batch (B, 3, H, W)."""
@@ -166,7 +166,7 @@ class DenseDetector(nn.Module):
             raise ValueError(f"got {counted(len(pixels), 'image')} but targets of {len(targets)}")
         if scales is None:
             return targets
-        return replace(targets, boxes=targets.boxes * scales.view(-1, 1, 1))
+        return replace(targets, boxes=targets.boxes * scales.unsqueeze(1))
 
     def _check_labels(self, targets: Sequence[Mapping[str, Tensor]]) -> None:
         """Refuse labels without a class, which a ranking loss would not notice."""

@@ -19,7 +19,7 @@ class ImageBatch(NamedTuple):
 
     Attributes:
         pixels: (B, 3, H, W).
-        scales: (B,) factor from the caller's pixels to these.
+        scales: (B, 4) factors from the caller's pixels to these, for x1, y1, x2, y2: both sides are whole pixels.
         sizes: (B, 2) height and width of each image inside the padding.
     """
 
@@ -42,22 +42,22 @@ def batch_images(images: Sequence[Tensor], size: int | tuple[int, int]) -> Image
     if not images:
         raise ValueError("a detector needs at least one image, got an empty list")
     short, long = (size, size) if isinstance(size, int) else size
-    scales, resized = [], []
+    resized = []
     for index, image in enumerate(images):
         if image.ndim != 3 or image.shape[0] != 3 or 0 in image.shape:
             raise ValueError(f"images[{index}] must have shape (3, height, width), got {tuple(image.shape)}")
         scale = min(short / min(image.shape[-2:]), long / max(image.shape[-2:]))
         height, width = (max(1, round(side * scale)) for side in image.shape[-2:])
-        scales.append(scale)
         resized.append(F.interpolate(to_float(image)[None], size=(height, width), mode="bilinear", antialias=True)[0])
-    sizes = torch.tensor([image.shape[-2:] for image in resized])
+    given, sizes = (torch.tensor([image.shape[-2:] for image in some]) for some in (images, resized))
     most = (-(-side // DIVISOR) * DIVISOR for side in sizes.amax(dim=0).tolist())
     height, width = (size, size) if isinstance(size, int) else most
     # Padding has the mean colour, which normalisation turns into zero.
     pixels = torch.tensor(MEAN, device=resized[0].device).view(1, 3, 1, 1).repeat(len(resized), 1, height, width)
     for canvas, image in zip(pixels, resized, strict=True):
         canvas[:, : image.shape[-2], : image.shape[-1]] = image
-    return ImageBatch(pixels, torch.tensor(scales, device=pixels.device), sizes.to(pixels.device))
+    scales = (sizes / given).flip(1).repeat(1, 2)
+    return ImageBatch(pixels, scales.to(pixels.device), sizes.to(pixels.device))
 
 
 def to_float(images: Tensor) -> Tensor:
