@@ -154,18 +154,34 @@ def test_a_prior_that_two_objects_choose(third, owners):
     predictions = Predictions(logits, torch.empty(0), boxes=torch.tensor([[[0.0, 0, 20, 20], [0, 1, 20, 20]]]))
     targets = Targets.from_list([{"boxes": boxes, "labels": torch.tensor([0, 0, 1])}])
     for conflicts, owner in zip(("selected", "inside", "all"), owners, strict=True):
-        assigner = TaskAlignedAssigner(topk=1, inside="before", conflicts=conflicts)
-        assert assigner(priors, targets, predictions).gt_index[0, 0] == owner
-    holds = owners[1] == 2
-    for inside, counts in (("before", holds), ("after", True)):
-        aligned = TaskAlignedAssigner(inside=inside).alignment(priors, targets, predictions)[0]
-        assert (aligned[0, 2, 0] > 0) == counts
+        for inside in ("before", "after"):
+            assigner = TaskAlignedAssigner(topk=1, inside=inside, conflicts=conflicts)
+            assert assigner(priors, targets, predictions).gt_index[0, 0] == owner
+    before, after = (
+        TaskAlignedAssigner(inside=inside).alignment(priors, targets, predictions)[0][0, 2, 0]
+        for inside in ("before", "after")
+    )
+    assert after > 0
+    assert before == after * (owners[1] == 2)  # whether it holds the centre
+
+
+@pytest.mark.parametrize("conflicts", ["selected", "inside", "all"])
+def test_the_best_prior_is_dropped_outside_or_passed_over(conflicts):
+    box = torch.tensor([[2.0, 2, 20, 20]])
+    priors = Priors(torch.zeros(2, 4), torch.tensor([[1.0, 1], [10, 10]]), torch.ones(2))
+    predicted = torch.tensor([[[2.0, 2, 20, 20], [2, 2, 20, 15]]])
+    predictions = Predictions(torch.zeros(1, 2, 1), torch.empty(0), boxes=predicted)
+    targets = Targets.from_list([{"boxes": box, "labels": torch.tensor([0])}])
+    for inside, index in (("after", [-1, -1]), ("before", [-1, 0])):
+        assigner = TaskAlignedAssigner(topk=1, inside=inside, conflicts=conflicts)
+        assert assigner(priors, targets, predictions).gt_index[0].tolist() == index
 
 
 @pytest.mark.parametrize("exponent", [0.0, 0.5, 0.7, 1.0, 2.5, 5.0, 20.0])
 def test_alignment_is_a_product_of_powers(exponent):
     priors, targets, predictions, _ = two_heads()
     predictions.boxes[0, 0] += 100  # overlaps nothing
+    predictions.logits[0, 1] = -1e4  # has no chance
     beta = exponent or 1.0
     aligned, score, overlap = TaskAlignedAssigner(alpha=exponent, beta=beta).alignment(priors, targets, predictions)
     expected = score.double() ** exponent * overlap.double() ** beta

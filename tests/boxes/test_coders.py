@@ -199,6 +199,7 @@ def test_hostile_numbers_stay_finite(coder, dtype):
     decoded = coder.decode(priors, params)
     assert decoded.dtype == torch.float32
     assert torch.isfinite(decoded).all()
+    assert torch.equal(decoded, coder.decode(priors.map(Tensor.float), params.float()))
     decoded.sum().backward()
     assert torch.isfinite(params.grad).all()
 

@@ -113,6 +113,10 @@ def test_a_batch_is_the_mean_over_its_images():
     predictions = _predictions(priors, 2, 3)
     together = stage(predictions, priors, targets)
     assert stage.positives == stage.normalizer == 3
+    both = TwoStageCriterion(stage, stage)
+    both.first(predictions, priors, targets)
+    assert both.positives == both.normalizer == 3
+    assert not both.state_dict()
     alone = [stage(predictions[i : i + 1], priors, targets[i]) for i in range(3)]
     for name, loss in together.items():
         torch.testing.assert_close(loss, torch.stack([losses[name] for losses in alone]).mean())
