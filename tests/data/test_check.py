@@ -98,6 +98,15 @@ class TestBoxes:
         report = check_dataset(write_csv(tmp_path, "filename,class,xmin,ymin,xmax,ymax\n" + rows))
         assert "look like xywh but are read as xyxy: 4 of 4" in only(report, "box-format").message
 
+    @pytest.mark.parametrize("write", [write_coco, write_csv])
+    def test_pixels_that_are_really_fractions(self, tmp_path, write):
+        content = coco_content()
+        for annotation in content["annotations"]:
+            annotation["bbox"] = [0.1, 0.2, 0.5, 0.8]
+        text = "filename,class,xmin,ymin,xmax,ymax\n" + "a.png,cat,0.1,0.2,0.6,1.0\n" * 3
+        report = check_dataset(write(tmp_path, content if write is write_coco else text))
+        assert "look like fractions of the image" in only(report, "box-format").message
+
     @pytest.mark.parametrize("row", ["a.png,cat,50,40,20,10", "a.png,cat,50,40,0,0\n" * 4], ids=["one box", "no size"])
     def test_empty_boxes_that_need_not_be_xywh(self, tmp_path, row):
         report = check_dataset(write_csv(tmp_path, f"filename,class,xmin,ymin,xmax,ymax\n{row}\n"))

@@ -124,6 +124,17 @@ def test_boxes_stay_on_their_pixels_however_a_photograph_lies(tmp_path, orientat
         torch.testing.assert_close(record.boxes, torch.tensor([extent]).float(), atol=1e-4, rtol=0)
 
 
+def test_labels_of_names_with_a_folder_images_are_found_again(tmp_path):
+    """Label Studio writes such names; a label file is sought in `labels` for the last `images` of the path."""
+    content = coco_content()
+    for image in content["images"]:
+        image["file_name"] = f"images/{image['file_name']}"
+    write_coco(tmp_path / "a", content, "val")
+    source = open_dataset(tmp_path / "a")
+    convert(source, tmp_path / "b", "yolo")
+    assert_equal(source, open_dataset(tmp_path / "b"), atol=1e-5)
+
+
 def test_areas_and_ids_of_coco_survive(tmp_path):
     content = json.loads(json.dumps(coco_content()).replace('id": 3,', 'id": 1,'))
     content["annotations"][0]["area"] = 77.5

@@ -419,6 +419,21 @@ class TestYolo:
         index = open_dataset(tmp_path)
         assert sorted(len(record.boxes) for split in index.splits for record in index.split(split)) == [1, 2]
 
+    def test_lists_beside_names_as_cvat_writes_them(self, tmp_path):
+        write_yolo(tmp_path / "made")
+        shutil.copytree(tmp_path / "made" / "images", tmp_path / "set" / "obj_train_data")
+        shutil.copytree(tmp_path / "made" / "labels", tmp_path / "set" / "obj_train_data", dirs_exist_ok=True)
+        for split, names in {"train": "ac", "valid": "b"}.items():
+            lines = "".join(f"data/obj_train_data/{name}.png\n" for name in names)
+            (tmp_path / "set" / f"{split}.txt").write_text(lines)
+        (tmp_path / "set" / "obj.names").write_text("cat\ndog\n")
+        index = open_dataset(tmp_path / "set")
+        assert {split: [len(record.boxes) for record in index.split(split)] for split in index.splits} == {
+            "train": [2, 0],
+            "val": [1],
+        }
+        assert index.class_names == ("cat", "dog")
+
     def test_labelimgs_folder_of_images_and_labels(self, tmp_path):
         whole = contents(open_dataset(write_yolo(tmp_path / "two")))
         one = tmp_path / "one"

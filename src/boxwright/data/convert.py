@@ -15,6 +15,7 @@ from boxwright.data.coco import coco_content
 from boxwright.data.files import new_folder, read_header
 from boxwright.data.index import DataIndex
 from boxwright.data.readers.voc import ZERO_BASED
+from boxwright.data.readers.yolo import label_file
 from boxwright.data.records import ImageRecord
 from boxwright.errors import DataError
 
@@ -90,13 +91,13 @@ def _to_yolo(index: DataIndex, target: Path) -> list[str]:
         named = [(name, _upright(record)) for name, record in named]
         used: dict[Path, Path] = {}
         for name, record in named:
-            label_file = target / "labels" / split / Path(name).with_suffix(".txt")
-            if used.setdefault(label_file, record.path) != record.path:
-                both = f"{record.path} and {used[label_file]}"
-                raise DataError(f"{both} would both become {label_file.relative_to(target)}; rename one")
+            labels = label_file(target / "images" / split, name)
+            if used.setdefault(labels, record.path) != record.path:
+                both = f"{record.path} and {used[labels]}"
+                raise DataError(f"{both} would both become {labels.relative_to(target)}; rename one")
             objects = [(box, label) for box, label, crowd, _ in _objects(record) if not crowd]
             left_out += len(record.labels) - len(objects)
-            _write(label_file, "".join(_yolo_line(box, label, record) for box, label in objects))
+            _write(labels, "".join(_yolo_line(box, label, record) for box, label in objects))
     folders = {split: f"images/{split}" for split in index.splits}
     content = folders | {"names": dict(enumerate(index.class_names))}
     _write(target / "data.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))

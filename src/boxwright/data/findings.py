@@ -29,7 +29,7 @@ KINDS: dict[str, Kind] = {
     "image-size": Kind("error", "write the size of the image file into its annotation; the boxes may need scaling too"),
     "box-number": Kind("error", "write finite numbers"),
     "box-outside": Kind("error", "fix the box; is it in pixels of this image, and in this format's order?"),
-    "box-format": Kind("error", "convert the boxes to the order that this format prescribes"),
+    "box-format": Kind("error", "convert the boxes to the order and unit that this format prescribes"),
     "box-empty": Kind("warning", "dropped when loaded; redraw or remove the box"),
     "box-clipped": Kind("warning", "clipped to the image when loaded; nothing to do if that is right"),
     "box-duplicate": Kind("warning", "remove one of the two boxes: they count as two objects"),

@@ -60,7 +60,7 @@ def _format_findings(
     empty: Mask,
     outside: Mask,
 ) -> list[Finding]:
-    """Tell xywh from xyxy: one reading breaks boxes of a split, and the other fits all of them."""
+    """Tell xywh from xyxy, of which one breaks boxes of a split and the other fits all, and fractions from pixels."""
     corner, far, limit = boxes.xyxy[:, :2], boxes.xyxy[:, 2:], size[:, 2:] * (1 + OVERSHOOT)
     with np.errstate(invalid="ignore", over="ignore"):
         as_size, as_corner = far - corner, far + corner
@@ -72,13 +72,17 @@ def _format_findings(
         broken, said, really = empty, "xyxy", "xywh"
         fits = _rows((far > 0) & (as_corner <= limit))
         least = 3  # one empty box in the corner of an image is just an empty box
+    fraction = _rows((boxes.xyxy >= 0) & (boxes.xyxy <= 1))
     splits = np.array([entry.split for entry in annotations.images])[boxes.owner]
     findings = []
     for split in dict.fromkeys(splits.tolist()):
         inside = splits == split
         count, total = int(broken[inside].sum()), int(inside.sum())
-        if count >= least and count * 3 >= total and fits[inside].all():
-            source = annotations.images[boxes.owner[np.argmax(broken & inside)]].source
+        source = annotations.images[boxes.owner[np.argmax(broken & inside if count else inside)]].source
+        if total >= 3 and fraction[inside].all():
+            message = f"the boxes of {split} look like fractions of the image but are read as pixels: none is above 1"
+            findings.append(Finding("box-format", message, source))
+        elif count >= least and count * 3 >= total and fits[inside].all():
             message = f"the boxes of {split} look like {really} but are read as {said}: {count} of {total} cannot be"
             findings.append(Finding("box-format", message, source))
     return findings

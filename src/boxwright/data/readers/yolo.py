@@ -30,7 +30,8 @@ NAME = "yolo"
 TITLE = "YOLO"
 VERSION = 3
 
-_SET = re.compile(r"^(train|val|valid|test)\s*:", re.MULTILINE)
+_SETS = ("train", "val", "valid", "test")
+_SET = re.compile(rf"^({'|'.join(_SETS)})\s*:", re.MULTILINE)
 _NAME_FILES = ("classes.txt", "obj.names", "labels/classes.txt", "predefined_classes.txt")
 
 
@@ -51,7 +52,7 @@ def sources(request: Request) -> Iterator[Path]:
             yield place
         for folder, name in _images(request, place):
             yield folder / name
-            if (label := _label_file(folder, name)).is_file():
+            if (label := label_file(folder, name)).is_file():
                 yield label
 
 
@@ -108,7 +109,7 @@ def _from_yaml(file: Path) -> dict[str, Path]:
     data = _read_yaml(file)
     base = data.get("path")
     found = {}
-    for key in ("train", "val", "valid", "test"):
+    for key in _SETS:
         value = data.get(key)
         if value is None or value == "":
             continue
@@ -132,9 +133,10 @@ def _inside(file: Path, base: str, value: str) -> Path:
 
 
 def _find(root: Path) -> dict[str, Path]:
-    """Find the splits of a folder without YAML: `images/<split>`, `images`, `<split>/images`, or labelImg's one folder.
+    """Find the splits of a folder without YAML: `images/<split>`, `images`, `<split>/images`, or one for all.
 
-    A folder that holds splits of its own is none, but a data set below this folder.
+    LabelImg writes both into one folder, with `classes.txt`; darknet and CVAT list the images of each split beside
+    `obj.names`. A folder that holds splits of its own is none, but a data set below this folder.
     """
     images, labels = root / "images", root / "labels"
     if images.is_dir() and labels.is_dir():
@@ -143,6 +145,8 @@ def _find(root: Path) -> dict[str, Path]:
     pairs = sorted(root.glob("[!.]*/images")) if root.is_dir() else []
     if found := name_splits((pair.parent.name, pair) for pair in pairs if _find(pair.parent) == {"train": pair}):
         return found
+    if (root / "obj.names").is_file():
+        return name_splits((name, file) for name in _SETS if (file := root / f"{name}.txt").is_file())
     labelled = (root / "classes.txt").is_file() and any(
         (root / name).with_suffix(".txt").is_file() for name in list_images(root)
     )
@@ -172,7 +176,7 @@ def _leading_parts(name: str, root: Path) -> int:
     return next((cut for cut, end in enumerate(ends) if not leaves_root(end) and isfile(root / end)), 0)
 
 
-def _label_file(folder: Path, name: str) -> Path:
+def label_file(folder: Path, name: str) -> Path:
     """Return an image's label file: `labels` for the last `images` in its path, else beside the image."""
     image = folder / name
     parts = list(image.parts)
@@ -184,14 +188,14 @@ def _label_file(folder: Path, name: str) -> Path:
 
 def _add(split: str, folder: Path, name: str, result: Annotations) -> int:
     """Add one image with its boxes, and return the highest class id seen."""
-    label_file = _label_file(folder, name)
+    labels = label_file(folder, name)
     try:
         width, height = image_size(folder / name)
-        text = read_text(label_file) if label_file.is_file() else ""
+        text = read_text(labels) if labels.is_file() else ""
     except FindingError as error:
         result.problems.append(error.finding)
         return -1
-    number = result.add_image(name, folder, None, (width, height), split, label_file)
+    number = result.add_image(name, folder, None, (width, height), split, labels)
     highest = -1
     for line, words in enumerate((line.split() for line in text.splitlines()), start=1):
         if not words:
@@ -200,7 +204,7 @@ def _add(split: str, folder: Path, name: str, result: Annotations) -> int:
         if values is None or not (values[0] >= 0 and values[0] == values[0] // 1):
             shown = " ".join(words)[:80]
             message = f"expected 'class cx cy w h' (or a polygon) in numbers, found {shown!r}"
-            result.problem("annotation", message, label_file, line)
+            result.problem("annotation", message, labels, line)
             continue
         result.add_box(number, _to_xyxy(values[1:], width, height), int(values[0]), line)
         highest = max(highest, int(values[0]))
@@ -234,8 +238,8 @@ def _orphans(place: Path, result: Annotations) -> None:
     if not place.is_dir():
         return
     images = list_images(place)
-    expected = {_label_file(place, name) for name in images}
-    folder = _label_file(place, "x.jpg").parent
+    expected = {label_file(place, name) for name in images}
+    folder = label_file(place, "x.jpg").parent
     for file in (folder / name for name in list_files(folder, {".txt"})) if folder != place else []:
         if file not in expected and file.name != "classes.txt":
             result.problem("label-orphan", "no image belongs to this label file", file)
