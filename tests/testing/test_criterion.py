@@ -153,6 +153,39 @@ def test_what_a_loss_must_not_hang_on_is_named(fault: str, complaint: str | None
         check_criterion(loss, pointwise=fault == "hard", **options)
 
 
+def test_running_values_leave_out_priors_of_weight_0() -> None:
+    class Relative(nn.Module):
+        """An error relative to its running mean, over all priors or over those with a weight."""
+
+        space = "deltas"
+        mean: Tensor
+
+        def __init__(self, *, weighs: bool) -> None:
+            super().__init__()
+            self.weighs = weighs
+            self.register_buffer("mean", torch.ones((), dtype=torch.float64))
+
+        def forward(
+            self, inputs: Tensor, targets: Tensor, *, weight: Tensor | None = None, normalizer: Tensor | None = None
+        ) -> Tensor:
+            if inputs.shape != targets.shape:
+                raise ValueError(f"{tuple(inputs.shape)} does not fit {tuple(targets.shape)}")
+            wide = torch.promote_types(inputs.dtype, torch.float32)
+            error = (inputs.to(wide) - targets.to(wide)).clamp(-100, 100).square().sum(dim=-1)
+            weight = torch.ones_like(error) if weight is None else weight.to(wide)
+            if self.training:
+                counted = weight > 0 if self.weighs else weight >= 0
+                mean = (error.detach() * counted).sum().double() / counted.sum().clamp(min=1)
+                self.mean.lerp_(torch.where(counted.any(), mean, self.mean), 0.1)
+            total = (error * weight).sum() / (1 if normalizer is None else normalizer.clamp(min=1))
+            return total / self.mean.to(wide)
+
+    options: dict[str, Any] = {"gradcheck": False, "pointwise": False, "compile": False, "processes": False}
+    check_criterion(Relative(weighs=True), **options)
+    with pytest.raises(AssertionError, match=r"Relative: the loss hangs on priors of weight 0: \d"):
+        check_criterion(Relative(weighs=False), **options)
+
+
 def test_inputs_that_change_are_named() -> None:
     def clamping(inputs: Tensor, targets: Tensor) -> Tensor:
         with torch.no_grad():

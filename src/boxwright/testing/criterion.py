@@ -40,10 +40,10 @@ def check_criterion(
 
     Tried are: an independent float64 reference, gradcheck, degenerate inputs in four dtypes, weights and normaliser,
     whether the labelled class is to rise and background to fall and a perfect box is the best, autocast, inputs left
-    untouched, wrong shapes, whether loss or running values hang on ignored priors, on the order of the batch or on the
-    calls before (in evaluation mode), waiting for a CUDA device (it need not be there, see `check_never_waits`),
-    `torch.compile(fullgraph=True)` without recompiling when the objects change, save and load, two processes against
-    one (a loss with buffers), and the examples of the docstring.
+    untouched, wrong shapes, whether loss or running values hang on ignored priors, or boxes of weight 0, on the order
+    of the batch or on the calls before (in evaluation mode), waiting for a CUDA device (it need not be there, see
+    `check_never_waits`), `torch.compile(fullgraph=True)` without recompiling when the objects change, save and load,
+    two processes against one (a loss with buffers), and the examples of the docstring.
 
     Args:
         criterion: a module or function `criterion(inputs, targets, …)`; options that it does not name (`scores`,

@@ -22,9 +22,12 @@ def check_influence(subject: Subject, problem: Problem, seed: int) -> None:
     _check_order(subject, problem)
     _check_calls_before(subject, problem, random_problem(subject.kind, seed + 1, probabilities=subject.probabilities))
     if subject.kind == "labels":
-        ignored = (problem.targets == -2).unsqueeze(-1)
-        other = replace(problem, inputs=torch.where(ignored, problem.inputs / 2, problem.inputs))
-        _check_same(subject, problem, other, "ignored priors (label -2)")
+        _check_left_out(subject, problem, problem.targets == -2, "ignored priors (label -2)")
+    elif "weight" in subject.accepted:  # so a criterion tells box losses where there is no object
+        some = torch.arange(problem.inputs.shape[1]).expand(problem.inputs.shape[:2]) % 3 == 0
+        weight = problem.options["weight"].masked_fill(some, 0)
+        weighed = replace(problem, options=problem.options | {"weight": weight})
+        _check_left_out(subject, weighed, some, "priors of weight 0")
 
 
 def check_scores(subject: Subject, problem: Problem) -> None:
@@ -37,6 +40,13 @@ def check_scores(subject: Subject, problem: Problem) -> None:
         other = problem.options | {"scores": problem.options["scores"] / 2}
         seen = subject(problem) != subject(replace(problem, options=other))
         claim(seen, f"{subject.name}: takes scores=, soft targets of the positives, but does not look at them")
+
+
+def _check_left_out(subject: Subject, problem: Problem, left_out: Tensor, what: str) -> None:
+    """Check that a change of what some priors (B, L) predict changes nothing."""
+    left_out = left_out.reshape(*left_out.shape, *[1] * (problem.inputs.ndim - 2))
+    other = replace(problem, inputs=torch.where(left_out, problem.inputs / 2, problem.inputs))
+    _check_same(subject, problem, other, what)
 
 
 def _check_order(subject: Subject, problem: Problem) -> None:
