@@ -163,8 +163,10 @@ def _own_class(path: str) -> type:
         raise ValueError(f"cannot import {module_name!r} for {path!r}: {_why_no_import(error)}") from error
     found = getattr(module, name, None)
     if not isinstance(found, type):
-        classes = [known for known, value in vars(module).items() if isinstance(value, type)]
-        raise ValueError(f"module {module_name!r} has no class {name!r}; {nearest(name, classes)}")
+        package = module_name.partition(".")[0]  # what it imports from elsewhere is not meant
+        classes = [cls for cls in vars(module).values() if isinstance(cls, type)]
+        own = [cls.__name__ for cls in classes if cls.__module__.partition(".")[0] == package]
+        raise ValueError(f"module {module_name!r} has no class {name!r}; {nearest(name, own)}")
     return found
 
 
