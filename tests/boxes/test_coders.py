@@ -135,6 +135,21 @@ def test_integrals_count_strides_up_to_a_margin_below_the_last_bin():
     assert coder.decode(priors, certain.reshape(1, 20)).tolist() == [[12.0, 20, 52, 36]]
 
 
+@pytest.mark.parametrize("scale", [4.0, 6.0])
+def test_fine_grained_sides_move_by_bins_of_the_priors_size(scale):
+    """The middle bin leaves a side, the last ones move it by the whole size, the others by growing steps between."""
+    coder, priors = FineGrainedCoder(reg_max=8, scale=scale), _priors(torch.tensor([[10.0, 20, 34, 68]]))
+    certain = 1e3 * torch.nn.functional.one_hot(torch.tensor([4, 8, 0, 6]), 9)
+    two_steps = (scale / 2 + 1) ** (2 / 3) - 1
+    decoded = coder.decode(priors, certain.reshape(1, 36))
+    _close(decoded, torch.tensor([[10, 20 - 48, 34 - 24, 68 + two_steps * 48 / scale]]))
+    _close(coder.encode(priors, decoded), torch.tensor([[0, scale, -scale, two_steps]]))
+    assert coder.encode(_priors(torch.full((1, 4), 9.0)), decoded).isfinite().all()
+    for bins in (2, 7):
+        with pytest.raises(ValueError, match=f"even and at least 4, .* got {bins}"):
+            FineGrainedCoder(reg_max=bins).decode(priors, torch.zeros(1, 4 * (bins + 1)))
+
+
 @pytest.mark.parametrize("file", golden_cases("assigners/coder_yolo"))
 def test_yolo_boxes_equal_four_code_bases(file):
     case = load_case(file)
