@@ -201,7 +201,7 @@ NORMALIZED = {
     "rt-detr": {"classification", "l1", "giou"},
     "ssd": {"box", "class"},
     "yolov3, 2018": {"box", "objectness", "class"},
-    "yolov3": {"box", "class"},
+    "yolov3": {"box", "objectness", "class"},
 }
 
 
