@@ -19,6 +19,19 @@ def test_every_recipe_builds_and_survives_being_written(name, tmp_path):
     assert detector.class_names == ("a", "b")
 
 
+@pytest.mark.parametrize("name", ["retinanet-tiny", "atss-tiny", "tood-tiny", "nanodet-plus-tiny"])
+def test_the_priors_of_every_level_cover_the_image(name):
+    detector = build_detector(load_recipe(name), ["a"], pretrained=False).eval()
+    with torch.no_grad():
+        predictions, priors = detector.predict(torch.zeros(1, 3, 256, 384))
+    assert len(priors) == predictions.logits.shape[1]
+    for level, strides in zip(
+        priors.levels, priors.strides.split([level.size for level in priors.levels]), strict=True
+    ):
+        assert (strides * level.height == 256).all()
+        assert (strides * level.width == 384).all()
+
+
 def test_ssd300_has_the_published_default_boxes():
     detector = build_detector(load_recipe("ssd"), ["a"], pretrained=False).eval()
     with torch.no_grad():
