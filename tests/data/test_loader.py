@@ -81,7 +81,7 @@ def test_batches_do_not_depend_on_workers_or_on_epochs_read_before(scenes):
     assert not same(next(iter(alone.epoch(3))), expected[0])
 
 
-@pytest.mark.parametrize("count", [1, 7, 8, 12, 23])
+@pytest.mark.parametrize("count", [1, 3, 7, 8, 12, 23])
 @pytest.mark.parametrize("drop_last", [False, True])
 def test_processes_share_the_batches_of_one(count, drop_last):
     one = BatchOrder(count, 4, shuffle=True, seed=9, drop_last=drop_last)
