@@ -1,6 +1,6 @@
 import pytest
 import torch
-from torchvision.transforms.v2.functional import normalize
+from torchvision.transforms.v2.functional import normalize, resize
 
 from boxwright.models.images import batch_images
 from boxwright.recipes import build_detector, load_recipe
@@ -91,6 +91,15 @@ def test_the_backbone_sees_the_images_normalised_as_torchvision_does(detector):
     hook.remove()
     expected = normalize(images / 255, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
     torch.testing.assert_close(seen[0], expected)
+
+
+def test_large_images_are_shrunk_as_those_of_the_training_are():
+    image = torch.randint(
+        0, 256, (3, 200, 300), dtype=torch.uint8
+    )  # noise, of which picking every fifth pixel stays noise
+    (pixels,) = batch_images([image], 64).pixels
+    expected = resize(image, [43, 64], antialias=True) / 255
+    assert (pixels[:, :43] - expected).abs().max() < 1.01 / 255
 
 
 def test_images_are_padded_no_further_than_they_must():
