@@ -203,7 +203,9 @@ def test_decoding_inverts_encoding(coder, draws):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
 def test_hostile_numbers_stay_finite(coder, dtype):
     """Boxes of no width or upside down and logits of ±10⁴ have finite codes, boxes and gradients, all in float32."""
-    priors = AnchorGenerator.square((8.0,), scale=4, offset=0.5)([(2, 2)]).map(lambda tensor: tensor.to(dtype))
+    grid = AnchorGenerator.square((8.0,), scale=4, offset=0.5)([(2, 2)])
+    priors = grid.map(lambda tensor: tensor.to(dtype, copy=True))
+    priors.boxes[3, 2:] = priors.boxes[3, :2]
     boxes = torch.tensor([[5.0, 5, 5, 5], [0, 0, 1e4, 1e4], [-9, -9, -9, 300], [3, 9, 9, 3]], dtype=dtype)
     encoded = coder.encode(priors, boxes)
     assert encoded.dtype == torch.float32
