@@ -46,6 +46,12 @@ class Narrow:
     def __call__(self, priors, targets): ...
 
 
+@dataclass(frozen=True)
+class Curious:
+    def __call__(self, priors, targets, predictions):
+        return ATSSAssigner()(priors, targets, predictions)
+
+
 @dataclass
 class Growing:
     last: int = 9
@@ -158,7 +164,7 @@ def test_an_assigner_with_running_values_is_saved_with_the_detector_and_gives_wa
         ("box.type=own_parts.HalvedLos", "has no class 'HalvedLos'; did you mean 'HalvedLoss'"),
         (
             "box.type=own_parts.function",
-            "has no class 'function'; .*Known: Bare, Counting, FirstAssigner, Growing, HalvedLoss, Narrow",
+            "has no class 'function'; .*Known: Bare, Counting, Curious, FirstAssigner, Growing, HalvedLoss, Narrow",
         ),
         (
             "box.type=own_parts.SharpLoss",
@@ -208,6 +214,16 @@ def test_what_its_module_raises_is_said_with_file_and_line(tmp_path, source: str
     )
     with pytest.raises(RecipeError, match=pattern):
         with_parts("box.type=broken_parts.MyLoss")
+
+
+def test_proposals_are_matched_by_one_that_needs_no_predictions():
+    recipe = load_recipe("faster-rcnn-tiny", ["criterion.roi.assigner.type=own_parts.FirstAssigner"])
+    detector = build_detector(recipe, ["a", "b"]).train()
+    targets = [{"boxes": torch.tensor([[4.0, 4, 40, 40]]), "labels": torch.tensor([1])}]
+    losses = detector([torch.rand(3, 64, 64)], targets)
+    assert losses["roi_class"] > 0
+    with pytest.raises(RecipeError, match=r"roi\.assigner: own_parts\.Curious needs priors on a grid, or predictions"):
+        build_detector(load_recipe("faster-rcnn-tiny", ["criterion.roi.assigner.type=own_parts.Curious"]), ["a"])
 
 
 def test_an_assigner_is_inspected_by_its_path():

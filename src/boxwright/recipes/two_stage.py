@@ -193,7 +193,8 @@ def _misfits(recipe: TwoStageRecipe) -> Iterator[str]:
             yield f"criterion.{name}.sampler: the {stage.assigner.type} assigner samples already (its field count)"
     if stages.rpn.assigner.type in ("proposal", "dual"):
         yield f"criterion.rpn.assigner: {stages.rpn.assigner.type} does not match anchors of one head"
-    if stages.roi.assigner.type not in ("proposal", "max-iou"):
+    own = "." in stages.roi.assigner.type and not getattr(stages.roi.assigner.factory, "needs_predictions", True)
+    if not own and stages.roi.assigner.type not in ("proposal", "max-iou"):
         yield (
             f"criterion.roi.assigner: {stages.roi.assigner.type} needs priors on a grid, or predictions; proposals are "
             "matched by `proposal` or `max-iou`"
