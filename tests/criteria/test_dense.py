@@ -257,3 +257,17 @@ def test_an_assigner_that_needs_no_predictions_gets_none(priors):
     criterion.assigner = lambda *given: seen.append(given[2]) or MaxIoUAssigner()(*given[:2])
     criterion(predictions, priors, targets)
     assert seen[0].boxes.shape == (2, len(priors), 4)
+
+
+def test_functions_and_classes_are_told_from_modules():
+    parts = {"classification": SigmoidFocalLoss(), "box": GIoULoss()}
+    for name, wrong in (
+        ("classification", sigmoid_focal_loss),
+        ("classification", SigmoidFocalLoss),
+        ("box", giou_loss),
+        ("box", GIoULoss),
+        ("box", SigmoidFocalLoss()),
+        ("box", DistributionFocalLoss()),
+    ):
+        with pytest.raises(TypeError, match=f"{name} must be a loss module.* such as .*, got "):
+            DenseCriterion(MaxIoUAssigner(), **parts | {name: wrong}, coder=DeltaCoder())

@@ -65,6 +65,9 @@ class DenseCriterion(nn.Module):
         weigh_boxes: what weighs (and normalises) the box losses of a positive: "target" its class target, "score" its
             highest predicted class score (Li et al. 2020, arXiv:2006.04388), or "quality" the quality target.
 
+    Raises:
+        TypeError: the classification loss is no module, or the box loss has no `space` of boxes.
+
     Attributes:
         positives: scalar, what the losses are normalised by, summed over the global batch of the last call: the class
             targets with `soft_target="assignment"` and `sum_targets`, else the number of positive priors.
@@ -97,6 +100,10 @@ class DenseCriterion(nn.Module):
         weigh_boxes: Literal["target", "score", "quality"] = "target",
     ) -> None:
         super().__init__()
+        if not isinstance(classification, nn.Module):
+            raise TypeError(f"classification must be a loss module, such as SigmoidFocalLoss(), got {classification!r}")
+        if not isinstance(box, nn.Module) or getattr(box, "space", None) not in ("boxes", "deltas", "gaussian"):
+            raise TypeError(f"box must be a loss module with a `space`, such as GIoULoss(), got {box!r}")
         self.assigner = assigner
         self.classification = classification
         self.box = box
