@@ -45,8 +45,8 @@ def build_optimizer(detector: nn.Module, config: OptimizerConfig, *, fused: bool
     """
     groups = parameter_groups(detector, config)
     if config.type == "adamw":
-        return AdamW(groups, lr=config.lr, betas=config.betas, fused=fused)
-    optimizer = SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov, fused=fused)
+        return AdamW(groups, betas=config.betas, fused=fused)
+    optimizer = SGD(groups, momentum=config.momentum, nesterov=config.nesterov, fused=fused)
     if config.momentum:
         # the fused kernel allocates these without filling them: a first step that it skips would leave garbage behind
         for group in groups:
