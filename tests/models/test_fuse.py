@@ -50,6 +50,27 @@ def test_a_norm_that_reads_something_else_or_runs_twice_stays():
     torch.testing.assert_close(net(x), before)
 
 
+def test_a_detector_that_reads_what_is_folded_is_refused():
+    class ReadsTwice(nn.Module):
+        def __init__(self, backbone):
+            super().__init__()
+            self.conv, self.norm, self.backbone = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), backbone
+
+        def forward(self, images):
+            read = self.conv(images)
+            return self.backbone(self.norm(read) + read)
+
+    torch.manual_seed(0)
+    detector = build_detector(load_recipe("retinanet-tiny"), ["a", "b"], pretrained=False)
+    detector.backbone = ReadsTwice(detector.backbone)
+    _trained_norms(detector.eval())
+    for layer in detector.head.modules():  # whose scores hardly depend on the image before any training
+        if isinstance(layer, nn.Conv2d):
+            nn.init.normal_(layer.weight)
+    with pytest.raises(RuntimeError, match="changed what the network predicts"):
+        detector.fuse()
+
+
 def test_training_is_refused():
     with pytest.raises(ValueError, match="call eval"):
         fold_batch_norms(nn.BatchNorm2d(3), lambda: None)
