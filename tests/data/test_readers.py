@@ -1,6 +1,7 @@
 import json
 import os
 import shutil
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -116,6 +117,22 @@ def test_a_data_set_that_an_archive_left_deeper_is_named(tmp_path, format):
     WRITERS[format](tmp_path / "set" / "set")
     with pytest.raises(DataError, match=rf"{tmp_path} is no data set, but \S+/set is one: name that folder"):
         open_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("format", ["coco", "csv"])
+def test_absolute_names_in_the_data_folder(tmp_path, format):
+    file = WRITERS[format](tmp_path)
+    expected = contents(open_dataset(file, cache=False))
+    text = file.read_text(encoding="utf-8")
+    for place, error in (("images", None), ("images/../../images", "leaves the data folder")):
+        changed = text
+        for name in ("a.png", "b.png", "c.png"):
+            changed = changed.replace(name, f"{tmp_path}/{place}/{name}")
+        file.write_text(changed, encoding="utf-8")
+        with pytest.raises(DataError, match=error) if error else nullcontext():
+            index = open_dataset(file, cache=False)
+    read = {name: objects for split in contents(index).values() for name, objects in split.items()}
+    assert read == {name: objects for split in expected.values() for name, objects in split.items()}
 
 
 @pytest.mark.parametrize("format", ["voc", "yolo"])
@@ -464,6 +481,12 @@ class TestYolo:
         index = open_dataset(write_yolo(tmp_path, {"a.txt": "1 0.3 0.1 0.5 0.2 0.4 0.9\n"}))
         boxes = {r.path.name: r.boxes for split in index.splits for r in index.split(split)}
         torch.testing.assert_close(boxes["a.png"], torch.tensor([[30.0, 8.0, 50.0, 72.0]]))
+
+    def test_images_without_a_label_file_are_said(self, tmp_path):
+        write_yolo(tmp_path)
+        assert "1 image without a label file, taken for background" in open_dataset(tmp_path).notes
+        (tmp_path / "labels" / "c.txt").touch()
+        assert not any("without a label file" in note for note in open_dataset(tmp_path).notes)
 
     def test_a_class_listed_twice(self, tmp_path):
         with pytest.raises(DataError, match="class 'cat' is listed twice"):

@@ -50,6 +50,11 @@ def leaves_root(name: str) -> bool:
     return not name.strip() or "\0" in name or bool(windows.anchor) or ".." in windows.parts
 
 
+def name_below(name: str, folder: Path) -> str:
+    """Return an image name from an annotation file, relative to the data folder where it is an absolute path in it."""
+    return os.path.relpath(name, folder) if os.path.isabs(name) and Path(name).is_relative_to(folder) else name
+
+
 def posix_name(name: str) -> str:
     """Return an image name from an annotation file with `/` between folders, as it may have been written on Windows."""
     return name.replace("\\", "/")

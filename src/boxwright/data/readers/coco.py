@@ -11,7 +11,16 @@ from typing import Any, TypeGuard
 from urllib.parse import unquote
 
 from boxwright.data.annotations import Annotations, Request
-from boxwright.data.files import broken, leaves_root, name_splits, posix_name, read_head, read_json, split_name
+from boxwright.data.files import (
+    broken,
+    leaves_root,
+    name_below,
+    name_splits,
+    posix_name,
+    read_head,
+    read_json,
+    split_name,
+)
 from boxwright.errors import DataError
 
 NAME = "coco"
@@ -42,8 +51,10 @@ def read(request: Request) -> Annotations:
         if not isinstance(data, dict) or not isinstance(data.get("images"), list):
             raise broken(file, "not a COCO file: expected an object with 'images', 'annotations' and 'categories'")
         _read_categories(data, file, categories, parents, result)
-        names = [image.get("file_name") for image in data["images"] if isinstance(image, dict)]
-        numbers = _read_images(data["images"], split, file, _image_folder(request, file, split, names), result)
+        base = request.images or _data_folder(file)
+        listed = [image.get("file_name") for image in data["images"] if isinstance(image, dict)]
+        names = [name_below(name, base) for name in listed if isinstance(name, str)]
+        numbers = _read_images(data["images"], split, file, base, _image_folder(request, file, split, names), result)
         _read_boxes(data.get("annotations", []), numbers, file, result)
     _set_classes(categories, parents, request, result)
     return result
@@ -86,15 +97,19 @@ def _is_coco(file: Path) -> bool:
         return content.find(b'"images"') >= 0
 
 
-def _image_folder(request: Request, file: Path, split: str, names: list[Any]) -> Path:
+def _data_folder(file: Path) -> Path:
+    return file.parent.parent if file.parent.name == "annotations" else file.parent
+
+
+def _image_folder(request: Request, file: Path, split: str, names: list[str]) -> Path:
     """Return the folder that holds the listed images: the first of the usual places that has one of the first few."""
     if request.images is not None:
         return request.images
-    base = file.parent.parent if file.parent.name == "annotations" else file.parent
+    base = _data_folder(file)
     parts = (split, f"{split}2017", f"{split}2014", "valid")
     inside = [base / "images", *(base / "images" / part for part in parts)]
     places = [*inside, file.parent, base, *(base / part for part in parts), base.parent / "images"]
-    samples = [posix_name(name) for name in names if isinstance(name, str) and not leaves_root(name)][:20]
+    samples = [posix_name(name) for name in names if not leaves_root(name)][:20]
     return next((place for place in places if any(isfile(place / name) for name in samples)), places[0])
 
 
@@ -115,7 +130,9 @@ def _read_categories(
             parents[identity] = category.get("supercategory")
 
 
-def _read_images(images: list[Any], split: str, file: Path, folder: Path, result: Annotations) -> dict[int, int]:
+def _read_images(
+    images: list[Any], split: str, file: Path, base: Path, folder: Path, result: Annotations
+) -> dict[int, int]:
     """Add the images and return image id → number."""
     numbers: dict[int, int] = {}
     for image in images:
@@ -123,7 +140,7 @@ def _read_images(images: list[Any], split: str, file: Path, folder: Path, result
         name = image.get("file_name") if isinstance(image, dict) else None
         if not _is_id(identity) or not isinstance(name, str):
             result.problem("annotation", f"an image needs an integer id and a file_name, found {image!r:.80}", file)
-        elif leaves_root(name):
+        elif leaves_root(name := name_below(name, base)):
             result.problem("file-name", f"file_name {name!r} leaves the data folder", file, id=identity)
         elif identity in numbers:
             result.problem("annotation", f"two images have id {identity}, the second is {name!r}", file, id=identity)

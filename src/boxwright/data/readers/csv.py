@@ -10,6 +10,7 @@ from boxwright.data.annotations import Annotations, Request
 from boxwright.data.files import (
     broken,
     leaves_root,
+    name_below,
     name_splits,
     parse_length,
     posix_name,
@@ -115,6 +116,7 @@ def _read_file(file: Path, split: str, request: Request, result: Annotations) ->
             cells = {name: row[position].strip() for name, position in columns.items()}
             if delimiter != ",":
                 cells |= {side: cells[side].replace(",", ".") for side in _CORNERS}  # decimal commas
+            cells["filename"] = name_below(cells["filename"], request.images or request.root)
             if leaves_root(cells["filename"]):
                 message = f"filename {cells['filename']!r} leaves the data folder"
                 result.problem("file-name", message, file, rows.line_num)

@@ -59,11 +59,15 @@ def sources(request: Request) -> Iterator[Path]:
 def read(request: Request) -> Annotations:
     """Return images and boxes of every split; an image without a label file is background."""
     result = Annotations(places="line")
-    highest = -1
+    highest, unlabelled = -1, 0
     for split, place in _splits(request).items():
         for folder, name in _images(request, place):
-            highest = max(highest, _add(split, folder, name, result))
+            labelled = (labels := label_file(folder, name)).is_file()
+            highest = max(highest, _add(split, folder, name, labels, labelled, result))
+            unlabelled += not labelled
         _orphans(place, result)
+    if unlabelled:
+        result.notes.append(f"{counted(unlabelled, 'image')} without a label file, taken for background")
     names = _class_names(request, highest + 1, result)
     result.set_classes(range(len(names)), names, range(len(names)))
     return result
@@ -186,12 +190,11 @@ def label_file(folder: Path, name: str) -> Path:
     return Path(*parts).with_suffix(".txt")
 
 
-def _add(split: str, folder: Path, name: str, result: Annotations) -> int:
+def _add(split: str, folder: Path, name: str, labels: Path, labelled: bool, result: Annotations) -> int:
     """Add one image with its boxes, and return the highest class id seen."""
-    labels = label_file(folder, name)
     try:
         width, height = image_size(folder / name)
-        text = read_text(labels) if labels.is_file() else ""
+        text = read_text(labels) if labelled else ""
     except FindingError as error:
         result.problems.append(error.finding)
         return -1
