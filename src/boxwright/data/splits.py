@@ -3,7 +3,6 @@
 import hashlib
 from collections import defaultdict
 from collections.abc import Collection
-from pathlib import Path
 
 import numpy as np
 
@@ -45,9 +44,10 @@ def make_validation(annotations: Annotations, fraction: float, seed: int, named:
 
 def shared_images(annotations: Annotations) -> list[str]:
     """Return a note for each split beside train that has images of it: what is measured there is too good."""
-    places: dict[str, set[Path]] = defaultdict(set)
-    for path, entry in zip(annotations.paths(), annotations.images, strict=True):
-        places[entry.split].add(path)
+    folders = [str(folder) for folder in annotations.folders]  # a Path for each of many images takes seconds
+    places: dict[str, set[str]] = defaultdict(set)
+    for entry in annotations.images:
+        places[entry.split].add(f"{folders[entry.folder]}/{entry.name}")
     train = places.pop("train", set())
     common = {split: len(train & paths) for split, paths in places.items()}
     return [

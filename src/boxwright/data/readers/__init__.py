@@ -64,7 +64,8 @@ def _folders_below(path: Path) -> Iterator[Path]:
 def read_annotations(reader: Reader, request: Request) -> Annotations:
     """Return what the files say, each image in the splits asked for, or else in those found."""
     annotations = reader.read(request)
-    annotations.prefer(request.splits or ())
+    if request.splits:
+        annotations.prefer(request.splits)
     return annotations
 
 
