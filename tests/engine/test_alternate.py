@@ -113,7 +113,7 @@ def test_a_finished_run_stays_as_it_is_and_cannot_be_prolonged(trained):
     before = run.weights_file("last").read_bytes()
     train(resume=run.path, quiet=True)
     assert run.weights_file("last").read_bytes() == before
-    with pytest.raises(RunError, match=r"step 1 of .* ended after 1 epochs, and later steps are built on it"):
+    with pytest.raises(RunError, match=r"step 1 of .* ended after 1 epoch, and later steps are built on it"):
         train(resume=run.path, overrides=["schedule.epochs=2"], quiet=True)
 
 
