@@ -267,12 +267,14 @@ def test_a_run_whose_data_has_moved_names_the_option(trained, tmp_path):
             use()
 
 
-def test_resume_follows_moved_data_and_refuses_another_recipe(trained, scenes, tmp_path):
+def test_resume_follows_moved_data_and_refuses_another_recipe(trained, scenes, tmp_path, capsys):
     shutil.copytree(trained.path, tmp_path / "run")
     shutil.copytree(scenes, tmp_path / "moved")
     with pytest.raises(RunError, match="is a run of retinanet-tiny, not of retinanet; leave --recipe out"):
         train("retinanet", resume=tmp_path / "run", quiet=True)
-    run = train("retinanet-tiny", tmp_path / "moved", resume=tmp_path / "run", skip_bad=True, quiet=True)
+    run = train("retinanet-tiny", tmp_path / "moved", resume=tmp_path / "run", skip_bad=True)
+    told = "".join(capsys.readouterr().out.splitlines())
+    assert f"data: {tmp_path / 'moved'}, until now {scenes}" in told
     assert run.data == trained.data | {"path": str(tmp_path / "moved"), "skip_bad": True}
 
 

@@ -91,7 +91,7 @@ def train(
     console = Console() if fabric.is_global_zero and not quiet else None
     index = _open_data(fabric, source, run)
     path = fabric.broadcast(path)
-    for line in _first_lines(index, recipe, run, f"{path}, {fabric.strategy.precision.precision}"):
+    for line in _first_lines(index, recipe, run, source["path"], f"{path}, {fabric.strategy.precision.precision}"):
         print_line(console, line)
     recipe = settle_anchors(recipe, index.split("train"))
     training, validation = build_loaders(fabric, recipe, index, bool(source["skip_bad"]), console)
@@ -155,9 +155,11 @@ def _open_data(fabric: Fabric, source: Mapping[str, Any], run: Run | None) -> Da
     return index
 
 
-def _first_lines(index: DataIndex, recipe: Recipe, run: Run | None, where: str) -> Iterator[str]:
+def _first_lines(index: DataIndex, recipe: Recipe, run: Run | None, data: str, where: str) -> Iterator[str]:
     """Say what is trained on and where, and what about it may surprise."""
     yield index.describe()
+    if run is not None and run.data["path"] != data:
+        yield f"data: {data}, until now {run.data['path']}"
     yield from (*index.notes, *_missing_objects(index), *remarks(recipe), f"run: {where}")
     if run is not None and run.epochs_done >= recipe.schedule.epochs:
         yield f"nothing left to train: {counted(run.epochs_done, 'epoch')} done; for more, --set schedule.epochs=N"
