@@ -166,7 +166,9 @@ def test_ssd_boxes_equal_the_original(file):
 @pytest.mark.parametrize("file", golden_cases("assigners/points"))
 def test_points_equal_mmdetection_and_ultralytics(file):
     case = load_case(file)
-    priors = PointGenerator(tuple(case["param_strides"].tolist()), case.param("offset"))(_sizes(case))
+    generator = PointGenerator(tuple(case["param_strides"].tolist()), case.param("offset"))
+    priors = generator(_sizes(case))
+    assert generator.per_cell == (1,) * len(priors.levels)
     expected = case["out_mmdet_points_with_stride"]
     torch.testing.assert_close(priors.centers, expected[:, :2])
     torch.testing.assert_close(priors.strides, expected[:, 2])

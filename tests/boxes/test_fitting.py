@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from boxwright.boxes import box_iou
 from boxwright.boxes.fitting import anchor_recall, fit_anchors, shape_iou
 from other_defaults import other_defaults
 
@@ -14,8 +15,16 @@ def _sizes(count: int = 600) -> torch.Tensor:
     return TRUTH[torch.randint(3, (count,))] * spread.clamp(0.5, 1.5)
 
 
-def test_clusters_are_found_again():
-    anchors = fit_anchors(_sizes(), 3, steps=200)
+def test_shapes_overlap_as_boxes_around_one_centre():
+    sizes, shapes = 1 + 20 * torch.rand(5, 2), 1 + 20 * torch.rand(4, 2)
+    around = [torch.cat([-sides / 2, sides / 2], dim=1) for sides in (sizes, shapes)]
+    torch.testing.assert_close(shape_iou(sizes, shapes), box_iou(*around))
+    assert shape_iou(torch.zeros(1, 2), torch.zeros(1, 2)) == 0
+
+
+@pytest.mark.parametrize("steps", [0, 200])
+def test_clusters_are_found_again(steps):
+    anchors = fit_anchors(_sizes(), 3, steps=steps)
     torch.testing.assert_close(anchors, TRUTH, rtol=0.06, atol=0)
 
 
@@ -55,6 +64,7 @@ def test_what_has_no_finite_area_is_left_out():
     odd = torch.tensor([[0.0, 9.0], [-3.0, 4.0], [float("nan"), 4.0], [float("inf"), 4.0], [1e30, 1e30]])
     sizes = torch.tensor([[3.0, 4.0], [30.0, 20.0]])
     assert torch.equal(fit_anchors(torch.cat([sizes, odd]), 2, steps=0), sizes)
+    assert torch.equal(fit_anchors(sizes.int(), 2, steps=0), sizes)
 
 
 def test_anchors_beyond_the_number_of_shapes_repeat_them():

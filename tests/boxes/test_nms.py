@@ -1,5 +1,7 @@
 """Hard and soft suppression against torchvision, mmcv, SSD and effdet."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -129,6 +131,19 @@ def test_batches_equal_single_images_and_brute_force(images, count, most, seed):
         alone = soft_nms(boxes[[image]], scores[[image]], labels[[image]], max_detections=most)
         assert torch.equal(alone.scores[0], soft.scores[image])
     assert (soft.scores.diff(dim=1) <= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("suppress", "left"), [(multiclass_nms, [0.9, 0.8]), (soft_nms, [0.9, 0.8, 0.7 * math.exp(-2)])]
+)
+def test_only_boxes_of_one_class_disturb_each_other(suppress, left):
+    """Three boxes at one place, of which two are of one class; what is no detection is zero."""
+    boxes = torch.tensor([[[1.0, 2, 11, 12]] * 3])
+    found = suppress(boxes, torch.tensor([[0.8, 0.7, 0.9]]), torch.tensor([[5, 2, 2]]), max_detections=4)
+    assert found.count.tolist() == [len(left)]
+    assert found.scores[0].tolist() == pytest.approx([*left, *[0.0] * (4 - len(left))])
+    assert found.labels[0].tolist() == [2, 5, 2][: len(left)] + [0] * (4 - len(left))
+    assert torch.equal(found.boxes[0], boxes[0, :1] * (found.scores[0, :, None] > 0))
 
 
 def test_classes_far_apart_in_number_do_not_disturb_each_other():
