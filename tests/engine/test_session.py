@@ -8,6 +8,7 @@ import torch
 
 from boxwright.engine import session
 from boxwright.engine.checkpoint import load_weights, read_header
+from boxwright.engine.coco import Metrics
 from boxwright.engine.run import Run
 from boxwright.engine.session import Session
 from boxwright.errors import RunError
@@ -115,10 +116,25 @@ def test_the_run_folder_says_everything(tmp_path, fabric):
 
 def test_every_so_many_epochs_and_the_last_are_evaluated(tmp_path, fabric):
     run = start(tmp_path, tiny_recipe("schedule.epochs=5", "train.eval_every=2"), fabric)
-    evaluations = {record["epoch"]: record["AP"] for record in run.metrics() if record["kind"] == "eval"}
-    assert [*evaluations] == [2, 4, 5]
-    best = read_header(run.weights_file("best"))
-    assert evaluations[best["epoch"]] == best["metrics"]["AP"] == max(evaluations.values())
+    assert [record["epoch"] for record in run.metrics() if record["kind"] == "eval"] == [2, 4, 5]
+
+
+@pytest.mark.parametrize("stop", [1, 3, 5])
+def test_the_first_of_the_best_epochs_is_kept_through_a_resume(tmp_path, fabric, stop):
+    scores = iter([0.2, 0.5, None, 0.5, 0.3, 0.4])
+
+    def evaluate(detector):
+        score = next(scores)
+        return Metrics(stats={"AP": score}, per_class=(), images=0, predictions=[{"score": score}])
+
+    recipe = tiny_recipe("schedule.epochs=6")
+    with pytest.raises(RunError, match=f"epoch {stop} is safe"):
+        start(tmp_path, recipe, fabric, stop=stop, evaluate=evaluate)
+    run = start(tmp_path, recipe, fabric, evaluate=evaluate)
+    header = read_header(run.weights_file("best"))
+    assert (header["epoch"], header["metrics"]) == (2, {"AP": 0.5})
+    assert read_header(run.weights_file("last"))["epoch"] == 6
+    assert run.predictions() == [{"score": 0.5}]
 
 
 def test_a_larger_number_of_epochs_continues_a_finished_run(tmp_path, fabric):
