@@ -116,7 +116,7 @@ def test_external_entity(tmp_path):
 def test_yaml_tags_build_nothing(tmp_path):
     write_yolo(tmp_path)
     (tmp_path / "data.yaml").write_text("train: !!python/object/apply:os.getcwd []\n")
-    with pytest.raises(DataError, match=r"data.yaml, line 1: not valid YAML"):
+    with pytest.raises(DataError, match=r"data.yaml: train must be one folder or list file, found \[\]"):
         open_dataset(tmp_path)
 
 

@@ -468,6 +468,15 @@ class TestYolo:
         with pytest.raises(DataError, match=r"is no data set, but .*/set is one"):
             open_dataset(tmp_path)
 
+    @pytest.mark.parametrize("names", ["[no, 001]", "{0: no, 1: 001}"])
+    def test_names_are_what_is_written(self, tmp_path, names):
+        """YAML would make False and 1 of them."""
+        write_yolo(tmp_path)
+        (tmp_path / "data.yaml").write_text(f"train: images\nval: null\nnc: 2\nnames: {names}\n")
+        index = open_dataset(tmp_path)
+        assert index.class_names == ("no", "001")
+        assert not any("nc is" in note for note in index.notes)
+
     def test_a_number_of_classes_that_the_names_contradict(self, tmp_path):
         write_yolo(tmp_path)
         (tmp_path / "data.yaml").write_text("train: images\nnc: 3\nnames: [cat, dog]\n")

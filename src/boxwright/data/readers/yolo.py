@@ -94,9 +94,10 @@ def _yaml_below(root: Path) -> Path | None:
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:
+    """Read a data YAML as lists, mappings and text: a class may be called "no" or "001", of which YAML makes others."""
     text = read_text(file)
     try:
-        data = yaml.safe_load(text)
+        data = yaml.load(text, Loader=yaml.BaseLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or str(error)
@@ -115,7 +116,7 @@ def _from_yaml(file: Path) -> dict[str, Path]:
     found = {}
     for key in _SETS:
         value = data.get(key)
-        if value is None or value == "":
+        if value in (None, "", "null", "~"):
             continue
         if not isinstance(value, str):
             raise broken(file, f"{key} must be one folder or list file, found {value!r:.80}")
@@ -270,10 +271,10 @@ def _yaml_names(file: Path, result: Annotations) -> tuple[str, ...]:
     """Return the `names` of a data YAML, a list or a mapping from id, which count the classes whatever `nc` says."""
     data = _read_yaml(file)
     names, count = data.get("names"), data.get("nc")
-    if isinstance(names, dict) and set(names) == set(range(len(names))):
-        names = [names[i] for i in range(len(names))]
+    if isinstance(names, dict) and set(names) == {str(i) for i in range(len(names))}:
+        names = [names[str(i)] for i in range(len(names))]
     if not isinstance(names, list) or not names:
         raise broken(file, f"names must be a list, or a mapping from 0…n−1, of class names, found {names!r:.80}")
-    if count is not None and count != len(names):
-        result.problem("class-count", f"nc is {count!r:.20}, but names has {counted(len(names), 'class')}", file)
+    if count not in (None, str(len(names))):
+        result.problem("class-count", f"nc is {count!s:.20}, but names has {counted(len(names), 'class')}", file)
     return tuple(str(name) for name in names)
