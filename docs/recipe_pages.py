@@ -65,6 +65,10 @@ python benchmarks/recipes.py --data ../shared/data/aquarium --format coco --name
 """
 # without a page here; see docs/darknet.md
 ELSEWHERE = ("yolov2", "yolov3")
+OTHERS = """| `faster-rcnn-vgg16` | [Faster R-CNN](faster-rcnn.md) as first published, on VGG-16 |
+| `yolov2`, `yolov2-tiny`, `darknet-yolov2-tiny` | [YOLOv2](../darknet.md) |
+| `yolov3`, `yolov3-tiny`, `darknet-yolov3-tiny`, `darknet-yolov3-spp` | [YOLOv3](../darknet.md) |
+"""
 SPEED = {"step, ms": "step_ms", "minutes": "minutes", "peak, MiB": "peak_MiB"}
 
 TITLES = {
@@ -388,6 +392,7 @@ def files() -> dict[Path, str]:
         written[DOCS / "recipes" / f"{name}.md"] = page(name)
         written[DOCS / "pictures" / f"recipe-{name}.svg"] = picture(load_recipe(name))
         index += f"| `{name}`, `{name}-tiny` | [{title}]({name}.md) |\n"
+    index += OTHERS
     tiny = [f"{name}-tiny" for name in (*TITLES, *ELSEWHERE)]
     index += f"\n## What they reach\n\n{table('bccd', tiny)}{HOW}"
     index += f"\n## With few objects of some classes\n\n{table('aquarium', tiny)}{AQUARIUM}"
