@@ -1,11 +1,14 @@
 """Writing files so that they are whole or absent."""
 
+import errno
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
-__all__ = ["atomic_path", "remove_temporaries", "write_text"]
+__all__ = ["atomic_path", "lock", "remove_temporaries", "write_text"]
 
 
 @contextmanager
@@ -46,3 +49,27 @@ def write_text(path: Path, text: str) -> None:
     with atomic_path(path) as temporary:
         # the same bytes on every system
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
+
+
+def lock(file: IO[str]) -> None:
+    """Lock a file, open for writing, for this process until it closes the file or dies.
+
+    The lock is the process's and not the open file's, of which a forked data loader would inherit a share and keep it
+    when this process is killed.
+
+    Raises:
+        BlockingIOError: another process has it.
+        OSError: the file system has no locks.
+    """
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            file.seek(1 << 30)  # Windows lets nobody read what is locked, and the text is at the start
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except PermissionError as error:  # as some systems say it
+        raise BlockingIOError(errno.EAGAIN, error.strerror) from error

@@ -17,8 +17,8 @@ from boxwright.data.synth import write_synthetic
 from boxwright.engine import Run, train
 from boxwright.engine.anchors import settle_anchors
 from boxwright.engine.checkpoint import load_weights
+from boxwright.engine.folder import RUNS
 from boxwright.engine.score import open_data
-from boxwright.engine.train import RUNS
 from boxwright.errors import DataError, RecipeError, RunError
 from boxwright.recipes import load_recipe
 
@@ -37,7 +37,7 @@ def test_a_run_folder_is_complete(trained, scenes):
     names = {path.name for path in trained.path.iterdir()}
     assert names == {
         "recipe.yaml", "classes.json", "data.json", "environment.json", "metrics.jsonl", "tensorboard", "checkpoints",
-        "predictions.json",
+        "predictions.json", ".lock",
     }  # fmt: skip
     assert {path.name for path in (trained.path / "checkpoints").iterdir()} == {
         "last.pt", "last.safetensors", "best.safetensors",

@@ -1,6 +1,5 @@
 """From a recipe and a data set to a run folder with a trained detector."""
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -21,6 +20,7 @@ from boxwright.engine.anchors import settle_anchors
 from boxwright.engine.checkpoint import read_header
 from boxwright.engine.device import build_fabric
 from boxwright.engine.evaluate import coco_ground_truth, evaluate
+from boxwright.engine.folder import FolderLock, new_folder, refuse_taken, run_to_resume, same_recipe, together
 from boxwright.engine.loop import seed_everything
 from boxwright.engine.progress import print_line
 from boxwright.engine.run import Run
@@ -29,9 +29,7 @@ from boxwright.errors import DataError, RecipeError, RunError
 from boxwright.recipes import Recipe, build_detector, load_recipe
 from boxwright.recipes.compatibility import remarks
 
-__all__ = ["RUNS", "build_loaders", "train"]
-
-RUNS = Path("runs")  # where new runs go, below the working directory
+__all__ = ["build_loaders", "train"]
 
 
 def train(
@@ -82,32 +80,53 @@ def train(
         RunError: the run had to stop; says how to resume.
     """
     given = dataset_arguments(data, format, classes, splits, images, one_based) | {"skip_bad": skip_bad or None}
-    run = _run_to_resume(output, resume, recipe, data)
-    recipe, source = _recipe_and_data(run, recipe, overrides, given)
+    resumed = run_to_resume(output, resume, recipe, data)
+    recipe, source = _recipe_and_data(resumed, recipe, overrides, given)
     # looked for before the processes meet, so that none finds what another has made
-    path = run.path if run is not None else _new_folder(output, recipe)
+    path = resumed.path if resumed is not None else new_folder(output, recipe)
     fabric = build_fabric(devices, nodes, recipe.train.precision)
     fabric.launch()
     console = Console() if fabric.is_global_zero and not quiet else None
-    index = _open_data(fabric, source, run)
-    path = fabric.broadcast(path)
-    for line in _first_lines(index, recipe, run, source["path"], f"{path}, {fabric.strategy.precision.precision}"):
+    run = Run(fabric.broadcast(path))
+    with FolderLock(fabric, run.path, partial(print_line, console)) as lock:
+        if resumed is not None:
+            lock.take()
+        _train(fabric, run, resumed, recipe, source, lock, on_nonfinite, console)
+    return run
+
+
+def _train(
+    fabric: Fabric,
+    run: Run,
+    resumed: Run | None,
+    recipe: Recipe,
+    source: Mapping[str, Any],
+    lock: FolderLock,
+    on_nonfinite: Literal["stop", "skip"],
+    console: Console | None,
+) -> None:
+    """Open the data, build the detector and train it in the folder of `run`, where `resumed` is None for a new one."""
+    index = _open_data(fabric, source, resumed)
+    where = f"{run.path}, {fabric.strategy.precision.precision}"
+    for line in _first_lines(index, recipe, resumed, source["path"], where):
         print_line(console, line)
     recipe = settle_anchors(recipe, index.split("train"))
     training, validation = build_loaders(fabric, recipe, index, bool(source["skip_bad"]), console)
     seed_everything(recipe.train.seed)
     build: Any = partial(build_detector, recipe, index.class_names, class_counts=index.class_counts("train"))
-    detector = build(pretrained=False if Run(path).state_file.exists() else None)
-    fresh, run = run is None, Run(path)
+    detector = build(pretrained=False if run.state_file.exists() else None)
     evaluator = _evaluator(fabric, index, validation)
     name = partial(_image_name, training.dataset.records)
 
     @cache
-    def describe() -> None:
-        if fabric.is_global_zero:  # only now that everything is in order, so that a refused attempt leaves no trace
-            if fresh:
-                _refuse_taken(path)  # by another training that was started meanwhile
-            Run.create(path, recipe, index.class_names, source, fabric.world_size)
+    def describe() -> None:  # only now that everything is in order, so that a refused attempt leaves no trace
+        if resumed is None:
+            lock.take()
+        with together(fabric):
+            if fabric.is_global_zero:
+                if resumed is None:
+                    refuse_taken(run.path)  # by another training that was started meanwhile
+                Run.create(run.path, recipe, index.class_names, source, fabric.world_size)
 
     def fit_detector(run: Run, detector: Any, measured: bool = True) -> None:
         options: dict[str, Any] = {"on_nonfinite": on_nonfinite, "name": name, "started": describe, "console": console}
@@ -127,7 +146,6 @@ def train(
         fit_detector(run, detector)
     if fabric.is_global_zero:
         print_line(console, _summary(run))
-    return run
 
 
 def _recipe_and_data(
@@ -135,7 +153,7 @@ def _recipe_and_data(
 ) -> tuple[Recipe, dict[str, Any]]:
     """Return the recipe and which data to open: those of the run to resume, changed by what is given."""
     if run is not None:
-        _same_recipe(run, recipe)
+        same_recipe(run, recipe)
         changed = {key: value for key, value in given.items() if value is not None}
         return load_recipe(run.path / "recipe.yaml", tuple(overrides)), run.data | changed
     if recipe is None or given["path"] is None:
@@ -174,59 +192,6 @@ def _missing_objects(index: DataIndex) -> Iterator[str]:
         yield f"no object in train: {', '.join(missing[:10])}" + f" and {len(missing) - 10} more" * (len(missing) > 10)
     if not val.any():
         yield "no object in val: there will be no AP, and no report"
-
-
-def _run_to_resume(
-    output: str | Path | None,
-    resume: str | Path | None,
-    recipe: Recipe | str | Path | None,
-    data: str | Path | None,
-) -> Run | None:
-    """Find the run to resume, None for a new one."""
-    if resume is None:
-        return None
-    if str(resume) != "auto":
-        return Run.open(resume)
-    if output is not None:
-        return Run.open(output) if (Path(output) / "recipe.yaml").is_file() else None
-    name = _name(recipe)
-    for file in sorted(RUNS.glob("*/recipe.yaml"), key=lambda file: file.stat().st_mtime, reverse=True):
-        run = Run.open(file.parent)
-        same_recipe = name is None or run.recipe.name == name
-        same_data = data is None or run.data["path"] == str(Path(data).absolute())
-        if same_recipe and same_data and not run.finished:
-            return run
-    return None
-
-
-def _name(recipe: Recipe | str | Path | None) -> str | None:
-    return recipe.name if isinstance(recipe, Recipe) else None if recipe is None else load_recipe(recipe).name
-
-
-def _same_recipe(run: Run, recipe: Recipe | str | Path | None) -> None:
-    """Refuse to resume a run with a recipe of another name."""
-    if (name := _name(recipe)) not in (None, run.recipe.name):
-        raise RunError(
-            f"{run.path} is a run of {run.recipe.name}, not of {name}; leave --recipe out, use --set instead"
-        )
-
-
-def _new_folder(output: str | Path | None, recipe: Recipe) -> Path:
-    """Choose the folder of a new run, which must not hold one yet."""
-    if output is not None:
-        _refuse_taken(Path(output))
-        try:
-            str(output).encode()
-        except UnicodeEncodeError:
-            raise RunError(f"TensorBoard cannot write to {str(output)!r}, no UTF-8: choose another --output") from None
-        return Path(output)
-    names = (recipe.name if number == 1 else f"{recipe.name}-{number}" for number in itertools.count(1))
-    return next(folder for folder in map(RUNS.joinpath, names) if not folder.exists())
-
-
-def _refuse_taken(folder: Path) -> None:
-    if (folder / "recipe.yaml").exists():
-        raise RunError(f"{folder} holds a run already: choose another --output, or --resume {folder}")
 
 
 def build_loaders(
