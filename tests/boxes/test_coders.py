@@ -254,6 +254,26 @@ def test_autocast_changes_nothing(coder):
         torch.testing.assert_close(coder.decode(priors, params), plain, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("coder", [*CODERS, IntegralCoder(), FineGrainedCoder()], ids=lambda c: type(c).__name__)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_half_precision_is_as_its_values(coder, dtype):
+    """Far from the origin the middle of two half-precision sides is no half-precision number."""
+    low = AnchorGenerator.square((8.0,), scale=5, offset=0.5)([(2, 200)]).map(lambda tensor: tensor.to(dtype))
+    same = low.map(Tensor.float)
+    params = torch.randn(400, 4 * (getattr(coder, "reg_max", 0) + 1)).to(dtype)
+    assert torch.equal(coder.decode(low, params), coder.decode(same, params.float()))
+    assert torch.equal(coder.encode(low, low.boxes.flip(0)), coder.encode(same, same.boxes.flip(0)))
+
+
+@pytest.mark.parametrize("coder", [*CODERS, IntegralCoder(), FineGrainedCoder()], ids=lambda c: type(c).__name__)
+def test_images_of_a_batch_are_coded_as_alone(coder):
+    priors = AnchorGenerator.square((8.0,), scale=4, offset=0.5)([(2, 3)])
+    params = torch.randn(3, 6, 4 * (getattr(coder, "reg_max", 0) + 1))
+    boxes = coder.decode(priors, params)
+    _close(boxes, torch.stack([coder.decode(priors, image) for image in params]))
+    _close(coder.encode(priors, boxes), torch.stack([coder.encode(priors, image) for image in boxes]))
+
+
 @pytest.mark.parametrize("coder", CODERS, ids=lambda coder: type(coder).__name__)
 def test_coders_compile_without_breaks(coder):
     priors = AnchorGenerator.square((8.0,), scale=4, offset=0.5)([(2, 2)])
