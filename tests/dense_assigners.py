@@ -126,6 +126,7 @@ def fcos(boxes: Tensor, priors: Priors, bounds: tuple[float, ...] = (64.0, 128.0
         for number, (x1, y1, x2, y2) in enumerate(boxes.tolist()):
             sides = (x - x1, y - y1, x2 - x, y2 - y)
             low, high = (0.0, *bounds)[level], (*bounds, float("inf"))[level]
+            high = float("inf") if level == len(priors.levels) - 1 else high
             if min(sides) > 0.01 and low <= max(sides) <= high:
                 fitting.append(((x2 - x1) * (y2 - y1), number))
         index[prior] = min(fitting)[1] if fitting else -1

@@ -1,6 +1,7 @@
 """FCOS: a prior answers for the smallest object around it whose sides are as far away as its level is meant for."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar
 
 import torch
@@ -33,7 +34,7 @@ class FCOSAssigner:
 
     Attributes:
         bounds: pixels, rising: level i answers for farthest sides from `bounds[i - 1]` to `bounds[i]`, both included;
-            the first level from 0; levels beyond the last bound for all that are farther.
+            the first level from 0; the last level, and those beyond the last bound, for all that are farther.
         margin: pixels by which a centre must lie inside.
         plus_one: boxes are inclusive pixel ranges, so that an area is that of sides x2 - x1 + 1.
         ignore_threshold: share of a prior's area inside a crowd region above which it is ignored; None: never.
@@ -51,8 +52,8 @@ class FCOSAssigner:
 
     def __post_init__(self) -> None:
         check_options(self)
-        if list(self.bounds) != sorted(self.bounds):
-            raise ValueError(f"bounds must rise from the finest level to the coarsest, got {self.bounds}")
+        if not all(low < high for low, high in pairwise((0.0, *self.bounds))):
+            raise ValueError(f"bounds must rise from above 0 at the finest level to the coarsest, got {self.bounds}")
 
     @torch.no_grad()
     def __call__(self, priors: Priors, targets: Targets, predictions: Predictions | None = None) -> Assignment:
@@ -83,7 +84,7 @@ class FCOSAssigner:
 
     def _ranges(self, priors: Priors) -> tuple[Tensor, Tensor]:
         """Distances (L,) from and to which the priors answer."""
-        bounds = (0.0, *self.bounds, torch.inf)
+        bounds = (0.0, *self.bounds[: len(priors.levels) - 1], torch.inf)
         last = len(bounds) - 2
         parts = [
             [torch.full((level.size,), bound, device=priors.strides.device) for bound in bounds[min(i, last) :][:2]]
