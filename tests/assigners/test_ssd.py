@@ -106,6 +106,27 @@ def test_crowd_is_ignored_and_duplicates_share_nothing():
     assert assignment.score.tolist() == [[1.0, 1.0, 0.0, 0.0]]
 
 
+def test_positive_iou_is_inclusive_and_what_overlaps_nothing_is_background():
+    priors = _priors(torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 5], [0, 0, 10, 4], [10, 0, 20, 10]]))
+    targets = _targets(torch.tensor([[0.0, 0, 10, 10]]))
+    assert SSDAssigner()(priors, targets).gt_index.tolist() == [[0, 0, -1, -1]]
+    assert SSDAssigner(positive_iou=0.0)(priors, targets).gt_index.tolist() == [[0, 0, 0, -1]]
+
+
+def test_an_object_moves_on_up_to_its_eighth_prior():
+    boxes = torch.tensor([[0.0, 0, 10, 10 - side] for side in range(12)]) + 1
+    objects = boxes[:1].expand(10, 4)  # of equal objects the first goes first
+    assert SSDAssigner(1.0)(_priors(boxes), _targets(objects)).gt_index.tolist() == [[*range(8), -1, -1, -1, -1]]
+
+
+def test_an_object_moves_on_from_a_prior_in_a_crowd():
+    boxes = torch.tensor([[10.0, 0, 20, 10], [0, 0, 14, 10]])
+    image = {"boxes": boxes, "labels": torch.zeros(2, dtype=torch.int64), "iscrowd": torch.tensor([0, 1])}
+    priors = _priors(torch.tensor([[8.0, 0, 18, 10], [13, 0, 23, 10]]))
+    assert SSDAssigner(1.0)(priors, Targets.from_list([image])).gt_index.tolist() == [[-2, 0]]
+    assert SSDAssigner(1.0, ignore_threshold=None)(priors, Targets.from_list([image])).gt_index.tolist() == [[0, -1]]
+
+
 def test_one_graph():
     priors = _priors(torch.tensor([[0.0, 0, 10, 10], [5, 5, 20, 20], [8, 8, 30, 30]]))
     targets = _targets(torch.tensor([[0.0, 0, 9, 9], [6, 6, 20, 22]]), torch.zeros(0, 4))

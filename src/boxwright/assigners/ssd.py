@@ -74,15 +74,13 @@ def _own_priors(overlap: Tensor, index: Tensor, priors: int) -> Tensor:
     """Let objects propose to their choices in order, each prior keeping the best proposal: (B, L) object or -1.
 
     Deferred acceptance (Gale & Shapley 1962); as both sides rank by IoU, the result is that of taking the best pair of
-    all again and again.
+    all again and again, but for those of dozens of objects in one place that lose their prior in the last of K rounds.
     """
     images, objects, choices = overlap.shape
     number = torch.arange(objects, device=overlap.device)
     turn = number.new_zeros(images, objects, 1)
-    owner = number.new_full((images, priors), -1)
     for _ in range(choices):
-        choice = turn.clamp(max=choices - 1)
-        prior, value = index.gather(2, choice), overlap.gather(2, choice)
-        owner = match(prior, value, (value > 0) & (turn < choices), priors)
+        prior, value = index.gather(2, turn), overlap.gather(2, turn)
+        owner = match(prior, value, value > 0, priors)
         turn = turn + (owner.gather(1, prior.squeeze(2)) != number).unsqueeze(2)
     return owner
