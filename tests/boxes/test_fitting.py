@@ -19,7 +19,14 @@ def test_shapes_overlap_as_boxes_around_one_centre():
     sizes, shapes = 1 + 20 * torch.rand(5, 2), 1 + 20 * torch.rand(4, 2)
     around = [torch.cat([-sides / 2, sides / 2], dim=1) for sides in (sizes, shapes)]
     torch.testing.assert_close(shape_iou(sizes, shapes), box_iou(*around))
+    assert torch.equal(shape_iou(sizes.repeat(3, 1, 1), shapes), shape_iou(sizes, shapes).repeat(3, 1, 1))
     assert shape_iou(torch.zeros(1, 2), torch.zeros(1, 2)) == 0
+
+
+def test_a_rare_shape_unlike_all_others_gets_an_anchor():
+    rare = torch.tensor([[20.0, 400.0], [400.0, 30.0], [300.0, 300.0]])
+    sizes = torch.cat([torch.full((500, 2), 10.0), rare])
+    assert torch.equal(fit_anchors(sizes, 4, steps=0), sizes[-4:])
 
 
 @pytest.mark.parametrize("steps", [0, 200])
@@ -39,9 +46,19 @@ def test_mutation_raises_the_mean_best_iou():
     assert anchor_recall(sizes, fit_anchors(sizes, 6, steps=400, seed=1)) > 0.9
 
 
+def test_anchors_that_fit_perfectly_are_not_refined():
+    assert torch.equal(fit_anchors(TRUTH.repeat(50, 1), 3, steps=50), TRUTH)
+
+
+def test_one_anchor_is_the_mean():
+    torch.testing.assert_close(fit_anchors(TRUTH, 1, steps=0), TRUTH.mean(0, keepdim=True))
+
+
 def test_the_seed_decides():
     sizes = torch.rand(100, 2) * 100 + 1
-    assert torch.equal(fit_anchors(sizes, 4, steps=20, seed=3), fit_anchors(sizes, 4, steps=20, seed=3))
+    first, again, other = (fit_anchors(sizes, 4, steps=20, seed=seed) for seed in (3, 3, 4))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
 
 
 def test_recall_counts_both_sides_and_both_directions():
@@ -62,9 +79,17 @@ def test_torch_s_defaults_change_nothing():
 
 def test_what_has_no_finite_area_is_left_out():
     odd = torch.tensor([[0.0, 9.0], [-3.0, 4.0], [float("nan"), 4.0], [float("inf"), 4.0], [1e30, 1e30]])
-    sizes = torch.tensor([[3.0, 4.0], [30.0, 20.0]])
-    assert torch.equal(fit_anchors(torch.cat([sizes, odd]), 2, steps=0), sizes)
-    assert torch.equal(fit_anchors(sizes.int(), 2, steps=0), sizes)
+    sizes = torch.tensor([[0.25, 0.5], [3.0, 4.0], [30.0, 20.0]])
+    assert torch.equal(fit_anchors(torch.cat([sizes, odd]), 3, steps=0), sizes)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.int32], ids=str)
+def test_any_type_is_as_its_values_in_float32(dtype):
+    sizes = (_sizes(60) / 2).round()
+    given = sizes.to(dtype).requires_grad_(dtype.is_floating_point)
+    anchors = fit_anchors(given, 3, steps=20)
+    assert (anchors.dtype, anchors.requires_grad) == (torch.float32, False)
+    assert torch.equal(anchors, fit_anchors(sizes, 3, steps=20))
 
 
 def test_anchors_beyond_the_number_of_shapes_repeat_them():

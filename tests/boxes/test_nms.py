@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from boxwright.boxes import box_iou, multiclass_nms, soft_nms
+from boxwright.boxes.suppress import suppress
 from goldens import golden_cases, load_case
 
 
-def _detect(case, suppress, labels: Tensor, **options) -> dict[str, Tensor]:
+def _detect(case, function, labels: Tensor, **options) -> dict[str, Tensor]:
     """Suppress one image's boxes with room for all of them."""
     boxes, scores = case["in_boxes"][None], case["in_scores"][None]
-    return suppress(boxes, scores, labels[None], max_detections=boxes.shape[1], **options)[0]
+    return function(boxes, scores, labels[None], max_detections=boxes.shape[1], **options)[0]
 
 
 def _first(case, index: list[int]) -> dict[str, Tensor]:
@@ -134,12 +135,12 @@ def test_batches_equal_single_images_and_brute_force(images, count, most, seed):
 
 
 @pytest.mark.parametrize(
-    ("suppress", "left"), [(multiclass_nms, [0.9, 0.8]), (soft_nms, [0.9, 0.8, 0.7 * math.exp(-2)])]
+    ("function", "left"), [(multiclass_nms, [0.9, 0.8]), (soft_nms, [0.9, 0.8, 0.7 * math.exp(-2)])]
 )
-def test_only_boxes_of_one_class_disturb_each_other(suppress, left):
+def test_only_boxes_of_one_class_disturb_each_other(function, left):
     """Three boxes at one place, of which two are of one class; what is no detection is zero."""
     boxes = torch.tensor([[[1.0, 2, 11, 12]] * 3])
-    found = suppress(boxes, torch.tensor([[0.8, 0.7, 0.9]]), torch.tensor([[5, 2, 2]]), max_detections=4)
+    found = function(boxes, torch.tensor([[0.8, 0.7, 0.9]]), torch.tensor([[5, 2, 2]]), max_detections=4)
     assert found.count.tolist() == [len(left)]
     assert found.scores[0].tolist() == pytest.approx([*left, *[0.0] * (4 - len(left))])
     assert found.labels[0].tolist() == [2, 5, 2][: len(left)] + [0] * (4 - len(left))
@@ -154,14 +155,26 @@ def test_classes_far_apart_in_number_do_not_disturb_each_other():
     assert detections[0]["scores"].tolist() == pytest.approx([0.9, 0.8])
 
 
-@pytest.mark.parametrize("suppress", [multiclass_nms, soft_nms])
-def test_numbers_that_are_none_disturb_nobody(suppress):
+@pytest.mark.parametrize("function", [multiclass_nms, soft_nms])
+def test_numbers_that_are_none_disturb_nobody(function):
     nan, inf = float("nan"), float("inf")
     boxes = torch.tensor([[[0.0, 0, 10, 10], [nan, nan, nan, nan], [5, 5, 1, 1], [20, 20, inf, 30], [30, 0, 40, 9]]])
     scores = torch.tensor([[0.9, 0.8, 0.7, 0.6, nan]])
-    detections = suppress(boxes, scores, torch.zeros(1, 5, dtype=torch.int64), max_detections=5)
+    detections = function(boxes, scores, torch.zeros(1, 5, dtype=torch.int64), max_detections=5)
     assert detections.count.tolist() == [4]
     assert detections.scores[0].tolist() == pytest.approx([0.9, 0.8, 0.7, 0.6, 0.0])
+
+
+@pytest.mark.parametrize(("images", "candidates"), [(2, 12), (3, 0), (0, 4)])
+def test_the_operator_for_traced_graphs_is_the_same(images, candidates):
+    low = torch.rand(images, candidates, 2) * 20
+    boxes, scores = torch.cat([low, low + 15], dim=-1), torch.rand(images, candidates)
+    labels = torch.randint(3, (images, candidates))
+    kept = multiclass_nms(boxes, scores, labels, iou_threshold=0.3, max_detections=5)
+    found = suppress(boxes, scores, labels, 3, 0.3, 5)
+    for one, other in zip(found, (kept.boxes, kept.scores, kept.labels, kept.count), strict=True):
+        assert torch.equal(one, other)
+    torch.library.opcheck(torch.ops.boxwright.suppress.default, (boxes, scores, labels, 3, 0.3, 5))
 
 
 def test_an_unknown_way_of_lowering_is_named():
