@@ -3,6 +3,7 @@ import json
 import os
 import pickle
 import random
+import re
 import shutil
 from functools import partial
 
@@ -133,6 +134,40 @@ class TestCache:
         os.utime(root / file, ns=(1, 1))  # a clock too coarse to tell is not what is tested
         assert (root / file).read_text() != text
         assert_same(open_dataset(root), open_dataset(root, cache=False))
+
+    def test_images_that_are_replaced_are_measured_again(self, tmp_path, cache_folder):
+        nameless = [{"id": 10 + i, "file_name": name} for i, name in enumerate(("a.png", "b.png", "c.png"))]
+        write_coco(tmp_path / "coco", coco_content(images=nameless))
+        write_csv(tmp_path / "csv")
+        write_voc(tmp_path / "voc")
+        for file in (tmp_path / "voc" / "Annotations").iterdir():
+            file.write_text(re.sub("<size>.*</size>", "", file.read_text()))
+        for root, folder in (("coco", "images"), ("csv", "images"), ("voc", "JPEGImages")):
+            root = tmp_path / root
+            open_dataset(root)
+            old = (root / folder / "a.png").stat()
+            write_images(root / folder, ("a.png",), (200, 160))
+            record = next(r for s in ("train", "val") for r in open_dataset(root).split(s) if r.path.name == "a.png")
+            assert (record.width, record.height) == (200, 160)
+            write_images(root / folder, ("a.png",), (100, 80))
+            os.utime(root / folder / "a.png", ns=(old.st_atime_ns, old.st_mtime_ns + 1))  # of the old size in bytes
+            record = next(r for s in ("train", "val") for r in open_dataset(root).split(s) if r.path.name == "a.png")
+            assert (record.width, record.height) == (100, 80)
+
+    def test_an_index_in_use_whose_images_are_replaced_is_not_mixed_with_the_new_one(self, tmp_path, cache_folder):
+        file = write_csv(tmp_path)
+        old = pickle.loads(pickle.dumps(open_dataset(file)))
+        write_images(tmp_path / "images", ("a.png",), (200, 160))
+        open_dataset(file)
+        with pytest.raises(DataError, match="the data set changed while it was in use"):
+            old.split("train")[0]
+
+    def test_images_of_a_known_size_may_be_touched(self, tmp_path, reads, cache_folder):
+        file = write_coco(tmp_path)
+        open_dataset(file)
+        os.utime(tmp_path / "images" / "a.png", ns=(1, 1))
+        open_dataset(file)
+        assert len(reads) == 1
 
     def test_a_touched_file_is_read_again(self, tmp_path, reads, cache_folder):
         file = write_coco(tmp_path)

@@ -15,7 +15,7 @@ from boxwright.data.annotations import BoxTable, ImageEntry
 from boxwright.errors import DataError
 from boxwright.files import atomic_path
 
-VERSION = 1
+VERSION = 2
 SCHEMA = pa.schema(
     {
         "name": pa.string(),
@@ -50,8 +50,8 @@ class Views(NamedTuple):
 class Store:
     """An index file (or its bytes, where no cache can be written), opened in each process when first used."""
 
-    def __init__(self, source: Path | bytes, key: str) -> None:
-        self.source, self.key = source, key
+    def __init__(self, source: Path | bytes, checksum: str) -> None:
+        self.source, self.checksum = source, checksum
         self._views: Views | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -62,7 +62,7 @@ class Store:
         """The columns; raises `DataError` when another process has rebuilt the file from other annotations."""
         if self._views is None:
             batch = _open(self.source)
-            if read_meta(batch)["key"] != self.key:
+            if read_meta(batch)["checksum"] != self.checksum:
                 raise DataError(f"{self.source!s:.200}: the data set changed while it was in use; start again")
             self._views = _views(batch)
         return self._views
@@ -76,16 +76,16 @@ def cache_file(identity: str) -> Path:
     return (Path(folder) if folder else Path(base) / "boxwright") / "index" / f"{name}.arrow"
 
 
-def fingerprint(identity: str, sources: Iterable[Path]) -> str:
-    """Return the key of an index: what was asked, this code's version, and every source file's size and time."""
+def fingerprint(identity: str, sources: Iterable[Path | str]) -> str:
+    """Return a digest of what was asked, this code's version, and every source file's size and time."""
     digest = hashlib.sha256(f"{VERSION}\0{identity}".encode())
     for source in sources:
         try:
-            stat = source.stat()
+            stat = os.stat(source)  # not Path.stat: these may be strings, of which many are made faster
             state = f"{stat.st_size} {stat.st_mtime_ns}"
-        except OSError:
+        except (OSError, ValueError):  # the latter of a name that no file can have
             state = "missing"
-        digest.update(f"\0{source}\0{state}".encode(errors="surrogateescape"))
+        digest.update(f"\0{source}\0{state}".encode(errors="surrogatepass"))
     return digest.hexdigest()
 
 
@@ -130,14 +130,15 @@ def load(path: Path, key: str) -> dict[str, Any] | None:
         batch = _open(path)
         batch.validate(full=True)
         meta = read_meta(batch)
-        good = meta.pop("checksum") == _checksum(batch, meta) and meta["key"] == key
+        rest = {name: value for name, value in meta.items() if name != "checksum"}
+        good = meta["checksum"] == _checksum(batch, rest) and meta["key"] == key
     except (OSError, pa.ArrowException, ValueError, KeyError, TypeError):
         return None
     return meta if good else None
 
 
 def read_meta(batch: pa.RecordBatch) -> dict[str, Any]:
-    """Return what `to_batch` was given as `meta`."""
+    """Return what `to_batch` was given as `meta`, with the checksum."""
     meta: dict[str, Any] = json.loads(batch.schema.metadata[_META])
     return meta
 

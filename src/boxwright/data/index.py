@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from os.path import isfile
 from pathlib import Path
 from typing import Any, overload
@@ -188,8 +188,10 @@ def _open(reader: Reader, request: Request, use_cache: bool, val_fraction: float
     key = cache.fingerprint(identity, reader.sources(request))
     file = cache.cache_file(identity)
     if use_cache and (meta := cache.load(file, key)) is not None:
-        index = DataIndex(Store(file, key), meta)
-        if not _absent(index):  # else the images may have come since, to another of the usual folders
+        store = Store(file, meta["checksum"])
+        index = DataIndex(store, meta)
+        # absent images may have come since, to another of the usual folders
+        if not _replaced(store, meta) and not _absent(index):
             return index
     with without_collections():
         batch = _build(reader, request, key, val_fraction, seed)
@@ -203,8 +205,21 @@ def _open(reader: Reader, request: Request, use_cache: bool, val_fraction: float
     except OSError as error:
         source = cache.to_bytes(batch)
         meta["notes"].append(f"no index cache: {file.parent} cannot be written ({error.strerror})")
-    meta["notes"] += _absent(DataIndex(Store(source, key), meta))
-    return DataIndex(Store(source, key), meta)
+    meta["notes"] += _absent(DataIndex(Store(source, meta["checksum"]), meta))
+    return DataIndex(Store(source, meta["checksum"]), meta)
+
+
+def _replaced(store: Store, meta: Mapping[str, Any]) -> bool:
+    """Tell whether an image is another file than when it was measured, where annotations do not give its size."""
+    if meta["measured"] is None:
+        return False
+    views = store.views
+    return bool(meta["measured"] != _state(meta["folders"], views.folder.tolist(), views.names.to_pylist()))
+
+
+def _state(folders: Sequence[str], places: Iterable[int], names: Iterable[str]) -> str:
+    """Return a digest of every image file's size and time, whatever their order."""
+    return cache.fingerprint("images", sorted(f"{folders[i]}/{name}" for i, name in zip(places, names, strict=True)))
 
 
 def _absent(index: DataIndex) -> list[str]:
@@ -220,7 +235,12 @@ def _absent(index: DataIndex) -> list[str]:
 def _build(reader: Reader, request: Request, key: str, val_fraction: float, seed: int) -> Any:
     """Parse a data set, apply the rules, and return its Arrow batch, ordered by split."""
     annotations = read_annotations(reader, request)
-    annotations.fill_sizes()
+    folders, entries = [str(folder) for folder in annotations.folders], annotations.images
+    measured = None
+    if any(entry.width <= 0 or entry.height <= 0 for entry in entries):
+        # looked at before they are read, so that one that is replaced meanwhile is read again the next time
+        measured = _state(folders, (entry.folder for entry in entries), (entry.name for entry in entries))
+        annotations.fill_sizes()
     verdict = judge(annotations)
     findings = annotations.problems + verdict.findings
     _refuse(findings)
@@ -230,10 +250,11 @@ def _build(reader: Reader, request: Request, key: str, val_fraction: float, seed
     images, boxes, splits = by_split(annotations.images, verdict.boxes)
     meta = {
         "key": key,
+        "measured": measured,
         "format": reader.NAME,
         "class_names": annotations.class_names,
         "category_ids": annotations.category_ids,
-        "folders": [str(folder) for folder in annotations.folders],
+        "folders": folders,
         "splits": splits,
         "notes": annotations.notes + made + shared_images(annotations) + _summary(findings),
     }
