@@ -1,5 +1,6 @@
 """The page for those who come from another library: its names exist, and what it calls equal is."""
 
+import inspect
 import re
 
 import pytest
@@ -14,6 +15,7 @@ import boxwright.assigners
 import boxwright.boxes
 import boxwright.losses
 import boxwright.losses.systems
+import boxwright.models.heads
 from boxwright import losses
 from boxwright.assigners import MaxIoUAssigner
 from boxwright.boxes import AnchorGenerator, DeltaCoder, DistanceCoder, IntegralCoder, PointGenerator, box_iou
@@ -34,6 +36,19 @@ def test_every_name_of_ours_exists() -> None:
     homes = (boxwright.losses, boxwright.losses.systems, boxwright.assigners, boxwright.boxes)
     assert len(names) > 25
     assert {name for name in names if not any(hasattr(home, name) for home in homes)} == {"boxwright"}
+
+
+def test_every_setting_of_ours_exists() -> None:
+    table = (DOCS / "coming-from.md").read_text().partition("### Settings")[2].partition("\n## ")[0]
+    ours = [row.split(" | ")[-1] for row in re.findall(r"^\| (.*) \|$", table, re.MULTILINE)[1:]]
+    code = " ".join(part for row in ours for part in re.findall(r"`([^`]+)`", row))
+    homes = (boxwright.losses, boxwright.losses.systems, boxwright.assigners, boxwright.boxes, boxwright.models.heads)
+    known = {name: getattr(home, name) for home in homes for name in home.__all__}
+    settings = {name for call in known.values() if callable(call) for name in inspect.signature(call).parameters}
+    words = set(re.findall(r"(?<![\"\w.-])[a-z_]\w+", code, re.IGNORECASE))
+    assert len(words) > 40
+    python = {"None", "False", "boxwright", "len", "counts", "quality", "softmax", "sigmoid"}
+    assert words - set(known) - settings <= python
 
 
 def test_the_example_has_torchvision_s_number_and_gradient() -> None:

@@ -120,7 +120,7 @@ def test_yolo_in_the_form_of_the_port():
     same(features, losses, expected, images=1)
 
 
-@pytest.mark.parametrize("form", ["darknet", "pytorch-yolo2"])
+@pytest.mark.parametrize("form", ["darknet", "pytorch-yolo2", "andy-yun"])
 def test_region_counts_the_images_it_has_seen(form):
     features, predictions, priors, targets = scene([range(4)], [32.0])
     criterion = RegionCriterion(ANCHORS, [range(4)], [32.0], form=form, warmup=2)

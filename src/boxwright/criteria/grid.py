@@ -102,7 +102,8 @@ class RegionCriterion(GridCriterion):
         anchors: (width, height) in pixels.
         masks: one level with all anchors.
         strides: its pixels per cell.
-        form: "darknet" passes on its deltas as gradient and reports their squares, "pytorch-yolo2" differentiates.
+        form: "darknet" passes on its deltas as gradient and reports their squares, "pytorch-yolo2" and "andy-yun"
+            differentiate.
         thresh: see `region_loss`, as are the other settings.
     """
 

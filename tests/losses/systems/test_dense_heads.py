@@ -11,7 +11,7 @@ from torch import Tensor
 import goldens
 from boxwright.boxes import aligned_iou
 from boxwright.boxes.formats import cxcywh_to_xyxy
-from boxwright.losses import SigmoidFocalLoss, SoftmaxCrossEntropyLoss, VarifocalLoss
+from boxwright.losses import SigmoidFocalLoss, SoftmaxCrossEntropyLoss, VarifocalLoss, giou_loss
 from boxwright.losses.systems import (
     StageOutput,
     faster_rcnn_loss,
@@ -121,6 +121,18 @@ def test_golden_tood_head_loss(file: Path) -> None:
     for index, level in enumerate(levels):
         close(level["cls_score"].grad, case[f"grad_cls_score_l{index}"])
         close(level["bbox_pred"].grad, case[f"grad_bbox_pred_l{index}"])
+
+
+@pytest.mark.parametrize("share", [2e-13, 2e-12])
+def test_next_to_no_alignment_divides_by_1(share: float) -> None:
+    """As the original has it: a sum of metrics below 1e-12 counts as nothing."""
+    logits, boxes = torch.randn(1, 3, dtype=torch.float64), torch.tensor([[0.0, 0.0, 4.0, 4.0]]).double()
+    given = (boxes + 1, torch.tensor([1]), boxes, torch.tensor([share]).double())
+    losses = tood_loss(logits, *given, from_logits=True)
+    divisor = share if share > 1e-12 else 1.0
+    p = logits.sigmoid()
+    close(losses["classification"], -(p.square() * (1 - p).log()).sum() / divisor)
+    close(losses["box"], 2 * share * giou_loss(*given[::2]).sum() / divisor)
 
 
 def matches(case: Case) -> tuple[Tensor, Tensor]:

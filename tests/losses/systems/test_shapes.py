@@ -13,6 +13,8 @@ from boxwright.losses.systems import (
     faster_rcnn_loss,
     gfl,
     gfl_loss,
+    longcw,
+    longcw_loss,
     multibox,
     multibox_loss,
     network_cost,
@@ -144,6 +146,7 @@ OBJECTS = {
 }
 GRIDS: dict[str, Callable[..., object]] = {
     "region": lambda **arguments: region_loss(**arguments, anchors=ANCHORS, seen=0),
+    "longcw": lambda **arguments: longcw_loss(**arguments, anchors=ANCHORS, net_size=(160, 192)),
     "yolo": lambda **arguments: darknet_yolo_loss(**arguments, anchors=ANCHORS * 32, mask=(0, 1), net_size=(160, 192)),
     "yolov3, 2018": lambda **arguments: yolov3_layer_loss(**arguments, anchors=ANCHORS),
     "yolov3": lambda output, **arguments: yolov3_loss([output], **arguments, anchors=[ANCHORS]),
@@ -190,7 +193,7 @@ def test_one_set_of_anchors_for_each_scale() -> None:
 
 
 def test_a_form_that_nobody_knows_is_named() -> None:
-    with pytest.raises(ValueError, match=r"form must be one of 'darknet', 'pytorch-yolo2', got 'yolo'"):
+    with pytest.raises(ValueError, match=r"form must be one of 'darknet', 'pytorch-yolo2', 'andy-yun', got 'yolo'"):
         region_loss(**OBJECTS, anchors=ANCHORS, seen=0, form="yolo")
 
 
@@ -200,6 +203,7 @@ NORMALIZED = {
     "tood, warm-up": {"classification", "box"},
     "rt-detr": {"classification", "l1", "giou"},
     "ssd": {"box", "class"},
+    "longcw": {"box", "objectness", "class"},
     "yolov3, 2018": {"box", "objectness", "class"},
     "yolov3": {"box", "objectness", "class"},
 }
@@ -212,7 +216,7 @@ def test_normalizers_are_means_over_the_processes(system: str, monkeypatch: pyte
         usual = usual | {"centers": (BOXES[..., :2] + BOXES[..., 2:]) / 2}  # or no positive might count
     alone = loss(**usual)
     assert all(alone.values())
-    for module in (gfl, tood, set_prediction, multibox, yolov3):
+    for module in (gfl, tood, set_prediction, multibox, longcw, yolov3):
         monkeypatch.setattr(module, "mean_over_processes", lambda value: 2 * value)
     twice = loss(**usual)
     for name, term in alone.items():

@@ -6,7 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from boxwright.losses.systems import RegionLoss, cells, darknet_yolo_loss, region_loss, yolov3_layer_loss, yolov3_loss
+from boxwright.losses.systems import (
+    RegionLoss,
+    cells,
+    darknet_yolo_loss,
+    longcw_loss,
+    region_loss,
+    yolov3_layer_loss,
+    yolov3_loss,
+)
 
 ANCHORS = torch.tensor([[1.0, 1.5], [3.0, 2.0]], dtype=torch.float64)  # the dtype of losses is that of outputs
 CLASSES = 3
@@ -22,6 +30,14 @@ def region_port(*inputs: Tensor) -> Terms:
     return region_loss(*inputs, anchors=ANCHORS, seen=0, form="pytorch-yolo2")
 
 
+def region_andyyun(*inputs: Tensor) -> Terms:
+    return region_loss(*inputs, anchors=ANCHORS, seen=0, form="andy-yun")
+
+
+def longcw(*inputs: Tensor) -> Terms:
+    return longcw_loss(*inputs, anchors=ANCHORS, net_size=(160, 192))
+
+
 def yolo(*inputs: Tensor) -> Terms:
     return darknet_yolo_loss(*inputs, anchors=ANCHORS * 32, mask=(0, 1), net_size=(160, 192), truth_thresh=0.7)
 
@@ -34,7 +50,7 @@ def yolov3_today(output: Tensor, *objects: Tensor) -> Terms:
     return yolov3_loss([output, output], *objects, anchors=[ANCHORS, ANCHORS])
 
 
-LOSSES = [region, region_port, yolo, yolov3_2018, yolov3_today]
+LOSSES = [region, region_port, region_andyyun, longcw, yolo, yolov3_2018, yolov3_today]
 every_loss = pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.__name__)
 
 
@@ -48,11 +64,11 @@ def problem(objects: int = 6) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 @every_loss
 def test_padding_does_not_matter(loss: GridLoss) -> None:
     output, boxes, labels, valid = problem()
-    other = boxes.clone()
-    other[~valid] = 0
     expected = loss(output, boxes[:, :-1], labels[:, :-1], valid[:, :-1])
     torch.testing.assert_close(loss(output, boxes, labels, valid), expected)
-    torch.testing.assert_close(loss(output, other, labels, valid), expected)
+    for value, label in ((0.0, 0), (0.0, -1), (torch.nan, 99)):
+        boxes[~valid], labels[~valid] = value, label
+        torch.testing.assert_close(loss(output, boxes, labels, valid), expected)
 
 
 @every_loss

@@ -3,6 +3,7 @@
 from boxwright.losses.systems.darknet import darknet_yolo_loss, network_cost
 from boxwright.losses.systems.faster_rcnn import StageOutput, faster_rcnn_loss
 from boxwright.losses.systems.gfl import gfl_loss
+from boxwright.losses.systems.longcw import longcw_loss
 from boxwright.losses.systems.multibox import hard_negatives, multibox_loss
 from boxwright.losses.systems.region import RegionLoss, region_loss
 from boxwright.losses.systems.set_prediction import set_prediction_loss
@@ -16,6 +17,7 @@ __all__ = [
     "faster_rcnn_loss",
     "gfl_loss",
     "hard_negatives",
+    "longcw_loss",
     "multibox_loss",
     "network_cost",
     "region_loss",

@@ -20,13 +20,13 @@ __all__ = [
     "at_owner",
     "best_overlap",
     "centered_iou",
-    "check_objects",
     "decode_cells",
     "encode_objects",
     "last_owner",
     "one_hot",
     "own_cell",
     "read_cells",
+    "read_objects",
     "slot_of",
     "summed_classes",
 ]
@@ -92,8 +92,10 @@ def read_cells(output: Tensor, anchors: Tensor) -> tuple[Tensor, Grid]:
     return cells.reshape(images, grid.slots, channels // count), grid
 
 
-def check_objects(cells: Tensor, boxes: Tensor, labels: Tensor, valid: Tensor) -> None:
-    """Raise unless boxes (B, G, 4), labels and valid (B, G) belong to slots (B, N, 5 + C).
+def read_objects(cells: Tensor, boxes: Tensor, labels: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """Return boxes (B, G, 4) in the dtype of slots (B, N, 5 + C), and labels (B, G); zeros where `valid` (B, G) is not.
+
+    What an entry without an object holds, be it NaN or a label of -1, so never counts.
 
     Raises:
         TypeError: valid is not bool.
@@ -105,7 +107,9 @@ def check_objects(cells: Tensor, boxes: Tensor, labels: Tensor, valid: Tensor) -
     check_shape("valid", valid, boxes.shape[:-1])
     if valid.dtype != torch.bool:
         raise TypeError(f"valid must be bool, got {valid.dtype} of shape {tuple(valid.shape)}")
-    check_labels(torch.where(valid, labels, 0), 0, cells.shape[-1] - 5)
+    labels = torch.where(valid, labels, 0)
+    check_labels(labels, 0, cells.shape[-1] - 5)
+    return torch.where(valid.unsqueeze(-1), boxes.to(cells), 0), labels
 
 
 def own_cell(grid: Grid, device: torch.device) -> Tensor:

@@ -18,12 +18,12 @@ from boxwright.losses.systems.cells import (
     at_owner,
     best_overlap,
     centered_iou,
-    check_objects,
     decode_cells,
     encode_objects,
     last_owner,
     one_hot,
     read_cells,
+    read_objects,
     slot_of,
     summed_classes,
 )
@@ -73,7 +73,7 @@ def darknet_yolo_loss(
         output: (B, A (5 + C), H, W) raw output of the layer.
         boxes: (B, G, 4) centre and size as fractions of the image.
         labels: (B, G) int64 classes.
-        valid: (B, G) bool, entries that are objects.
+        valid: (B, G) bool, entries that are objects; the others may hold anything.
         anchors: (K, 2) width and height in pixels of the network's input, of all layers.
         mask: indices of this layer's A anchors.
         net_size: height and width of the network's input in pixels.
@@ -88,10 +88,10 @@ def darknet_yolo_loss(
         ValueError: shapes that do not fit, or a label that is no class.
     """
     cells, grid = read_cells(upcast(output), anchors[: len(mask)])
-    check_objects(cells, boxes, labels, valid)
+    boxes, labels = read_objects(cells, boxes, labels, valid)
     anchors = scale_boxes(anchors.to(cells), grid.width / net_size[1], grid.height / net_size[0])
     own = torch.stack([anchors[index] for index in mask])
-    objects = scale_boxes(boxes.to(cells), grid.width, grid.height)
+    objects = scale_boxes(boxes, grid.width, grid.height)
     overlap, nearest = best_overlap(decode_cells(cells.detach(), own, grid), objects, valid)
 
     best = centered_iou(objects[..., None, 2:], anchors).argmax(-1)
@@ -109,7 +109,7 @@ def darknet_yolo_loss(
     targets = CellTargets(
         xy=xy,
         wh=wh,
-        box_weight=owned * (2 - at_owner(boxes.to(cells)[..., 2:].prod(-1), owner)),
+        box_weight=owned * (2 - at_owner(boxes[..., 2:].prod(-1), owner)),
         objectness=owned,
         objectness_weight=torch.maximum(owned, overlap <= ignore_thresh),
         classes=torch.maximum(classes, close),

@@ -1,6 +1,6 @@
-"""YOLOv2's loss: darknet's region layer, and the form of its PyTorch port."""
+"""YOLOv2's loss: darknet's region layer, and the forms of two PyTorch ports."""
 
-from typing import Any, Literal
+from typing import Any, Final, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +16,12 @@ from boxwright.losses.systems.cells import (
     at_owner,
     best_overlap,
     centered_iou,
-    check_objects,
     decode_cells,
     encode_objects,
     last_owner,
     one_hot,
     read_cells,
+    read_objects,
     slot_of,
     summed_classes,
 )
@@ -29,7 +29,10 @@ from boxwright.losses.systems.darknet import darknet_terms
 
 __all__ = ["RegionLoss", "region_loss", "region_targets"]
 
-RegionForm = Literal["darknet", "pytorch-yolo2"]
+RegionForm = Literal["darknet", "pytorch-yolo2", "andy-yun"]
+# how strongly a slot without an object is drawn towards its anchor in the warm-up; of half the squared error but for
+# darknet, which has a delta
+_PRIOR_WEIGHT: Final[dict[RegionForm, float]] = {"darknet": 0.01, "pytorch-yolo2": 1.0, "andy-yun": 2 * 0.01**2}
 
 
 def region_loss(
@@ -51,21 +54,24 @@ def region_loss(
     bias_match: bool = True,
     warmup: int = 12800,
 ) -> dict[str, Tensor]:
-    """Loss of YOLO9000 (Redmon and Farhadi 2017, arXiv:1612.08242) as darknet's region layer and its port compute it.
+    """Loss of YOLO9000 (Redmon and Farhadi 2017, arXiv:1612.08242) as darknet's region layer and its ports compute it.
 
     Form "darknet": the gradient of each output is scale (activated - target), as if every output had a cross-entropy;
     the values are darknet's reported cost, the squares of these, so they are not the antiderivative. Form
     "pytorch-yolo2": half squared errors through the sigmoid and cross-entropy of the classes, boxes weighed 1 instead
-    of 2 - w h, the prior warm-up weighed 1 instead of 0.01. Nothing is divided by the batch.
+    of 2 - w h, the prior warm-up weighed 1 instead of 0.01. Form "andy-yun" differentiates darknet's cost instead of
+    using its deltas: weights but for `coord_scale` and `class_scale` multiply before squaring, so that `object_scale`
+    5 acts as 25; cross-entropy of the classes. Nothing is divided by the batch, which andy-yun's fork does.
 
     Args:
         output: (B, A (5 + C), H, W) raw output: x, y, w, h, objectness, classes per anchor.
         boxes: (B, G, 4) centre and size as fractions of the image.
         labels: (B, G) int64 classes.
-        valid: (B, G) bool, entries that are objects. A later object takes a slot over from an earlier one.
+        valid: (B, G) bool, entries that are objects; the others may hold anything. A later object takes a slot over
+            from an earlier one.
         anchors: (A, 2) width and height in cells.
         seen: images seen so far; below `warmup` every slot is also drawn towards its anchor.
-        form: "darknet" or "pytorch-yolo2".
+        form: "darknet", "pytorch-yolo2" or "andy-yun".
         thresh: predictions that overlap an object more than this are not pushed towards "no object".
         object_scale: weight of the objectness of slots with an object.
         noobject_scale: weight of the objectness of the others.
@@ -83,12 +89,12 @@ def region_loss(
         TypeError: valid is not bool.
         ValueError: shapes that do not fit, a label that is no class, or a form that is unknown or needs softmax.
     """
-    check_choice("form", form, ("darknet", "pytorch-yolo2"))
-    if form == "pytorch-yolo2" and not softmax:
-        raise ValueError("form='pytorch-yolo2' has softmax classes only; pass softmax=True or form='darknet'")
+    check_choice("form", form, get_args(RegionForm))
+    if form != "darknet" and not softmax:
+        raise ValueError(f"form={form!r} has softmax classes only; pass softmax=True or form='darknet'")
     cells, grid = read_cells(upcast(output), anchors)
-    check_objects(cells, boxes, labels, valid)
-    boxes, anchors = boxes.to(cells), anchors.to(cells)
+    boxes, labels = read_objects(cells, boxes, labels, valid)
+    anchors = anchors.to(cells)
     targets = region_targets(
         cells.detach(),
         boxes,
@@ -102,16 +108,19 @@ def region_loss(
         exclusive=softmax,
     )
     owned = targets.class_weight > 0
-    size_weight = 2 - targets.box_weight if form == "darknet" else torch.ones_like(targets.box_weight)
     early = seen < warmup
-    prior_weight = (0.01 if form == "darknet" else coord_scale) * (
-        early.to(cells) if isinstance(early, Tensor) else early
-    )
+    prior_weight = _PRIOR_WEIGHT[form] * (early.to(cells) if isinstance(early, Tensor) else early)
+    if form != "darknet":  # which does not scale the draw towards the anchors
+        prior_weight = coord_scale * prior_weight
+    size_weight = 2 - targets.box_weight if form != "pytorch-yolo2" else torch.ones_like(targets.box_weight)
+    objectness_weight = torch.where(owned, object_scale, noobject_scale * targets.objectness_weight)
+    if form == "andy-yun":
+        size_weight, objectness_weight = 2 * size_weight.square(), 2 * objectness_weight.square()
     targets = targets._replace(
         xy=torch.where(owned.unsqueeze(-1), targets.xy, 0.5),
         wh=torch.where(owned.unsqueeze(-1), targets.wh, 0.0),
         box_weight=torch.where(owned, coord_scale * size_weight, prior_weight),
-        objectness_weight=torch.where(owned, object_scale, noobject_scale * targets.objectness_weight),
+        objectness_weight=objectness_weight,
         class_weight=class_scale * targets.class_weight,
     )
     return darknet_terms(cells, targets, softmax) if form == "darknet" else _squared_terms(cells, targets)

@@ -12,6 +12,8 @@ from boxwright.losses.reduction import check_shape
 __all__ = ["tood_loss", "tood_warmup_loss"]
 
 EPS = 1e-6
+# a sum of alignments below it divides by 1, as nothing at all does
+LEAST = 1e-12
 
 
 def tood_loss(
@@ -32,7 +34,7 @@ def tood_loss(
         predicted: (…, 4) xyxy predicted boxes.
         labels: (…) int64, -1 background, -2 ignored.
         boxes: (…, 4) xyxy of the matched object, in the same units; any value where not positive.
-        metrics: (…) normalised alignment, 0 where not positive; its global sum divides both terms.
+        metrics: (…) normalised alignment, 0 where not positive; its global sum divides both terms (below 1e-12: 1).
         gamma: exponent of the focal loss.
         box_factor: factor of the GIoU loss.
         from_logits: whether `probabilities` are logits.
@@ -54,7 +56,7 @@ def tood_loss(
         from_logits=from_logits,
         scores=metrics,
         reduction="mean",
-        normalizer=mean_over_processes(metrics.sum()),
+        normalizer=_share(metrics),
     )
     box = _box_loss(predicted, boxes, metrics * positive)
     return {"classification": classification, "box": box_factor * box}
@@ -101,5 +103,10 @@ def _box_loss(predicted: Tensor, boxes: Tensor, weight: Tensor) -> Tensor:
     check_shape("predicted", predicted, (*weight.shape, 4))
     check_shape("boxes", boxes, predicted.shape)
     goal = torch.where((weight > 0).unsqueeze(-1), boxes, predicted.detach())
+    return giou_loss(predicted, goal, eps=EPS, weight=weight, reduction="mean", normalizer=_share(weight))
+
+
+def _share(weight: Tensor) -> Tensor:
+    """One process's share of the sum of weights, 1 where there is nothing to speak of."""
     share = mean_over_processes(weight.sum())
-    return giou_loss(predicted, goal, eps=EPS, weight=weight, reduction="mean", normalizer=share)
+    return torch.where(share < LEAST, 1, share)

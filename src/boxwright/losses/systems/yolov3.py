@@ -17,11 +17,11 @@ from boxwright.losses.systems.cells import (
     LARGEST_LOG,
     at_owner,
     centered_iou,
-    check_objects,
     encode_objects,
     last_owner,
     one_hot,
     read_cells,
+    read_objects,
     slot_of,
 )
 
@@ -52,7 +52,7 @@ def yolov3_layer_loss(
         output: (B, A (5 + C), H, W) raw output: x, y, w, h, objectness, classes per anchor.
         boxes: (B, G, 4) centre and size as fractions of the image.
         labels: (B, G) int64 classes.
-        valid: (B, G) bool, entries that are objects.
+        valid: (B, G) bool, entries that are objects; the others may hold anything.
         anchors: (A, 2) width and height in cells.
         ignore_thresh: least overlap of shapes for an anchor of an object's cell to be ignored.
         anchor_offset: added to the sides when shapes are compared; the original has 1 (a cell, meant as a pixel).
@@ -66,9 +66,9 @@ def yolov3_layer_loss(
         ValueError: shapes that do not fit, or a label that is no class.
     """
     cells, grid = read_cells(upcast(output), anchors)
-    check_objects(cells, boxes, labels, valid)
+    boxes, labels = read_objects(cells, boxes, labels, valid)
     anchors = anchors.to(cells)
-    objects = scale_boxes(boxes.to(cells), grid.width, grid.height)
+    objects = scale_boxes(boxes, grid.width, grid.height)
     similarity = centered_iou(objects[..., None, 2:], anchors, anchor_offset)
     every = torch.arange(grid.anchors, device=cells.device).expand(similarity.shape)
     owner = last_owner(slot_of(objects, similarity.argmax(-1), grid), valid, grid.slots)
@@ -109,7 +109,7 @@ def yolov3_loss(
         outputs: per scale (B, A (5 + C), H, W) raw output: x, y, w, h, objectness, classes per anchor.
         boxes: (B, G, 4) centre and size as fractions of the image.
         labels: (B, G) int64 classes.
-        valid: (B, G) bool, entries that are objects.
+        valid: (B, G) bool, entries that are objects; the others may hold anything.
         anchors: per scale (A, 2) width and height in cells.
         ratio_thresh: see above.
         box_gain: weight of the boxes.
@@ -135,9 +135,9 @@ def _scale_terms(
     output: Tensor, boxes: Tensor, labels: Tensor, valid: Tensor, anchors: Tensor, ratio_thresh: float
 ) -> dict[str, Tensor]:
     cells, grid = read_cells(upcast(output), anchors)
-    check_objects(cells, boxes, labels, valid)
+    boxes, labels = read_objects(cells, boxes, labels, valid)
     anchors = anchors.to(cells)
-    objects = scale_boxes(boxes.to(cells), grid.width, grid.height)
+    objects = scale_boxes(boxes, grid.width, grid.height)
     ratio = objects[..., None, 2:] / anchors
     matched = (valid.unsqueeze(-1) & (torch.maximum(ratio, 1 / ratio).amax(-1) < ratio_thresh)).flatten(1)
     every = torch.arange(grid.anchors, device=cells.device).expand(ratio.shape[:-1])

@@ -5,6 +5,7 @@ from boxwright.models.heads.background import WithBackground
 from boxwright.models.heads.gfl import GFLHead
 from boxwright.models.heads.nanodet import NanoDetHead
 from boxwright.models.heads.ppyoloe import PPYOLOEHead
+from boxwright.models.heads.quality import DistributionQuality, product_logit
 from boxwright.models.heads.retina import RetinaHead
 from boxwright.models.heads.rpn import RPNHead
 from boxwright.models.heads.ssd import SSDHead
@@ -12,6 +13,7 @@ from boxwright.models.heads.tood import TOODHead
 
 __all__ = [
     "ATSSHead",
+    "DistributionQuality",
     "GFLHead",
     "NanoDetHead",
     "PPYOLOEHead",
@@ -20,4 +22,5 @@ __all__ = [
     "SSDHead",
     "TOODHead",
     "WithBackground",
+    "product_logit",
 ]
