@@ -80,6 +80,18 @@ def test_golden_class_balanced_vandit15(file: Path) -> None:
     check_focal(case, weights, logits)
 
 
+@pytest.mark.parametrize("learned", ["weight", "class_weight", "scores"])
+def test_what_is_learned_has_one_gradient_whatever_the_reduction(learned: str) -> None:
+    logits, labels = torch.randn(2, 9, 3), torch.randint(-2, 3, (2, 9))
+    values = torch.rand(3) if learned == "class_weight" else torch.rand(2, 9)
+    gradients = []
+    for reduction in ("none", "sum", "image"):
+        leaf = values.clone().requires_grad_()
+        sigmoid_focal_loss(logits, labels, reduction=reduction, **{learned: leaf}).sum().backward()
+        gradients.append(leaf.grad)
+    torch.testing.assert_close(gradients[1:], gradients[:1] * 2)
+
+
 def test_limits_of_beta() -> None:
     counts = [900, 90, 10]
     assert effective_number(counts, 0.0).tolist() == [1, 1, 1]

@@ -162,7 +162,8 @@ def modulated_loss(
     check_targets(inputs, targets, scores, class_weight)
     terms = inputs.shape[-1]
     plain = reduction == "none" or not from_logits or inputs.ndim == 1
-    if plain or (weight is not None and (weight.ndim == inputs.ndim or weight.requires_grad)):
+    learned = any(part is not None and part.requires_grad for part in (weight, class_weight))
+    if plain or learned or (weight is not None and weight.ndim == inputs.ndim):
         x = upcast(inputs)
         t, positive = dense_targets(x, targets, scores)
         loss = modulated_cross_entropy(x, t, positive, modulator, from_logits)
