@@ -109,6 +109,43 @@ def test_bytes_that_are_no_text_are_named_with_their_line(tmp_path, format):
         open_dataset(path)
 
 
+@pytest.mark.parametrize("format", WRITERS)
+def test_a_class_is_one_line_of_text(tmp_path, format):
+    """Tables, lists of classes and terminals could not show another."""
+    broken = "traffic\n\tli\x1bght"
+    objects = f"<object><name> traffic\n\tli\u0085ght</name><bndbox>{VOC_BOX}</bndbox></object>"
+    files = {
+        "coco": {
+            "annotations/instances_train.json": json.dumps(coco_content(categories=[{"id": 3, "name": broken}]))
+            .replace('"category_id": 7', '"category_id": 3')
+            .replace("li\\u001bght", "li\\ud83cght")
+        },
+        "voc": {"Annotations/a.xml": voc_xml("a.png", objects)},
+        "yolo": {
+            "data.yaml": f"train: images\nnames: {json.dumps([broken])}\n",
+            "labels/a.txt": "0 .5 .5 .1 .1\n",
+        },
+        "csv": {"boxes.csv": f'filename,class,xmin,ymin,xmax,ymax\na.png,"{broken}",1,2,3,4\nb.png,,,,,\n'},
+    }
+    write_images(tmp_path / "images")
+    for name, text in files[format].items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    index = open_dataset(tmp_path, format=format)
+    assert index.class_names == ("traffic li ght",)
+    assert sum(index.class_counts(split).sum() for split in index.splits) > 0
+
+
+@pytest.mark.parametrize("format", WRITERS)
+def test_utf16_is_named(tmp_path, format):
+    path = WRITERS[format](tmp_path)
+    file = path if path.is_file() else next(path.rglob("a.xml" if format == "voc" else "a.txt"))
+    file.write_bytes(file.read_text().encode("utf-16"))
+    with pytest.raises(DataError, match=rf"{file.name}, line 1: not UTF-8 text but UTF-16: save it as UTF-8"):
+        open_dataset(path)
+
+
+VOC_BOX = "<xmin>1</xmin><ymin>2</ymin><xmax>3</xmax><ymax>4</ymax>"
 BOXED = {"id": 1, "image_id": 10, "bbox": [1, 2, 3, 4], "category_id": 3}
 
 
@@ -229,6 +266,23 @@ class TestCoco:
         assert index.class_names == ("x (id 3)", "x (id 7)")
         assert any(note.startswith("1 class name used for several categories") for note in index.notes)
 
+    def test_ids_that_a_table_has_made_floats(self, tmp_path):
+        content = coco_content()
+        for entry in (*content["images"], *content["annotations"], *content["categories"]):
+            entry |= {key: float(value) for key, value in entry.items() if key.endswith("id")}
+        index = open_dataset(write_coco(tmp_path / "floats", content))
+        assert index.category_ids == (3, 7)
+        assert contents(index) == contents(open_dataset(write_coco(tmp_path / "integers")))
+
+    def test_a_category_of_several_groups_stays(self, tmp_path):
+        categories = [
+            {"id": 1, "name": "pets", "supercategory": "none"},
+            {"id": 3, "name": "cat", "supercategory": ["pets", "animals"]},
+            {"id": 7, "name": "dog", "supercategory": "pets"},
+        ]
+        index = open_dataset(write_coco(tmp_path, coco_content(categories=categories)))
+        assert index.class_names == ("pets", "cat", "dog")
+
     def test_folders_and_other_json_beside(self, tmp_path):
         write_coco(tmp_path)
         (tmp_path / "annotations" / "folder.json").mkdir()
@@ -286,6 +340,12 @@ class TestCoco:
             ({"annotations": [BOXED | {"iscrowd": "no"}]}, "id 1: iscrowd must be 0 or 1, found 'no'"),
             ({"annotations": [BOXED | {"area": float("nan")}]}, "id 1: area must be a finite number, found nan"),
             ({"annotations": [BOXED | {"area": "12"}]}, "id 1: area must be a finite number, found '12'"),
+            ({"annotations": [BOXED | {"area": 1e300}]}, r"id 1: area must be a finite number, found 1e\+300"),
+            ({"annotations": [BOXED | {"category_id": 3.5}]}, r"category_id '3.5' is not one of: 3 \(cat\)"),
+            (
+                {"annotations": [{"id": 1, "image_id": 10, "segmentation": [[1, 2, 3, 4, 5, 6]], "category_id": 3}]},
+                r"bbox must be four numbers \[x, y, w, h\], found none beside its segmentation",
+            ),
         ],
     )
     def test_what_is_broken_is_named(self, tmp_path, change, message):

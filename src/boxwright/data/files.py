@@ -1,5 +1,6 @@
 """Reading files so that errors name file and line (text, JSON, image headers), image names, and new folders."""
 
+import codecs
 import gc
 import json
 import os
@@ -19,6 +20,7 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".
 SPLITS = ("train", "val", "test")
 SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val"}
 SPLIT_NAMES |= {"test": "test", "testing": "test", "trainval": "train"}
+_NO_LETTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")  # controls, line breaks, halves of pairs
 
 
 def split_name(name: str) -> str:
@@ -60,6 +62,16 @@ def posix_name(name: str) -> str:
     return name.replace("\\", "/")
 
 
+def class_name(text: str) -> str:
+    """Return a class name as one line of text, as tables, terminals and class lists hold it.
+
+    Example:
+        >>> class_name(" traffic\\n\\tlight ")
+        'traffic light'
+    """
+    return _NO_LETTERS.sub(" ", text).strip()
+
+
 def broken(path: Path, message: str, line: int | None = None) -> FindingError:
     """Return the error for an annotation file that cannot be used as a whole."""
     return FindingError(Finding("annotation-file", message, path, line))
@@ -75,7 +87,8 @@ def read_text(path: Path) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise broken(path, "not UTF-8 text", line) from error
+        utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        raise broken(path, "not UTF-8 text" + " but UTF-16: save it as UTF-8" * utf16, line) from error
 
 
 def read_head(path: Path) -> bytes:

@@ -1,6 +1,5 @@
 """COCO JSON: one file per split, in `annotations/`, beside the images, or given itself."""
 
-import math
 import mmap
 import re
 from collections import Counter
@@ -13,6 +12,7 @@ from urllib.parse import unquote
 from boxwright.data.annotations import Annotations, Request
 from boxwright.data.files import (
     broken,
+    class_name,
     leaves_root,
     name_below,
     name_splits,
@@ -25,10 +25,11 @@ from boxwright.errors import DataError
 
 NAME = "coco"
 TITLE = "COCO"
-VERSION = 3
+VERSION = 4
 
 _FIRST_KEY = re.compile(rb'(\xef\xbb\xbf)?\s*\{\s*"(info|licenses|images|annotations|categories|type)"')
 _MAX_ID = 2**63
+_MAX_AREA = 1e38  # what records hold, float32, ends at 3.4e38
 
 
 def sniff(path: Path) -> bool:
@@ -119,11 +120,11 @@ def _read_categories(
     """Add the file's categories, with their parents, to those known, which they must not contradict."""
     listed = data.get("categories", [])
     for category in listed if isinstance(listed, list) else [listed]:
-        identity = category.get("id") if isinstance(category, dict) else None
+        identity = _identity(category.get("id")) if isinstance(category, dict) else None
         name = category.get("name") if isinstance(category, dict) else None
-        if not _is_id(identity) or not isinstance(name, str) or not name.strip():
+        if identity is None or not isinstance(name, str) or not class_name(name):
             result.problem("annotation", f"a category needs an integer id and a name, found {category!r:.80}", file)
-        elif categories.setdefault(identity, name) != name:
+        elif categories.setdefault(identity, name := class_name(name)) != name:
             message = f"category {identity} is {name!r} here and {categories[identity]!r} elsewhere"
             result.problem("annotation", message, file, id=identity)
         else:
@@ -136,9 +137,9 @@ def _read_images(
     """Add the images and return image id → number."""
     numbers: dict[int, int] = {}
     for image in images:
-        identity = image.get("id") if isinstance(image, dict) else None
+        identity = _identity(image.get("id")) if isinstance(image, dict) else None
         name = image.get("file_name") if isinstance(image, dict) else None
-        if not _is_id(identity) or not isinstance(name, str):
+        if identity is None or not isinstance(name, str):
             result.problem("annotation", f"an image needs an integer id and a file_name, found {image!r:.80}", file)
         elif leaves_root(name := name_below(name, base)):
             result.problem("file-name", f"file_name {name!r} leaves the data folder", file, id=identity)
@@ -166,31 +167,30 @@ def _read_boxes(annotations: Any, numbers: dict[int, int], file: Path, result: A
         if not isinstance(annotation, dict):
             result.problem("annotation", f"annotation number {index} is not an object but {annotation!r:.80}", file)
             continue
-        identity = annotation.get("id", index)
-        if not _is_id(identity):
-            result.problem(
-                "annotation", f"annotation number {index}: id must be an integer, not {identity!r:.60}", file
-            )
+        given = annotation.get("id", index)
+        if (identity := _identity(given)) is None:
+            result.problem("annotation", f"annotation number {index}: id must be an integer, not {given!r:.60}", file)
             continue
         box, category = annotation.get("bbox"), annotation.get("category_id")
         area, crowd = annotation.get("area"), annotation.get("iscrowd") or 0
-        number = numbers.get(image) if _is_id(image := annotation.get("image_id")) else None
+        number = None if (owner := _identity(image := annotation.get("image_id"))) is None else numbers.get(owner)
         if identity in seen:
             result.problem("annotation", f"two annotations have id {identity}", file, id=identity)
         elif number is None:
             result.problem("unknown-image", f"image_id {image!r:.80} is not in the image list", file, id=identity)
         elif not (isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))):
-            result.problem(
-                "annotation", f"bbox must be four numbers [x, y, w, h], found {box!r:.80}", file, id=identity
-            )
-        elif area is not None and not (_is_number(area) and math.isfinite(area)):
+            only = [key for key in ("segmentation", "keypoints") if annotation.get(key)] if not box else []
+            found = f"none beside its {only[0]}" if only else f"{box!r:.80}"
+            result.problem("annotation", f"bbox must be four numbers [x, y, w, h], found {found}", file, id=identity)
+        elif area is not None and not (_is_number(area) and abs(area) < _MAX_AREA):
             result.problem("annotation", f"area must be a finite number, found {area!r:.80}", file, id=identity)
         elif crowd not in (0, 1):
             result.problem("annotation", f"iscrowd must be 0 or 1, found {crowd!r:.80}", file, id=identity)
         else:
             x, y, w, h = box
             area = area if area is None or area >= 0 else None
-            key = category if _is_id(category) or isinstance(category, str) else repr(category)
+            known = _identity(category)
+            key = known if known is not None else category if isinstance(category, str) else repr(category)
             result.add_box(number, (x, y, x + w, y + h), key, identity, bool(crowd), area)
         seen.add(identity)
 
@@ -201,7 +201,7 @@ def _set_classes(categories: dict[int, str], parents: dict[int, Any], request: R
     # Roboflow puts a category that only names the group of the others before them.
     if request.classes is None and ids and parents[ids[0]] == "none" and not result.uses(ids[0]):
         name = categories[ids[0]]
-        if {parents[i] for i in ids[1:]} == {name}:
+        if len(ids) > 1 and all(parents[i] == name for i in ids[1:]):
             result.notes.append(f"category {name!r} left out: it has no object, and is the supercategory of the others")
             ids = ids[1:]
     if request.classes is not None:
@@ -219,6 +219,13 @@ def _set_classes(categories: dict[int, str], parents: dict[int, Any], request: R
 
 def _is_id(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and -_MAX_ID <= value < _MAX_ID
+
+
+def _identity(value: Any) -> int | None:
+    """Return an id, of which the column of a table may have made a float, 3.0 for 3; None where it is none."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if _is_id(value) else None
 
 
 def _length(value: Any) -> int:

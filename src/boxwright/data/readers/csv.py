@@ -9,6 +9,7 @@ from pathlib import Path
 from boxwright.data.annotations import Annotations, Request
 from boxwright.data.files import (
     broken,
+    class_name,
     leaves_root,
     name_below,
     name_splits,
@@ -22,7 +23,7 @@ from boxwright.errors import DataError
 
 NAME = "csv"
 TITLE = "CSV"
-VERSION = 3
+VERSION = 4
 
 COLUMNS = {
     "filename": ("filename", "file_name", "file", "image", "image_name", "image_path", "path", "image_id"),
@@ -141,10 +142,10 @@ def _add_box(number: int, cells: dict[str, str], file: Path, line: int, result: 
     except ValueError:
         result.problem("annotation", f"xmin, ymin, xmax, ymax must be numbers, found {corners}", file, line)
         return
-    if not cells["class"]:
+    if not (name := class_name(cells["class"])):
         result.problem("annotation", "a box without a class", file, line)
         return
-    result.add_box(number, (x1, y1, x2, y2), cells["class"], line)
+    result.add_box(number, (x1, y1, x2, y2), name, line)
 
 
 def _image_folder(request: Request, name: str) -> Path:

@@ -17,6 +17,7 @@ from boxwright.data.annotations import Annotations, Request
 from boxwright.data.files import (
     IMAGE_SUFFIXES,
     broken,
+    class_name,
     leaves_root,
     list_files,
     name_splits,
@@ -29,7 +30,7 @@ from boxwright.errors import DataError
 
 NAME = "voc"
 TITLE = "Pascal VOC"
-VERSION = 3
+VERSION = 4
 
 _ONE_CLASS = re.compile("_(train|val|trainval|test)$")  # aeroplane_train.txt and the like
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
@@ -232,7 +233,8 @@ def _add(split: str, file: Path, voc: VocFile, shift: int, request: Request, res
     folder, name = _image_file(request, file, posix_name(name))
     number = result.add_image(name, folder, None, voc.size(), split, file)
     for item in voc.objects:
-        box, label, difficult = item.box(), item.texts.get("name"), item.texts.get("difficult") or "0"
+        box, label = item.box(), class_name(item.texts.get("name", ""))
+        difficult = item.texts.get("difficult") or "0"
         if box is None or not label:
             found = {side: item.texts.get(f"bndbox/{side}") for side in _SIDES}
             message = f"an <object> needs <name> and four numbers in <bndbox>, found {label or None!r:.80} and {found}"

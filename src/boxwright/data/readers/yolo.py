@@ -13,6 +13,7 @@ from boxwright.counts import counted
 from boxwright.data.annotations import Annotations, Request
 from boxwright.data.files import (
     broken,
+    class_name,
     image_size,
     leaves_root,
     list_files,
@@ -28,7 +29,7 @@ from boxwright.errors import DataError
 
 NAME = "yolo"
 TITLE = "YOLO"
-VERSION = 3
+VERSION = 4
 
 _SETS = ("train", "val", "valid", "test")
 _SET = re.compile(rf"^({'|'.join(_SETS)})\s*:", re.MULTILINE)
@@ -277,4 +278,4 @@ def _yaml_names(file: Path, result: Annotations) -> tuple[str, ...]:
         raise broken(file, f"names must be a list, or a mapping from 0…n−1, of class names, found {names!r:.80}")
     if count not in (None, str(len(names))):
         result.problem("class-count", f"nc is {count!s:.20}, but names has {counted(len(names), 'class')}", file)
-    return tuple(str(name) for name in names)
+    return tuple(class_name(str(name)) for name in names)
