@@ -1,6 +1,8 @@
-"""Counts in sentences."""
+"""Counts and lists in sentences."""
 
-__all__ = ["counted"]
+from collections.abc import Sequence
+
+__all__ = ["counted", "listed"]
 
 
 def counted(number: int, noun: str) -> str:
@@ -12,3 +14,14 @@ def counted(number: int, noun: str) -> str:
     """
     plural = noun + ("es" if noun.endswith(("s", "x")) else "s")
     return f"{number:,} {noun if number == 1 else plural}"
+
+
+def listed(names: Sequence[str], most: int = 20) -> str:
+    """Return names in a row, of long lists the first ones and how many more there are.
+
+    Example:
+        >>> listed(["cat", "dog"]), listed(["cat", "dog", "cow", "pig"], most=2), listed([])
+        ('cat, dog', 'cat, dog and 2 more', 'none')
+    """
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return (", ".join(names[:most]) or "none") + more

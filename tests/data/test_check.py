@@ -322,3 +322,11 @@ class TestRealData:
         root = shared / "data" / "aquarium"
         assert check_dataset(root).totals == {"image-background": 1}
         assert check_dataset(root, format="yolo").totals == {"image-background": 1, "box-empty": 2}
+
+
+def test_an_image_of_two_splits_is_described_once(tmp_path):
+    for split in ("train", "val"):
+        write_coco(tmp_path, split=split)
+    for image in (tmp_path / "images").iterdir():
+        Image.open(image).convert("L").save(image)
+    assert check_dataset(tmp_path).totals["image-channels"] == 3

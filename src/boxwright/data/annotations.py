@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from boxwright.counts import counted
+from boxwright.counts import counted, listed
 from boxwright.data.files import SPLITS, image_size, read_lines
 from boxwright.data.findings import Finding, FindingError
 from boxwright.errors import DataError
@@ -219,7 +219,7 @@ class Annotations:
     def unknown_classes(self, boxes: BoxTable) -> list[Finding]:
         """Return one finding for each box whose class is not in the class list."""
         named = zip(self._labels, self.class_names, strict=True)
-        known = ", ".join([name if key == name else f"{key} ({name})" for key, name in named][:20]) or "none"
+        known = listed([name if key == name else f"{key} ({name})" for key, name in named])
         what = "category_id" if self.places == "id" else "class"
         return [
             self.box_finding("unknown-class", boxes, i, f"{what} {self._keys[i]!r} is not one of: {known}")

@@ -43,6 +43,7 @@ def check_images(annotations: Annotations, watch: Watch) -> list[Finding]:
         if not entry.width or not entry.height:
             width, height = header.upright
             annotations.images[number] = entry._replace(width=width, height=height)
+    findings = [*dict.fromkeys(findings)]  # an image of two splits is of the same mode in both
     return findings + list(_repeats(annotations.images, paths, looks))
 
 

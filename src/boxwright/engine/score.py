@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from boxwright.counts import listed
 from boxwright.data.dataset import DetectionDataset
 from boxwright.data.index import DataIndex, open_dataset
 from boxwright.data.loader import build_loader, readable
@@ -98,7 +99,7 @@ def match_classes(class_names: Sequence[str], index: DataIndex) -> list[int | No
     unknown = [name for name in index.class_names if name not in class_names]
     if unknown:
         raise DataError(
-            f"the data set has classes that the detector was not trained on: {', '.join(unknown)}; it knows "
-            f"{', '.join(class_names)}. Give the data set's classes in label order with --classes if they are the same"
+            f"the data set has classes that the detector was not trained on: {listed(unknown)}; it knows "
+            f"{listed(class_names)}. Give the data set's classes in label order with --classes if they are the same"
         )
     return [ids.get(name) for name in class_names]

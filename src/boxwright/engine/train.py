@@ -8,7 +8,7 @@ from typing import Any, Literal
 from lightning_fabric import Fabric
 from rich.console import Console
 
-from boxwright.counts import counted
+from boxwright.counts import counted, listed
 from boxwright.data.dataset import DetectionDataset, read_record
 from boxwright.data.index import DataIndex, dataset_arguments, open_dataset
 from boxwright.data.loader import Loader, bad_images, build_loader, verify_images
@@ -169,7 +169,12 @@ def _open_data(fabric: Fabric, source: Mapping[str, Any], run: Run | None) -> Da
     with fabric.rank_zero_first():  # the first parses, the others find its cache
         index = open_dataset(**options)
     if run is not None and list(index.class_names) != run.classes:
-        raise RunError(f"{run.path} was trained on the classes {run.classes}, the data now has {[*index.class_names]}")
+        pairs = itertools.zip_longest(run.classes, index.class_names)
+        label = next(label for label, (before, now) in enumerate(pairs) if before != now)
+        raise RunError(
+            f"{run.path} was trained on the classes {listed(run.classes)}; the data now has "
+            f"{listed(index.class_names)}; label {label} is the first that differs"
+        )
     return index
 
 
@@ -189,7 +194,7 @@ def _missing_objects(index: DataIndex) -> Iterator[str]:
     if not train.any():
         raise DataError("no image of train has an object, so that there is nothing to learn; see: boxwright data check")
     if missing := [name for name, count in zip(index.class_names, train.tolist(), strict=True) if not count]:
-        yield f"no object in train: {', '.join(missing[:10])}" + f" and {len(missing) - 10} more" * (len(missing) > 10)
+        yield f"no object in train: {listed(missing, most=10)}"
     if not val.any():
         yield "no object in val: there will be no AP, and no report"
 

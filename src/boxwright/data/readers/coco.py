@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 from urllib.parse import unquote
 
+from boxwright.counts import listed
 from boxwright.data.annotations import Annotations, Request
 from boxwright.data.files import (
     broken,
@@ -208,7 +209,7 @@ def _set_classes(categories: dict[int, str], parents: dict[int, Any], request: R
         by_name = {name: identity for identity, name in categories.items()}
         missing = [name for name in request.classes if name not in by_name]
         if missing:
-            raise DataError(f"class {missing[0]!r} is not a category of {request.path}; it has: {', '.join(by_name)}")
+            raise DataError(f"class {missing[0]!r} is not a category of {request.path}; it has: {listed([*by_name])}")
         ids = [by_name[name] for name in request.classes]
     counts = Counter(categories[i] for i in ids)
     for name in (name for name, count in counts.items() if count > 1):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from boxwright.boxes import AnchorGenerator, scale_boxes
-from boxwright.counts import counted
+from boxwright.counts import counted, listed
 from boxwright.criteria import GridCriterion
 from boxwright.models.darknet.network import Darknet
 from boxwright.models.detector import DenseDetector
@@ -95,7 +95,7 @@ class GridDetector(DenseDetector):
             if layer.classes != len(class_names):
                 raise ValueError(
                     f"{layer.section.place()} detects {counted(layer.classes, 'class')}, but there are "
-                    f"{len(class_names)}: {', '.join(class_names[:5])}{', …' * (len(class_names) > 5)}"
+                    f"{len(class_names)}: {listed(class_names, most=5)}"
                 )
         strides, shapes = zip(*((float(layer.stride), layer.own_anchors) for layer in layers), strict=True)
         anchors: Any = AnchorGenerator(strides, shapes)
