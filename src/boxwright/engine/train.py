@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
@@ -169,7 +170,7 @@ def _open_data(fabric: Fabric, source: Mapping[str, Any], run: Run | None) -> Da
     with fabric.rank_zero_first():  # the first parses, the others find its cache
         index = open_dataset(**options)
     if run is not None and list(index.class_names) != run.classes:
-        pairs = itertools.zip_longest(run.classes, index.class_names)
+        pairs = zip_longest(run.classes, index.class_names)
         label = next(label for label, (before, now) in enumerate(pairs) if before != now)
         raise RunError(
             f"{run.path} was trained on the classes {listed(run.classes)}; the data now has "
