@@ -47,7 +47,7 @@ def test_every_setting_of_ours_exists() -> None:
     settings = {name for call in known.values() if callable(call) for name in inspect.signature(call).parameters}
     words = set(re.findall(r"(?<![\"\w.-])[a-z_]\w+", code, re.IGNORECASE))
     assert len(words) > 40
-    python = {"None", "False", "boxwright", "len", "counts", "quality", "softmax", "sigmoid"}
+    python = {"None", "False", "boxwright", "len", "counts", "quality", "softmax", "sigmoid", "True"}
     assert words - set(known) - settings <= python
 
 
