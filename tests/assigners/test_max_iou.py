@@ -62,3 +62,15 @@ def test_aploss_golden(file):
     grid = Priors(anchors + last_pixel, priors.centers + 0.5, priors.strides)
     deltas = DeltaCoder(stds=(0.1, 0.1, 0.2, 0.2)).encode(grid, assignment.boxes(targets) + last_pixel).float()
     torch.testing.assert_close(deltas[positive], case["out_reg_targets"][positive], atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("low_quality", ["all", "first"])
+def test_objects_claim_from_exactly_the_least_overlap(low_quality):
+    boxes = torch.tensor([[0.0, 0, 10, 5]])
+    priors, targets = (
+        Priors(boxes, boxes[:, :2], torch.ones(1)),
+        Targets.from_list([{"boxes": torch.tensor([[0.0, 0, 10, 10]]), "labels": torch.tensor([0])}]),
+    )
+    for least, expected in ((0.5, 0), (0.51, -2)):
+        assigner = MaxIoUAssigner(0.7, 0.3, min_positive_iou=least, low_quality=low_quality)
+        assert assigner(priors, targets).gt_index.tolist() == [[expected]]

@@ -11,7 +11,8 @@ import dense_assigners
 from assigner_forms import ASSIGNERS, ORDERED, WAITING, answers
 from assignment_scenes import make_predictions, make_priors, make_targets, scenes
 from boxwright.assigners import DynamicSoftLabelAssigner, SimOTAAssigner, TaskAlignedAssigner
-from boxwright.structures import Targets
+from boxwright.boxes import PointGenerator
+from boxwright.structures import Level, Priors, Targets
 from boxwright.testing import check_assigner, check_never_waits
 
 
@@ -156,6 +157,30 @@ def test_covered_priors_are_ignored(name):
     if hasattr(ASSIGNERS[name], "ignore_threshold"):
         never = replace(ASSIGNERS[name], ignore_threshold=None)
         assert all(answer.positive.any() for answer in answers(never(priors, targets, predictions)))
+
+
+@pytest.mark.parametrize("name", [name for name in ASSIGNERS if hasattr(ASSIGNERS[name], "ignore_threshold")])
+def test_priors_mostly_in_a_region_are_ignored(name):
+    """Of two cells the second lies in the region by 60 %, the first by 40."""
+    priors = PointGenerator((20,))([(1, 2)])
+    region = {"boxes": torch.tensor([[12.0, 0, 32, 20]]), "labels": torch.tensor([0]), "iscrowd": torch.tensor([1])}
+    scene = priors, Targets.from_list([region]), make_predictions(0, priors, 1, hostile=False)
+    for threshold, expected in ((0.5, [-1, -2]), (0.3, [-2, -2]), (0.7, [-1, -1])):
+        assigner = replace(ASSIGNERS[name], ignore_threshold=threshold)
+        assert all(answer.gt_index.tolist() == [expected] for answer in answers(assigner(*scene)))
+    assert all(answer.gt_index.tolist() == [[-1, -2]] for answer in answers(ASSIGNERS[name](*scene)))
+
+
+@pytest.mark.parametrize("levels", [(), (Level(1, 2, 1, 6.0),)], ids=["search", "grid"])
+@pytest.mark.parametrize("name", ["max_iou", "max_iou rpn first", "max_iou floor", "ssd"])
+def test_an_object_whose_best_prior_lies_in_a_region_claims_the_next(name, levels):
+    """The next overlaps it too little to be matched otherwise."""
+    boxes = torch.tensor([[10.0, 0, 20, 10], [0, 0, 14, 10]])
+    targets = {"boxes": boxes, "labels": torch.tensor([0, 0]), "iscrowd": torch.tensor([0, 1])}
+    anchors = torch.tensor([[8.0, 0, 18, 10], [15, 0, 25, 10]])
+    priors = Priors(anchors, anchors[:, 2:] - 5, torch.full((2,), 6.0), levels)
+    assigner = replace(ASSIGNERS[name], positive_iou=0.9)
+    assert assigner(priors, Targets.from_list([targets])).gt_index.tolist() == [[-2, 0]]
 
 
 @pytest.mark.parametrize("name", ASSIGNERS)

@@ -119,14 +119,6 @@ def test_an_object_moves_on_up_to_its_eighth_prior():
     assert SSDAssigner(1.0)(_priors(boxes), _targets(objects)).gt_index.tolist() == [[*range(8), -1, -1, -1, -1]]
 
 
-def test_an_object_moves_on_from_a_prior_in_a_crowd():
-    boxes = torch.tensor([[10.0, 0, 20, 10], [0, 0, 14, 10]])
-    image = {"boxes": boxes, "labels": torch.zeros(2, dtype=torch.int64), "iscrowd": torch.tensor([0, 1])}
-    priors = _priors(torch.tensor([[8.0, 0, 18, 10], [13, 0, 23, 10]]))
-    assert SSDAssigner(1.0)(priors, Targets.from_list([image])).gt_index.tolist() == [[-2, 0]]
-    assert SSDAssigner(1.0, ignore_threshold=None)(priors, Targets.from_list([image])).gt_index.tolist() == [[0, -1]]
-
-
 def test_one_graph():
     priors = _priors(torch.tensor([[0.0, 0, 10, 10], [5, 5, 20, 20], [8, 8, 30, 30]]))
     targets = _targets(torch.tensor([[0.0, 0, 9, 9], [6, 6, 20, 22]]), torch.zeros(0, 4))

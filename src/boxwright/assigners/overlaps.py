@@ -51,7 +51,7 @@ def best_objects(
         if claim_from is not None:
             top = iou.amax(2, keepdim=True)
             claim = number[objects] * ((top > 0) & (top >= claim_from))
-            tied = torch.eq(iou, top, out=torch.empty_like(iou)).mul_(claim)
+            tied = iou.eq_(top).mul_(claim)
             claimant[images].clamp_(min=over_objects(tied))
     value, own, claimant = (overlaps.unsort(found) for found in (best.value, best.owner, claimant.sub_(1)))
     return value, own.to(torch.int64), claimant.to(torch.int64)
