@@ -145,3 +145,4 @@ def test_a_search_finds_what_the_grid_knows(name, hostile):
     assert_same(name, (alone, *others), (priors, *others))
     each = replace(alone, boxes=priors.boxes.expand(2, -1, -1), centers=priors.centers.expand(2, -1, -1))
     assert_same(name, (each, *others), (priors, *others))
+    assert_same(name, (replace(each, levels=priors.levels), *others), (priors, *others))
