@@ -272,6 +272,9 @@ def test_images_of_a_batch_are_coded_as_alone(coder):
     boxes = coder.decode(priors, params)
     _close(boxes, torch.stack([coder.decode(priors, image) for image in params]))
     _close(coder.encode(priors, boxes), torch.stack([coder.encode(priors, image) for image in boxes]))
+    own = Priors(*(tensor.expand(3, *tensor.shape) for tensor in (priors.boxes, priors.centers, priors.strides)))
+    _close(coder.decode(own, params), boxes)
+    _close(coder.encode(own, boxes), coder.encode(priors, boxes))
 
 
 @pytest.mark.parametrize("coder", CODERS, ids=lambda coder: type(coder).__name__)

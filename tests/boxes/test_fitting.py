@@ -50,8 +50,12 @@ def test_anchors_that_fit_perfectly_are_not_refined():
     assert torch.equal(fit_anchors(TRUTH.repeat(50, 1), 3, steps=50), TRUTH)
 
 
-def test_one_anchor_is_the_mean():
-    torch.testing.assert_close(fit_anchors(TRUTH, 1, steps=0), TRUTH.mean(0, keepdim=True))
+@pytest.mark.parametrize("count", [1, 3, 12])
+def test_k_means_ends_at_the_means_of_the_nearest_objects(count):
+    sizes = torch.rand(40, 2) * 100 + 5
+    anchors = fit_anchors(sizes, count, steps=0)
+    nearest = shape_iou(sizes, anchors).argmax(dim=1)
+    torch.testing.assert_close(anchors, torch.stack([sizes[nearest == i].mean(0) for i in range(count)]))
 
 
 def test_the_seed_decides():

@@ -165,6 +165,12 @@ def test_bins_that_do_not_fit_are_refused() -> None:
         distribution_focal_loss(torch.zeros(3, 1), torch.zeros(3))
 
 
+def test_the_coder_reads_the_bins_that_the_loss_trains() -> None:
+    certain = 1e3 * torch.eye(33).repeat(1, 4)
+    expected = FineGrainedLocalizationLoss().values.float()
+    torch.testing.assert_close(FineGrainedCoder().offsets(certain), expected.unsqueeze(1).expand(-1, 4))
+
+
 def test_half_precision_targets_and_autocast_lose_no_digits() -> None:
     logits, targets = torch.randn(50, 4, 9), (torch.rand(50, 4) * 8 - 4).bfloat16()
     loss = FineGrainedLocalizationLoss(bins=8)

@@ -51,6 +51,7 @@ class FineGrainedCoder:
 
     def move(self, boxes: Tensor, offsets: Tensor) -> Tensor:
         """Return the boxes (…, 4) with every side moved by its offset (…, 4)."""
-        center, size = xyxy_to_cxcywh(boxes.float()).split(2, dim=-1)
+        boxes = boxes.to(torch.promote_types(boxes.dtype, torch.float32))
+        center, size = xyxy_to_cxcywh(boxes).split(2, dim=-1)
         before, after = ((self.scale / 2 + offset) * size / self.scale for offset in offsets.split(2, dim=-1))
         return torch.cat([center - before, center + after], dim=-1)
