@@ -15,6 +15,8 @@ __all__ = ["atomic_path", "lock", "remove_temporaries", "write_text"]
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success flush it to the disk and rename it, else remove it."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():  # said before the work, not at the rename after it
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image, ImageFile
 
-from boxwright.data.images import check_image, read_image
+from boxwright.data.images import check_image, count_frames, read_image
 from boxwright.errors import DataError
 
 HEIGHT, WIDTH = 24, 40
@@ -102,7 +102,7 @@ def test_what_is_not_an_image_is_named(tmp_path):
         read_image(tmp_path)
 
 
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.filterwarnings("error::PIL.Image.DecompressionBombWarning")  # what Pillow would say beside our error
 @pytest.mark.parametrize("limit", [HEIGHT * WIDTH - 1, HEIGHT * WIDTH // 3])
 def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path, picture, monkeypatch, limit):
     picture.save(tmp_path / "bomb.png")
@@ -112,6 +112,15 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path, picture,
         check_image(tmp_path / "bomb.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     check_image(tmp_path / "bomb.png")
+
+
+def test_pictures_in_a_file_are_counted(tmp_path, picture):
+    others = [picture.rotate(90), picture.rotate(180)]
+    for name, frames in (("one.png", 1), ("moving.gif", 3), ("pages.tif", 3), ("phone.mpo", 1)):
+        more = {} if name == "one.png" else {"save_all": True, "append_images": others}
+        picture.save(tmp_path / name, **more)
+        assert count_frames(tmp_path / name) == frames
+    assert read_image(tmp_path / "pages.tif").shape == (3, HEIGHT, WIDTH)
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png"])

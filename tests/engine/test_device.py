@@ -4,7 +4,7 @@ import pytest
 import torch
 from lightning_fabric.strategies import DDPStrategy
 
-from boxwright.engine.device import build_fabric, resolve_precision
+from boxwright.engine.device import build_fabric, precision_to_predict, resolve_precision
 from boxwright.errors import RunError
 
 
@@ -29,6 +29,12 @@ def test_what_is_asked_for_is_kept():
     assert resolve_precision("16-mixed", "cuda") == "16-mixed"
     with pytest.raises(RunError, match="16-mixed needs a GPU"):
         resolve_precision("16-mixed", "cpu")
+
+
+def test_what_was_trained_in_half_precision_on_a_gpu_can_be_used_on_a_cpu():
+    assert precision_to_predict("16-mixed", "cpu") == "32-true"
+    assert precision_to_predict("16-mixed", "cuda") == "16-mixed"
+    assert precision_to_predict("bf16-mixed", "cpu") == "bf16-mixed"
 
 
 def test_more_gpus_than_there_are():

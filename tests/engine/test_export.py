@@ -144,6 +144,24 @@ def test_letterbox_fits_any_shape_to_the_top_left():
         assert fitted[0, 0, 0] == 200
 
 
+def test_a_file_that_cannot_be_written_is_said_before_the_network_is_traced(detector, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.onnx, "export", lambda *arguments, **options: pytest.fail("traced"))
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    for path, reason in (("folder", "Is a directory"), ("file/a.onnx", "File exists|Not a directory")):
+        with pytest.raises(RunError, match=rf"cannot write .*{path.partition('/')[0]}: ({reason})"):
+            export_onnx(detector, tmp_path / path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_a_failed_export_leaves_the_file_of_the_last_one(detector, tmp_path, monkeypatch):
+    (tmp_path / "a.onnx").write_bytes(b"the last one")
+    monkeypatch.setattr(torch.onnx, "export", lambda *arguments, **options: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        export_onnx(detector, tmp_path / "a.onnx")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a.onnx", b"the last one")]
+
+
 def test_missing_extra_is_named(detector, tmp_path, monkeypatch):
     load = builtins.__import__
 

@@ -74,8 +74,11 @@ def test_run_without_checkpoint(trained, tmp_path):
 
 def test_broken_and_foreign_files(trained, tmp_path):
     (tmp_path / "broken.safetensors").write_bytes(b"not at all")
-    with pytest.raises(RunError, match=r"broken\.safetensors is not a readable safetensors file"):
+    with pytest.raises(RunError, match=r"broken\.safetensors is not a readable .*: it is damaged, take another"):
         load(tmp_path / "broken.safetensors")
+    (tmp_path / "model.onnx").write_bytes(b"of another kind")
+    with pytest.raises(RunError, match=r"model\.onnx is not a readable .*: give a run folder, or a \.safetensors file"):
+        load(tmp_path / "model.onnx")
     save_weights(tmp_path / "foreign.safetensors", {"x": torch.zeros(1)}, {})
     with pytest.raises(RunError, match="does not say which recipe"):
         load(tmp_path / "foreign.safetensors")

@@ -82,6 +82,16 @@ def test_resume_is_exact_for_a_real_detector(tmp_path, fabric):
     assert_same_state(straight.state(), start(tmp_path / "b", recipe, fabric, real()).state())
 
 
+def test_a_run_that_has_lost_its_trainer_state_is_not_begun_anew_over_its_weights(tmp_path, fabric):
+    recipe = tiny_recipe("schedule.epochs=2")
+    run = start(tmp_path / "run", recipe, fabric)
+    run.state_file.unlink()
+    before = run.weights_file("best").read_bytes()
+    with pytest.raises(RunError, match=r"last\.pt is missing, without which a run of 2 epochs cannot go on"):
+        start(run.path, recipe, fabric)
+    assert run.weights_file("best").read_bytes() == before
+
+
 def assert_same_state(ours, theirs):
     assert type(ours) is type(theirs)
     if isinstance(ours, dict):

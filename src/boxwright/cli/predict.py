@@ -23,7 +23,7 @@ def predict(
     """Find objects in images: a picture with boxes for each, and one JSON file."""
     import dataclasses
 
-    from boxwright.engine.device import resolve_precision
+    from boxwright.engine.device import precision_to_predict
     from boxwright.engine.load import load_with_recipe
     from boxwright.engine.predict import find_images, predict_files
 
@@ -31,7 +31,7 @@ def predict(
     where = pick_device(device)
     detector, recipe = load_with_recipe(source, device=where)
     detector.postprocess = dataclasses.replace(detector.postprocess, score_threshold=score)
-    precision = resolve_precision(recipe.train.precision, where.partition(":")[0])
+    precision = precision_to_predict(recipe.train.precision, where.partition(":")[0])
     predictions = predict_files(detector, images, output, score=score, precision=precision, report=_report)
     failed = sum(prediction.error is not None for prediction in predictions)
     typer.echo(f"pictures: {len(predictions) - failed}, in {output}; objects: {output / 'predictions.json'}")
@@ -42,6 +42,7 @@ def predict(
 
 def _report(prediction: "Prediction") -> None:
     if prediction.error is None:
-        typer.echo(f"{prediction.picture}: {prediction.counts()}")
+        more = f" (in the first of {prediction.frames} frames)" if prediction.frames > 1 else ""
+        typer.echo(f"{prediction.picture}: {prediction.counts()}{more}")
     else:
         typer.secho(prediction.error, fg="red", err=True)

@@ -2,6 +2,7 @@
 
 import os
 import struct
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from boxwright.errors import DataError
 
-__all__ = ["check_image", "read_image"]
+__all__ = ["check_image", "count_frames", "read_image"]
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -67,11 +68,23 @@ def check_image(path: Path | str, size: tuple[int, int] | None = None) -> None:
             _turn(image, size, path)
 
 
+def count_frames(path: Path | str) -> int:
+    """Return how many pictures an image file holds, of which `read_image` takes the first.
+
+    A phone's MPO counts as one, since its others are previews.
+    """
+    with _opened(path) as image:
+        return 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
+
+
 @contextmanager
 def _opened(path: Path | str) -> Iterator[Image.Image]:
     """Open a file; every way in which reading can fail leaves as one DataError that names it."""
     try:
-        with Image.open(path) as image:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # an error in our words follows
+            opened = Image.open(path)
+        with opened as image:
             pixels = image.width * image.height
             if Image.MAX_IMAGE_PIXELS is not None and pixels > Image.MAX_IMAGE_PIXELS:
                 raise Image.DecompressionBombError(f"{pixels} pixels, more than {Image.MAX_IMAGE_PIXELS}")

@@ -61,9 +61,9 @@ def read_header(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise RunError(f"there is no weight file {path}") from error
     except (SafetensorError, OSError, ValueError) as error:
-        raise RunError(
-            f"{path} is not a readable safetensors file ({error}): give a run folder, or a .safetensors file of one"
-        ) from error
+        damaged = path.suffix == ".safetensors"
+        what = "it is damaged, take another" if damaged else "give a run folder, or a .safetensors file of one"
+        raise RunError(f"{path} is not a readable safetensors file ({error}): {what}") from error
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
@@ -88,4 +88,7 @@ def load_state(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise RunError(f"there is no trainer state {path}") from error
     except Exception as error:  # torch.load documents no narrower set
-        raise RunError(f"{path} is not a readable trainer state: {error}") from error
+        raise RunError(
+            f"{path} is not a readable trainer state ({error}): it is damaged, so that the run cannot go on; the "
+            "weights beside it can be used, and a new run needs another --output"
+        ) from error

@@ -7,7 +7,7 @@ from lightning_fabric import Fabric
 
 from boxwright.errors import RunError
 
-__all__ = ["build_fabric", "memory_format", "resolve_precision"]
+__all__ = ["build_fabric", "memory_format", "precision_to_predict", "resolve_precision"]
 
 
 def build_fabric(devices: int = 1, nodes: int = 1, precision: str = "auto", accelerator: str = "auto") -> Fabric:
@@ -55,6 +55,16 @@ def resolve_precision(asked: str, device: str) -> str:
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
     native = device == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     return "bf16-mixed" if native else "32-true"
+
+
+def precision_to_predict(trained: str, device: str) -> str:
+    """Return the precision to use a detector in: that of its training, but float32 where a CPU has no 16-mixed.
+
+    Args:
+        trained: `auto` or one of Fabric's names.
+        device: `cpu`, `cuda` or another accelerator.
+    """
+    return "32-true" if (trained, device) == ("16-mixed", "cpu") else resolve_precision(trained, device)
 
 
 def memory_format(device: torch.device) -> torch.memory_format:

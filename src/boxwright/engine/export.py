@@ -5,6 +5,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -114,13 +115,24 @@ def export_onnx(detector: DenseDetector, path: Path, *, batch: int | None = 1, n
         nms: see `ExportableDetector`; without it suppressing duplicates is left to the caller.
 
     Raises:
-        RunError: as in `ExportableDetector`.
+        RunError: as in `ExportableDetector`, or the file cannot be written.
         BoxwrightError: the packages of `boxwright[export]` are not installed.
     """
     with needs_extra("export"):
         import onnx
         import onnxscript  # noqa: F401  torch.onnx needs it and would tell it in its own words
     module = ExportableDetector(detector, nms=nms)
+    try:
+        # opened before the network is traced, which takes longer than anybody waits to hear of a misspelt folder
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            onnx.save(_traced(module, batch), file)
+    except OSError as error:
+        raise RunError(f"cannot write {error.filename or path}: {error.strerror}") from error
+
+
+def _traced(module: ExportableDetector, batch: int | None) -> Any:
+    """Return an ONNX model that says what its classes are, which image size it takes and the padding colour."""
+    detector = module.detector
     height, width = _canvas(detector.size)
     # two images for an open batch, because an example of one would fix it at one
     example = torch.zeros(batch or 2, 3, height, width, dtype=torch.uint8)
@@ -140,12 +152,11 @@ def export_onnx(detector: DenseDetector, path: Path, *, batch: int | None = 1, n
             verbose=False,
         )
     assert program is not None  # with dynamo=True
-    model = program.model_proto
+    model: Any = program.model_proto
     colour = [round(255 * value) for value in MEAN]
     for key, value in {"classes": detector.class_names, "size": [height, width], "padding": colour}.items():
         model.metadata_props.add(key=key, value=json.dumps(value, ensure_ascii=False))
-    with atomic_path(path) as temporary:
-        onnx.save(model, str(temporary))
+    return model
 
 
 def check_images(source: str | Path, images: Iterable[str | Path] | None) -> list[Path]:

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from boxwright.data.files import list_images
-from boxwright.data.images import read_image
+from boxwright.data.images import count_frames, read_image
 from boxwright.engine.draw import draw_boxes
 from boxwright.engine.evaluate import autocast
 from boxwright.errors import DataError
@@ -37,6 +37,7 @@ class Prediction:
         height: in pixels.
         objects: `class`, `label`, `score` and `box` (x1, y1, x2, y2 in pixels), by falling score.
         error: why it could not be read; None if it could.
+        frames: pictures in the file, of which only the first was looked at.
     """
 
     file: Path
@@ -45,6 +46,7 @@ class Prediction:
     height: int = 0
     objects: tuple[dict[str, Any], ...] = ()
     error: str | None = None
+    frames: int = 1
 
     def counts(self) -> str:
         """Return the objects by class, `16 RBC, 1 WBC`."""
@@ -181,7 +183,7 @@ def _draw(
         for box, value, label in zip(boxes.tolist(), scores.tolist(), labels.tolist(), strict=True)
     )
     height, width = pixels.shape[-2:]
-    return Prediction(file, target, width, height, objects)
+    return Prediction(file, target, width, height, objects, frames=count_frames(file))
 
 
 def _entry(prediction: Prediction) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from boxwright.data.index import DataIndex, open_dataset
 from boxwright.data.loader import build_loader, readable
 from boxwright.data.transforms import evaluation_transform
 from boxwright.engine.coco import Metrics
-from boxwright.engine.device import resolve_precision
+from boxwright.engine.device import precision_to_predict
 from boxwright.engine.evaluate import coco_ground_truth, evaluate
 from boxwright.engine.load import load_with_recipe
 from boxwright.engine.run import Run
@@ -59,7 +59,7 @@ def evaluate_source(
         loader,
         coco_ground_truth(records, index.class_names, index.category_ids),
         category_ids=category_ids,
-        precision=resolve_precision(recipe.train.precision, torch.device(device).type),
+        precision=precision_to_predict(recipe.train.precision, torch.device(device).type),
     )
 
 

@@ -14,6 +14,7 @@ from lightning_fabric import Fabric
 from rich.console import Console
 from torch import nn
 
+from boxwright.counts import counted
 from boxwright.criteria import set_epoch
 from boxwright.data.dataset import Batch
 from boxwright.engine.checkpoint import save_state, save_weights
@@ -249,6 +250,11 @@ class Session:
     def _resume(self) -> None:
         state = self.run.state()
         if state is None:
+            if (done := self.run.epochs_done) > 1:  # a kill may have come between the two files of the first epoch
+                raise RunError(
+                    f"{self.run.state_file} is missing, without which a run of {counted(done, 'epoch')} cannot go on: "
+                    "start a new one with another --output"
+                )
             return
         try:
             self.trainer.load_state(state)
