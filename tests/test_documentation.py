@@ -27,6 +27,7 @@ from pages import DOCS, blocks, run_page
 PAGES = [DOCS.parent / "README.md", DOCS.parent / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
 ELSEWHERE = {  # pages whose code is run by tests that look at what comes out
     *("README.md", "losses.md", "ranking.md", "assigners.md", "add-a-loss.md", "add-an-assigner.md", "coming-from.md"),
+    "add-a-criterion.md",
 }
 
 
@@ -54,8 +55,9 @@ def understood(words: list[str]) -> dict[str, Any]:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder, with a module `mine` of what two of the pages add."""
-    code = [blocks(DOCS / page, "python")[0] for page in ("add-a-loss.md", "add-an-assigner.md")]
+    """The current folder, with a module `mine` of what three of the pages add."""
+    pages = ("add-a-loss.md", "add-an-assigner.md", "add-a-criterion.md")
+    code = [blocks(DOCS / page, "python")[0] for page in pages]
     (tmp_path / "mine.py").write_text("\n".join(code))
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)

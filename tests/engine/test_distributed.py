@@ -17,10 +17,10 @@ from boxwright.engine.loop import Trainer, grouped
 from boxwright.engine.schedule import Schedule
 from boxwright.errors import RunError
 from boxwright.recipes import build_detector
-from boxwright.recipes.schema import OptimizerConfig
+from boxwright.recipes.training import OptimizerConfig
 from tiny_training import tiny_loader, tiny_recipe
 
-PLAIN = OptimizerConfig(type="sgd", lr=1.0, momentum=0.0)
+PLAIN = OptimizerConfig(type="sgd", lr=1.0, weight_decay=0.0, momentum=0.0)
 SCENARIOS = [("none", False), ("one rank", False), ("one rank", True), ("all", False)]
 RECIPE = ("data.batch_size=8", "detector.backbone.norm=frozen-bn", "detector.neck.norm=none")
 

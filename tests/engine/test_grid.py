@@ -44,7 +44,7 @@ def test_the_run_loads_predicts_and_exports(trained):
 
 
 def test_two_epochs_are_one_and_a_resumed_one(trained, scenes, tmp_path):
-    overrides = [*SMALL, "detector.multi_scale=[32,96]", "schedule.type=step"]
+    overrides = [*SMALL, "detector.multi_scale=[32,96]", "schedule.type=step", "schedule.warmup_steps=0"]
     straight = train("yolov2-tiny", scenes, overrides=overrides, output=tmp_path / "a", quiet=True)
     train("yolov2-tiny", scenes, overrides=[*overrides, "schedule.epochs=1"], output=tmp_path / "b", quiet=True)
     resumed = train(resume=tmp_path / "b", overrides=["schedule.epochs=2"], quiet=True)

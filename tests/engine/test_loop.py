@@ -8,16 +8,17 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 
+from boxwright.criteria import DenseCriterion
 from boxwright.data.dataset import Batch
 from boxwright.engine.loop import Trainer, grouped, seed_everything
 from boxwright.engine.schedule import Schedule
 from boxwright.errors import RunError
 from boxwright.recipes import build_detector, load_recipe
-from boxwright.recipes.schema import OptimizerConfig
+from boxwright.recipes.training import OptimizerConfig
 from tiny_training import tiny_loader, tiny_recipe
 
 # the step is the gradient: plain SGD with rate 1
-PLAIN = OptimizerConfig(type="sgd", lr=1.0, momentum=0.0)
+PLAIN = OptimizerConfig(type="sgd", lr=1.0, weight_decay=0.0, momentum=0.0)
 CONSTANT = Schedule("step", total_steps=100)
 
 
@@ -87,6 +88,21 @@ def test_a_detector_that_tells_no_normaliser_is_averaged_over_equal_micro_batche
             return {"loss": self.layer(images.float() / 255).square().mean()}
 
     detector = Plain()
+    whole, one = gradient(fabric, detector, [batch])
+    accumulated, many = gradient(fabric, detector, parts(batch, 2))
+    assert float((accumulated - whole).norm() / whole.norm()) < 1e-4
+    torch.testing.assert_close(many.terms, one.terms)
+
+
+def test_a_criterion_that_forgets_to_count_is_averaged_likewise(fabric, batch):
+    class Forgetful(DenseCriterion):
+        def forward(self, predictions, priors, targets):
+            return {"loss": predictions.logits.square().mean()}
+
+    norms = ["detector.backbone.norm=frozen-bn", "detector.neck.norm=none"]
+    detector = build_detector(load_recipe("retinanet-tiny", norms), ["a", "b", "c", "d"])
+    own = detector.criterion
+    detector.criterion = Forgetful(own.assigner, own.classification, own.box, own.coder)
     whole, one = gradient(fabric, detector, [batch])
     accumulated, many = gradient(fabric, detector, parts(batch, 2))
     assert float((accumulated - whole).norm() / whole.norm()) < 1e-4

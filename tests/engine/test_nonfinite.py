@@ -13,7 +13,7 @@ from boxwright.engine.run import Run
 from boxwright.engine.schedule import Schedule
 from boxwright.engine.session import Session
 from boxwright.errors import RunError
-from boxwright.recipes.schema import OptimizerConfig
+from boxwright.recipes.training import OptimizerConfig
 from tiny_training import TinyDetector, tiny_loader, tiny_recipe
 
 

@@ -7,7 +7,7 @@ import torch
 
 from boxwright.engine.optim import build_optimizer, parameter_groups
 from boxwright.recipes import build_detector, load_recipe
-from boxwright.recipes.schema import OptimizerConfig
+from boxwright.recipes.training import OptimizerConfig
 
 
 def rules(detector, groups):

@@ -49,7 +49,13 @@ def records(run, *drop):
 RECIPES = [
     (),
     ("train.accumulate=2", "train.ema=null", "schedule.type=step", "schedule.milestones=[3]"),
-    ("optimizer.type=sgd", "optimizer.lr=0.01", "train.accumulate=4", "train.eval_every=2"),
+    (
+        "optimizer.type=sgd",
+        "optimizer.lr=0.01",
+        "optimizer.weight_decay=1e-4",
+        "train.accumulate=4",
+        "train.eval_every=2",
+    ),
 ]
 
 

@@ -60,13 +60,9 @@ def test_the_run_loads_as_a_detector(trained):
 
 
 def test_resume_needs_only_the_run_and_takes_overrides(scenes, tmp_path):
-    straight = train(
-        "retinanet-tiny", scenes, overrides=[*SMALL, "schedule.type=step"], output=tmp_path / "a", quiet=True
-    )
-    train(
-        "retinanet-tiny", scenes, output=tmp_path / "b", quiet=True,
-        overrides=[*SMALL, "schedule.type=step", "schedule.epochs=1"],
-    )  # fmt: skip
+    constant = [*SMALL, "schedule.type=step", "schedule.warmup_steps=0"]
+    straight = train("retinanet-tiny", scenes, overrides=constant, output=tmp_path / "a", quiet=True)
+    train("retinanet-tiny", scenes, overrides=[*constant, "schedule.epochs=1"], output=tmp_path / "b", quiet=True)
     resumed = train(resume=tmp_path / "b", overrides=["schedule.epochs=2"], quiet=True)
     ours, theirs = (load_weights(run.weights_file("last")) for run in (straight, resumed))
     assert all(torch.equal(ours[0][name], theirs[0][name]) for name in ours[0])
@@ -85,7 +81,7 @@ def test_a_resume_takes_over_a_changed_learning_rate(trained, tmp_path):
     ("change", "words"),
     [
         ("detector.neck.channels=32", "does not fit the recipe or the classes: (.|\n)*The run is as it was"),
-        ("optimizer={type: sgd, lr: 0.01}", "it was trained with another optimizer.type"),
+        ("optimizer={type: sgd, lr: 0.01, weight_decay: 0}", "it was trained with another optimizer.type"),
         ("optimizer.decay_norm_and_bias=true", "different number of parameter groups"),
     ],
 )

@@ -105,7 +105,9 @@ def inspect(
         task = bar.add_task("images")
         report = inspect_data(
             index,
-            network.recipe if network is not None else load_recipe(recipe or "retinanet-tiny", overrides or ()),
+            network.recipe
+            if network is not None
+            else load_recipe(recipe or "retinanet-tiny", overrides or (), say=typer.echo),
             split=name,
             images=pictures or (),
             assigners=comma_list(assigner),

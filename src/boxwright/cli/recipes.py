@@ -1,6 +1,7 @@
 """`boxwright recipes`: what can be trained by name."""
 
 import sys
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -36,7 +37,7 @@ def show(
     """Print a recipe as YAML with every default filled in; write it to a file and edit it to make your own."""
     from boxwright.recipes import dump_recipe, load_recipe
 
-    text = dump_recipe(load_recipe(name, overrides or ()))
+    text = dump_recipe(load_recipe(name, overrides or (), say=partial(typer.echo, err=True)))
     if not sys.stdout.isatty():
         typer.echo(text, nl=False)
         return

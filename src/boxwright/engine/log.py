@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from boxwright.distributed import all_reduce_sum, world_size
-from boxwright.engine.loop import StepResult
+from boxwright.engine.loop import StepResult, check_same_terms
 from boxwright.engine.run import Run
 
 __all__ = ["LossMeter", "MetricsLog"]
@@ -23,7 +23,13 @@ class LossMeter:
         self.images = 0
 
     def add(self, result: StepResult) -> None:
-        """Count a step, unless it was not finite."""
+        """Count a step, unless it was not finite.
+
+        Raises:
+            RunError: its terms are not those of the step before.
+        """
+        if self._sum is not None:
+            check_same_terms(self._names, result.names)
         good = 1 - result.bad
         terms = result.terms.nan_to_num(0, 0, 0) * good
         self._sum = terms if self._sum is None else self._sum + terms

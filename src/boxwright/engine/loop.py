@@ -1,7 +1,7 @@
 """One optimiser step and everything it changes: what a checkpoint has to carry."""
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
@@ -18,10 +18,10 @@ from boxwright.engine.ema import ModelEMA
 from boxwright.engine.optim import build_optimizer
 from boxwright.engine.schedule import Schedule
 from boxwright.errors import RunError
-from boxwright.recipes.schema import OptimizerConfig
+from boxwright.recipes.training import OptimizerConfig
 from boxwright.structures import Targets
 
-__all__ = ["StepResult", "Trainer", "grouped", "seed_everything"]
+__all__ = ["StepResult", "Trainer", "check_same_terms", "grouped", "seed_everything"]
 
 T = TypeVar("T")
 
@@ -99,6 +99,7 @@ class Trainer:
         self.clip_norm = clip_norm
         self.check = check
         self.step_count = 0
+        self._learned_from = False  # whether the terms have been seen to have gradients
         self.detector = detector.to(fabric.device, memory_format=memory_format(fabric.device))  # type: ignore[call-overload]
         self._scaler = getattr(fabric.strategy.precision, "scaler", None)
         self.optimizer = build_optimizer(self.detector, optimizer, fused=self._scaler is None)
@@ -121,11 +122,14 @@ class Trainer:
         """
         self.schedule.apply(self.optimizer, self.step_count)
         parts: list[_Part] = []
+        losses: dict[str, Tensor] = {}
         for batch in batches:
             last = len(parts) + 1 == len(batches)
             with self.fabric.no_backward_sync(self._model, enabled=not last):
+                before, uncounted = losses, self._positives
                 losses = self._model(lambda batch=batch: (_laid_out(batch.images), batch.targets))
-                parts.append(self._part(losses))
+                parts.append(self._part(losses, uncounted))
+                check_same_terms((before or losses).keys(), losses.keys())
                 if self.check is not None and self.check(self.step_count, batches, parts[-1].bad):
                     self._wrapped.zero_grad()
                     break
@@ -139,16 +143,19 @@ class Trainer:
         bad = torch.stack([part.bad for part in parts]).amax()
         return StepResult(tuple(losses), terms, bad, sum(len(batch.images) for batch in batches))
 
-    def _part(self, losses: dict[str, Tensor]) -> _Part:
-        for name, loss in losses.items():
-            if loss.ndim:
-                shape = tuple(loss.shape)
-                raise RunError(f"loss term {name} has shape {shape}, but is to be one number; the loss must reduce it")
+    @property
+    def _positives(self) -> Tensor | None:
+        """What the criterion has counted last, if it counts."""
+        return getattr(getattr(self.detector, "criterion", None), "positives", None)
+
+    def _part(self, losses: dict[str, Tensor], uncounted: Tensor | None) -> _Part:
+        _check_terms(losses, self._learned_from)
+        self._learned_from = True
         terms = torch.stack([loss.detach().float() for loss in losses.values()])
         bad = all_reduce_sum((~terms.isfinite()).any().float()).clamp(max=1)
-        criterion = getattr(self.detector, "criterion", None)
-        if hasattr(criterion, "normalizer") and hasattr(criterion, "positives"):
-            return _Part(terms, bad, criterion.normalizer.float(), criterion.positives.float())  # type: ignore[union-attr]
+        positives = self._positives
+        if positives is not None and positives is not uncounted:  # one that forgets to count keeps an old tensor
+            return _Part(terms, bad, self.detector.criterion.normalizer.float(), positives.float())
         return _Part(terms, bad, terms.new_ones(()), terms.new_tensor(float(self.fabric.world_size)))
 
     def _scales(self, parts: Sequence[_Part]) -> Tensor:
@@ -209,6 +216,36 @@ class Trainer:
         self.optimizer.load_state_dict(state)
         for group, own in zip(self.optimizer.param_groups, settings, strict=True):
             group.update(own)
+
+
+def _check_terms(losses: Any, learned_from: bool) -> None:
+    """Refuse what a criterion must not return; gradients are looked at only until they have been seen."""
+    if not isinstance(losses, dict) or not losses:
+        raise RunError(f"the criterion must return a dictionary of losses by name, got {losses!r:.80}")
+    for name, loss in losses.items():
+        if not isinstance(loss, Tensor):
+            raise RunError(f"loss term {name} must be a tensor, got {loss!r:.80}")
+        if loss.ndim:
+            shape = tuple(loss.shape)
+            raise RunError(f"loss term {name} has shape {shape}, but is to be one number; the loss must reduce it")
+        if not (learned_from or loss.requires_grad):
+            raise RunError(
+                f"loss term {name} has no gradient, so that nothing would learn from it: is it detached, made with "
+                "torch.no_grad or of new tensors? Where there is nothing to charge, give 0 times the logits' sum"
+            )
+
+
+def check_same_terms(before: Collection[str], now: Collection[str]) -> None:
+    """Refuse loss terms that come and go within an epoch, whose values would be added up under wrong names.
+
+    Raises:
+        RunError: names both.
+    """
+    if [*before] != [*now]:
+        raise RunError(
+            f"the criterion returned the loss terms {', '.join(now)} after {', '.join(before)}: return the same ones "
+            "in the same order for every batch, 0 times the logits' sum where there is nothing to charge"
+        )
 
 
 def _laid_out(images: Tensor) -> Tensor:

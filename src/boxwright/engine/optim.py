@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.parameter import Parameter
 from torch.optim import SGD, AdamW, Optimizer
 
-from boxwright.recipes.schema import OptimizerConfig
+from boxwright.recipes.training import OptimizerConfig
 
 __all__ = ["build_optimizer", "parameter_groups"]
 

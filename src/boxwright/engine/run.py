@@ -18,6 +18,7 @@ from boxwright.engine.checkpoint import load_state, load_weights, read_header
 from boxwright.errors import RunError
 from boxwright.files import write_text
 from boxwright.recipes import Recipe, dump_recipe, load_recipe
+from boxwright.recipes.own import own_files
 
 __all__ = ["Run", "environment"]
 
@@ -28,8 +29,8 @@ _PACKAGES = ("boxwright", "torch", "torchvision", "timm", "lightning-fabric", "n
 class Run:
     """A run folder.
 
-    `recipe.yaml` (resolved), `classes.json`, `data.json` (what to open), `environment.json` (where it ran: a list, one
-    entry for the start and one for every resume), `metrics.jsonl`,
+    `recipe.yaml` (resolved), `classes.json`, `data.json` (what to open), `environment.json` (where it ran and which
+    files the classes of yours came from: a list, one entry for the start and one for every resume), `metrics.jsonl`,
     `tensorboard/`, `checkpoints/{last,best}.safetensors` (weights to use: the average if the recipe keeps one, with
     recipe and class names in the header), `checkpoints/last.pt` (everything that a resume needs). A run in several
     steps has the earlier ones in `steps/`, with metrics and checkpoints alone.
@@ -53,7 +54,8 @@ class Run:
             write_text(path / "classes.json", json.dumps(list(classes), ensure_ascii=False, indent=1))
             write_text(path / "data.json", json.dumps(dict(data), indent=1))
             sessions = run._json("environment.json") if (path / "environment.json").exists() else []
-            sessions += [environment() | {"processes": world_size}]
+            own = own_files(recipe.model_dump(mode="json"))
+            sessions += [environment() | {"processes": world_size, "own": own}]
             write_text(path / "environment.json", json.dumps(sessions, indent=1))
         except OSError as error:
             raise RunError(f"cannot write to the run folder {path}: {error.strerror}") from error
@@ -106,6 +108,12 @@ class Run:
             if (path := self.weights_file(name)).is_file():
                 return path
         raise RunError(f"{self.path} holds no checkpoint yet: no epoch has finished")
+
+    def edited(self, recipe: Recipe) -> list[str]:
+        """Files of the user's own classes in a recipe that are not what they were in the last session."""
+        before = self.environments[-1].get("own", {})
+        now = own_files(recipe.model_dump(mode="json"))
+        return sorted({own["file"] for path, own in now.items() if own["sha256"] != before.get(path, own)["sha256"]})
 
     def weights_file(self, name: str) -> Path:
         """Path of the weights `last` or `best`."""

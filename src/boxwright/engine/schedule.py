@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from torch.optim import Optimizer
 
-from boxwright.recipes.schema import ScheduleConfig
+from boxwright.recipes.training import ScheduleConfig
 
 __all__ = ["Schedule"]
 

@@ -29,6 +29,7 @@ from boxwright.engine.schedule import Schedule
 from boxwright.errors import BoxwrightError, DataError, RunError
 from boxwright.files import remove_temporaries, write_text
 from boxwright.recipes import Recipe, dump_recipe
+from boxwright.recipes.own import raised
 
 __all__ = ["EpochLoader", "Evaluate", "Session"]
 
@@ -119,8 +120,8 @@ class Session:
         """Train, and return the detector to use: the average if the recipe keeps one.
 
         Raises:
-            RunError: the loss is not finite, the disk is full, Ctrl-C, or one image is too small a batch; says how to
-                resume.
+            RunError: the loss is not finite, the disk is full, Ctrl-C, one image is too small a batch, or a class of
+                the user's own fails; says how to resume.
             DataError: an image cannot be read; says how to resume.
         """
         try:
@@ -128,21 +129,10 @@ class Session:
                 self._run_epochs()
         except KeyboardInterrupt:
             raise RunError(f"interrupted. {self._how_to_resume()}") from None
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG):
+        except Exception as error:
+            if (explained := self._explained(error)) is None:
                 raise
-            raise RunError(f"cannot write to {self.run.path}: {error.strerror}. {self._how_to_resume()}") from error
-        except ValueError as error:
-            if "more than 1 value per channel" not in str(error):
-                raise
-            raise RunError(
-                "batch norm cannot learn from a batch of one image in which a feature level is one cell: raise "
-                f"data.batch_size, data.size or the number of training images. {self._how_to_resume()}"
-            ) from error
-        except DataError as error:
-            raise DataError(f"{error}; or leave such images out with --skip-bad. {self._how_to_resume()}") from error
-        except BoxwrightError as error:
-            raise type(error)(f"{error}. {self._how_to_resume()}") from error
+            raise explained from error
         finally:
             self._close()
         return self.trainer.evaluated
@@ -156,6 +146,23 @@ class Session:
                 best = self._evaluate(epoch)
                 self._save(epoch + 1, best)
                 self.epoch = epoch + 1
+
+    def _explained(self, error: Exception) -> BoxwrightError | None:
+        """Return an error that says in one sentence what the user can do; None where it is our own fault."""
+        how = self._how_to_resume()
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG):
+            return RunError(f"cannot write to {self.run.path}: {error.strerror}. {how}")
+        if isinstance(error, ValueError) and "more than 1 value per channel" in str(error):
+            return RunError(
+                "batch norm cannot learn from a batch of one image in which a feature level is one cell: raise "
+                f"data.batch_size, data.size or the number of training images. {how}"
+            )
+        if isinstance(error, DataError):
+            return DataError(f"{error}; or leave such images out with --skip-bad. {how}")
+        if isinstance(error, BoxwrightError):
+            return type(error)(f"{error}. {how}")
+        said = raised(error)  # in a loss of the user's own, for example
+        return RunError(f"{said}. {how}") if said else None
 
     def _how_to_resume(self) -> str:
         """Say which epoch is safe and how to resume."""

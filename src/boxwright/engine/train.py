@@ -1,6 +1,6 @@
 """From a recipe and a data set to a run folder with a trained detector."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from itertools import zip_longest
 from pathlib import Path
@@ -82,12 +82,15 @@ def train(
     """
     given = dataset_arguments(data, format, classes, splits, images, one_based) | {"skip_bad": skip_bad or None}
     resumed = run_to_resume(output, resume, recipe, data)
-    recipe, source = _recipe_and_data(resumed, recipe, overrides, given)
+    swaps: list[str] = []
+    recipe, source = _recipe_and_data(resumed, recipe, overrides, given, swaps.append)
     # looked for before the processes meet, so that none finds what another has made
     path = resumed.path if resumed is not None else new_folder(output, recipe)
     fabric = build_fabric(devices, nodes, recipe.train.precision)
     fabric.launch()
     console = Console() if fabric.is_global_zero and not quiet else None
+    for line in swaps:
+        print_line(console, line)
     run = Run(fabric.broadcast(path))
     with FolderLock(fabric, run.path, partial(print_line, console)) as lock:
         if resumed is not None:
@@ -150,16 +153,20 @@ def _train(
 
 
 def _recipe_and_data(
-    run: Run | None, recipe: Recipe | str | Path | None, overrides: Sequence[str], given: Mapping[str, Any]
+    run: Run | None,
+    recipe: Recipe | str | Path | None,
+    overrides: Sequence[str],
+    given: Mapping[str, Any],
+    say: Callable[[str], None],
 ) -> tuple[Recipe, dict[str, Any]]:
     """Return the recipe and which data to open: those of the run to resume, changed by what is given."""
     if run is not None:
         same_recipe(run, recipe)
         changed = {key: value for key, value in given.items() if value is not None}
-        return load_recipe(run.path / "recipe.yaml", tuple(overrides)), run.data | changed
+        return load_recipe(run.path / "recipe.yaml", overrides, say=say), run.data | changed
     if recipe is None or given["path"] is None:
         raise RunError("a new run needs a recipe and a data set: boxwright train --recipe NAME --data PATH")
-    return recipe if isinstance(recipe, Recipe) else load_recipe(recipe, tuple(overrides)), dict(given)
+    return recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides, say=say), dict(given)
 
 
 def _open_data(fabric: Fabric, source: Mapping[str, Any], run: Run | None) -> DataIndex:
@@ -184,6 +191,8 @@ def _first_lines(index: DataIndex, recipe: Recipe, run: Run | None, data: str, w
     yield index.describe()
     if run is not None and run.data["path"] != data:
         yield f"data: {data}, until now {run.data['path']}"
+    if run is not None:
+        yield from (f"{file} has been edited since the run's last session" for file in run.edited(recipe))
     yield from (*index.notes, *_missing_objects(index), *remarks(recipe), f"run: {where}")
     if run is not None and run.epochs_done >= recipe.schedule.epochs:
         yield f"nothing left to train: {counted(run.epochs_done, 'epoch')} done; for more, --set schedule.epochs=N"

@@ -1,17 +1,17 @@
 """From a recipe to a detector."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 
-from boxwright.criteria import ALRPCriterion, BalancedCriterion, DenseCriterion, PhasedCriterion, TwoStageCriterion
+from boxwright.criteria import DenseCriterion, PhasedCriterion, TwoStageCriterion
 from boxwright.criteria.dense import BoxCoder
 from boxwright.errors import RecipeError
-from boxwright.losses import ALRPLoss
 from boxwright.models import DenseDetector, Guide, Postprocess
-from boxwright.recipes.compatibility import check_parts, is_softmax
+from boxwright.recipes.compatibility import check_parts, is_softmax, kind_of
 from boxwright.recipes.grid import GridRecipe, build_grid_detector
-from boxwright.recipes.parts import built, count_classes
+from boxwright.recipes.parts import built, constructed, count_classes
 from boxwright.recipes.schema import CriterionConfig, Recipe
 from boxwright.recipes.trunk import build_head, build_trunk
 from boxwright.recipes.two_stage import TwoStageRecipe, build_two_stage_criterion, build_two_stage_detector
@@ -19,7 +19,7 @@ from boxwright.recipes.two_stage import TwoStageRecipe, build_two_stage_criterio
 __all__ = ["build_criterion", "build_detector"]
 
 _PARTS = ("assigner", "classification", "box", "sampler", "distribution", "quality")
-_OPTIONS = tuple(CriterionConfig.model_fields.keys() - {*_PARTS, "balance"})
+_OPTIONS = tuple(CriterionConfig.model_fields.keys() - {*_PARTS, "type", "balance"})
 
 
 def build_detector(
@@ -90,11 +90,24 @@ def _dense(config: CriterionConfig, coder: BoxCoder, class_counts: Tensor | None
     chosen = {name: part for name in _PARTS if (part := getattr(config, name)) is not None}
     parts = {name: built(f"criterion.{name}", part) for name, part in chosen.items()}
     count_classes("criterion.classification", parts["classification"], class_counts)
-    options = {name: getattr(config, name) for name in _OPTIONS}
-    kind = BalancedCriterion if config.balance == "value" else DenseCriterion
-    if isinstance(parts["classification"], ALRPLoss):
-        kind = ALRPCriterion
+    options = {name: getattr(config, name) for name in (*_OPTIONS, *config.added)}
     try:
-        return kind(**parts, coder=coder, **options)
+        criterion: DenseCriterion = constructed(
+            config.factory or kind_of(config), config.type, **parts, coder=coder, **options
+        )
     except ValueError as error:
         raise RecipeError(f"criterion: {error}") from error
+    if config.factory is not None:
+        _check_handed_on(criterion, config.type, parts | {name: options[name] for name in _OPTIONS})
+    return criterion
+
+
+def _check_handed_on(criterion: DenseCriterion, path: str, given: Mapping[str, Any]) -> None:
+    """Refuse a class of the user's own that keeps something of a recipe from `DenseCriterion`."""
+    for name, value in given.items():
+        found = getattr(criterion, name, None)
+        if found != value and not (name == "box" and type(found) is type(value)):  # aLRP's is a copy
+            raise RecipeError(
+                f"criterion: {path} was given {name}={value!r}, but has {found!r}: hand *parts and **options on to "
+                "super().__init__, or change the recipe's field"
+            )

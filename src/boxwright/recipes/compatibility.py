@@ -4,12 +4,14 @@ from collections.abc import Iterator
 from inspect import Parameter, signature
 from typing import Any
 
+from boxwright.criteria import ALRPCriterion, BalancedCriterion, DenseCriterion
 from boxwright.errors import RecipeError
 from boxwright.recipes.parts import Part
 from boxwright.recipes.schema import CriterionConfig, DetectorConfig, PhasedCriterionConfig, Recipe
 
-__all__ = ["check_parts", "is_softmax", "of_head", "of_losses", "remarks"]
+__all__ = ["check_parts", "is_softmax", "kind_of", "of_head", "of_losses", "remarks"]
 
+_KINDS = (ALRPCriterion, BalancedCriterion, DenseCriterion)
 _MISPLACED = {
     "dual": "it matches twice, for a head with two branches",
     "proposal": "it matches the proposals of a first stage",
@@ -37,6 +39,8 @@ def check_parts(recipe: Recipe) -> None:
 
 def remarks(recipe: Recipe) -> Iterator[str]:
     """Name settings that have no effect, or not the one they seem to have, together with another part of the recipe."""
+    if recipe.schedule.type == "step" and not recipe.schedule.milestones:
+        yield "schedule.milestones is empty: the learning rate does not fall"
     parts = recipe.train.accumulate
     for name, criterion in _criteria(recipe):
         loss, target = criterion.classification.type, criterion.soft_target
@@ -62,6 +66,13 @@ def _of_each_batch(criterion: CriterionConfig) -> Iterator[str]:
     uncounted = target == "iou" or (target == "assignment" and not criterion.sum_targets)
     if criterion.weigh_boxes != "target" or uncounted:
         yield f"sums box weights over (weigh_boxes={criterion.weigh_boxes})"
+
+
+def kind_of(criterion: CriterionConfig) -> type[DenseCriterion]:
+    """Which of boxwright's criteria the fields of a dense criterion ask for."""
+    if criterion.classification.type == "alrp":
+        return ALRPCriterion
+    return BalancedCriterion if criterion.balance == "value" else DenseCriterion
 
 
 def is_softmax(criterion: Any) -> bool:
@@ -103,6 +114,13 @@ def _of_criterion(criterion: CriterionConfig, network: DetectorConfig) -> Iterat
         yield from _of_guide(criterion)
     if criterion.classification.type == "alrp" and criterion.balance == "value":
         yield "balance: alrp balances boxes and scores itself; it needs balance=none"
+    if (own := criterion.factory) is not None:
+        wanted, base = kind_of(criterion), next(cls for cls in _KINDS if issubclass(own, cls))
+        if base is not wanted:
+            yield (
+                f"type: {criterion.type} is a {base.__name__}, but classification={criterion.classification.type} with "
+                f"balance={criterion.balance} needs a {wanted.__name__}: derive it from that, or change these fields"
+            )
     yield from of_losses(criterion, head, coder)
     if criterion.distribution is not None:
         yield from _of_distribution(criterion.distribution, coder)

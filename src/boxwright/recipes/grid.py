@@ -12,8 +12,8 @@ from boxwright.errors import RecipeError, RunError
 from boxwright.models import GridDetector, Postprocess
 from boxwright.models.darknet import Darknet, load_darknet, parse_cfg
 from boxwright.models.darknet.layouts import anchors_of, layout
-from boxwright.recipes.parts import Part, PartOf, Section
-from boxwright.recipes.schema import InferenceConfig, Positive, Recipe
+from boxwright.recipes.parts import Part, PartOf, Positive, Section
+from boxwright.recipes.schema import InferenceConfig, Recipe
 
 __all__ = [
     "DarknetConfig",

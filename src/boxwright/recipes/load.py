@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,9 @@ from pydantic import ValidationError
 from boxwright.errors import RecipeError
 from boxwright.recipes.cfg import recipe_values
 from boxwright.recipes.grid import GridRecipe
-from boxwright.recipes.parts import Section, known_types, nearest
+from boxwright.recipes.overrides import merged, override
+from boxwright.recipes.own import nearest
+from boxwright.recipes.parts import Section, known_types
 from boxwright.recipes.schema import CriterionConfig, Recipe
 from boxwright.recipes.two_stage import StageConfig, TwoStageRecipe
 
@@ -29,6 +31,7 @@ _ELSEWHERE: dict[type[Recipe], tuple[type[Section], str]] = {  # keys of a dense
     TwoStageRecipe: (StageConfig, "each stage has its own: criterion.rpn.{key} and criterion.roi.{key}"),
 }
 _FOLDER = resources.files("boxwright.recipes") / "library"
+_USUAL = {"lr": "0.01 for sgd, 0.001 for adamw", "weight_decay": "0.0001 for sgd, 0.05 for adamw"}
 _WANTED = {  # by pydantic's name of the problem
     **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "an integer"),
     **dict.fromkeys(("float_type", "float_parsing"), "a number"),
@@ -45,23 +48,32 @@ def recipe_names() -> list[str]:
     return sorted(entry.name.removesuffix(".yaml") for entry in _FOLDER.iterdir() if entry.name.endswith(".yaml"))
 
 
-def load_recipe(name_or_path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
+def load_recipe(
+    name_or_path: str | Path, overrides: Sequence[str] = (), *, say: Callable[[str], None] = lambda _: None
+) -> Recipe:
     """Read and validate a recipe.
 
     Args:
         name_or_path: one of `recipe_names()`, a YAML file, or darknet's `.cfg`. A recipe with `base: NAME` says only
-            what differs from the recipe of that name, key by key; a part of another `type` replaces that of the base
-            whole.
-        overrides: assignments such as `criterion.box.type=giou`; values are YAML. A new `type` drops the fields of the
-            old part, which need not exist in the new one.
+            what differs from the recipe of that name, key by key.
+        overrides: assignments such as `criterion.box.type=giou`; values are YAML.
+        say: called with a line for every override that names another `type`.
+
+    Another `type`, by an override or over a base, replaces a part whole: its fields are the arguments of a class, those
+    that are not given take the defaults of their own class. Sections whose kinds share fields keep these: `schedule`
+    (epochs and warm-up), `optimizer` (all but `lr` and `weight_decay`, which have to be given), `criterion` (everything
+    but the arguments of a class of yours).
 
     Raises:
         RecipeError: the recipe is unknown, not YAML, or does not validate; names the field and the nearest known one.
     """
     source, values = _resolved(str(name_or_path))
-    for override in sorted(overrides, key=lambda text: not text.partition("=")[0].endswith(".type")):
-        _override(values, override)
-    return validate_recipe(values, source)
+    types_first = sorted(overrides, key=lambda text: not text.partition("=")[0].endswith(".type"))
+    swaps = [swap for text in types_first if (swap := override(values, text)) is not None]
+    recipe = validate_recipe(values, source)
+    for swap in swaps:
+        say(swap.describe(recipe))
+    return recipe
 
 
 def parse_recipe(text: str, source: str) -> Recipe:
@@ -83,7 +95,7 @@ def changed_recipe(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
     Raises:
         RecipeError: the result does not validate.
     """
-    return validate_recipe(_merged(recipe.model_dump(mode="json"), changes), f"recipe {recipe.name}")
+    return validate_recipe(merged(recipe.model_dump(mode="json"), changes), f"recipe {recipe.name}")
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -103,7 +115,7 @@ def _resolved(name: str, heirs: tuple[str, ...] = ()) -> tuple[str, dict[str, An
         return source, values
     if not isinstance(base, str) or base in (*heirs, name):
         raise RecipeError(f"{source}: base must name another recipe, which is not built on this one, got {base!r}")
-    return source, _merged(_resolved(base, (*heirs, name))[1], values)
+    return source, merged(_resolved(base, (*heirs, name))[1], values)
 
 
 def _mapping(text: str, source: str) -> dict[str, Any]:
@@ -137,17 +149,6 @@ def _kind(detector: Any, source: str) -> type[Recipe]:
     raise RecipeError(f"{source}: detector.type: unknown network {named!r}; {nearest(str(named), _KINDS)}")
 
 
-def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Lay changes over a base, section by section; a part of another `type` replaces the old one whole."""
-    merged = dict(base)
-    for key, value in changes.items():
-        old = merged.get(key)
-        merged[key] = value
-        if isinstance(old, dict) and isinstance(value, dict) and value.get("type") in (None, old.get("type")):
-            merged[key] = _merged(old, value)
-    return merged
-
-
 def _read(name: str) -> tuple[str, str]:
     path = Path(name)
     if path.suffix in {".yaml", ".yml"} or path.is_file():
@@ -158,25 +159,6 @@ def _read(name: str) -> tuple[str, str]:
     if name not in recipe_names():
         raise RecipeError(f"there is no recipe {name!r}; {nearest(name, recipe_names())}")
     return f"recipe {name}", (_FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
-
-
-def _override(values: dict[str, Any], override: str) -> None:
-    key, separator, text = override.partition("=")
-    if not separator or not key:
-        raise RecipeError(f"override {override!r} must read key=value, for example criterion.box.type=giou")
-    *parents, leaf = key.split(".")
-    section: Any = values
-    for depth, parent in enumerate(parents):
-        section = section.setdefault(parent, {}) if isinstance(section, dict) else section
-        if not isinstance(section, dict):
-            raise RecipeError(f"override {override!r}: {'.'.join(parents[: depth + 1])} is a value, not a section")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"override {override!r}: the value is not valid YAML: {error}") from error
-    if leaf == "type" and section.get("type") != value:
-        section.clear()
-    section[leaf] = value
 
 
 def _key(location: Sequence[str | int], values: Any) -> str:
@@ -204,10 +186,16 @@ def _sentence(problems: Sequence[Any], kind: type[Recipe]) -> str:
     if problem["type"] == "union_tag_not_found":
         return ": the part needs a `type`"
     if problem["type"] == "missing":
-        return ": is missing"
+        return ": is missing" + _usual(problem["loc"])
     if problem["type"] == "value_error":
         return ": " + problem["msg"].removeprefix("Value error, ") + _elsewhere(problem, kind)
     return f": must be {' or '.join(map(_wanted, problems))}, found {problem['input']!r:.80}"
+
+
+def _usual(location: Sequence[str | int]) -> str:
+    """Say which values are usual where sgd and adamw need values of their own, which another `type` drops."""
+    usual = _USUAL.get(str(location[-1])) if location[0] == "optimizer" else None
+    return "" if usual is None else f" (what sgd and adamw need is not comparable; usual are {usual})"
 
 
 def _wanted(problem: Any) -> str:

@@ -4,12 +4,8 @@
 class to a package's `__all__` is all it takes to make it selectable. `type: package.module.MyLoss` names one elsewhere.
 """
 
-import difflib
-import importlib
 import inspect
 import re
-import sysconfig
-import traceback
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache, reduce
@@ -22,25 +18,34 @@ from pydantic import (
     Field,
     GetCoreSchemaHandler,
     PydanticUserError,
-    SerializationInfo,
-    ValidatorFunctionWrapHandler,
     create_model,
     model_validator,
 )
-from pydantic_core import CoreSchema, core_schema
+from pydantic_core import CoreSchema
 from torch import Tensor, nn
 
 from boxwright.errors import RecipeError
 from boxwright.losses import ClassificationLoss
+from boxwright.recipes.own import nearest, or_own, raised
 
-__all__ = ["Part", "PartOf", "Section", "built", "count_classes", "known_types", "named", "nearest", "type_name"]
+__all__ = [
+    "NonNegative",
+    "Part",
+    "PartOf",
+    "Positive",
+    "Probability",
+    "Section",
+    "built",
+    "constructed",
+    "count_classes",
+    "known_types",
+    "named",
+    "type_name",
+]
 
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return a sentence that names the closest known word and lists them all."""
-    known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=1)
-    return (f"did you mean {close[0]!r}? " if close else "") + f"Known: {', '.join(known)}"
+Probability = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
 
 
 def known_types(problem: Mapping[str, Any]) -> list[str]:
@@ -71,7 +76,17 @@ class Part(Section):
     def build(self, **context: Any) -> Any:
         """Construct the described object; `context` holds what a recipe cannot know, such as channel counts."""
         fields = {name: getattr(self, name) for name in type(self).model_fields if name != "type"}
-        return type(self).factory(**fields, **context)
+        return constructed(type(self).factory, self.type, **fields, **context)
+
+
+def constructed(factory: Callable[..., Any], path: str, **arguments: Any) -> Any:
+    """Call a class; whatever one of the user's own, which has a dot in its path, raises becomes a `ValueError`."""
+    try:
+        return factory(**arguments)
+    except Exception as error:
+        if "." not in path or isinstance(error, ValueError):
+            raise
+        raise ValueError(f"{path} cannot be made: {raised(error) or error}") from error
 
 
 def built(field: str, part: Part, **context: Any) -> Any:
@@ -125,64 +140,18 @@ class PartOf:
         ours = handler.generate_schema(Annotated[union, Field(discriminator="type")])
         if self.objection is None:
             return ours
-        written = core_schema.plain_serializer_function_ser_schema(_written, info_arg=True)
-        return core_schema.no_info_wrap_validator_function(self._ours_or_own, ours, serialization=written)
+        return or_own(ours, self._own)
 
-    def _ours_or_own(self, values: Any, ours: ValidatorFunctionWrapHandler) -> Any:
-        if isinstance(values, Part):
-            return values
-        path = values.get("type") if isinstance(values, dict) else None
-        if not isinstance(path, str) or "." not in path:
-            return ours(values)
-        own = _own_class(path)
+    def _own(self, path: str, own: type) -> "type[Part]":
         assert self.objection is not None
         if said := self.objection(own):
             raise ValueError(f"{path} does not fit, because {said}")
-        return _own_model(path, own).model_validate(values)
+        return _own_model(path, own)
 
 
 def named(classes: Iterable[type]) -> dict[str, type]:
     """Map classes by their `type_name`."""
     return {type_name(cls): cls for cls in classes}
-
-
-def _written(part: Part, info: SerializationInfo) -> dict[str, Any]:
-    return part.model_dump(mode=info.mode)
-
-
-def _own_class(path: str) -> type:
-    """Return the class that `package.module.Class` names.
-
-    Raises:
-        ValueError: there is none, or its module cannot be imported.
-    """
-    module_name, _, name = path.rpartition(".")
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # whatever the user's code raises
-        raise ValueError(f"cannot import {module_name!r} for {path!r}: {_why_no_import(error)}") from error
-    found = getattr(module, name, None)
-    if not isinstance(found, type):
-        package = module_name.partition(".")[0]  # what it imports from elsewhere is not meant
-        classes = [cls for cls in vars(module).values() if isinstance(cls, type)]
-        own = [cls.__name__ for cls in classes if cls.__module__.partition(".")[0] == package]
-        raise ValueError(f"module {module_name!r} has no class {name!r}; {nearest(name, own)}")
-    return found
-
-
-def _why_no_import(error: Exception) -> str:
-    """Say what an import raised, and where in the user's files; else that the module was not found, and what to do."""
-    what = f"{type(error).__name__}: {error.msg if isinstance(error, SyntaxError) else error}"
-    if isinstance(error, SyntaxError) and error.filename:
-        return f"{what} in {error.filename}, line {error.lineno}"
-    installed = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
-    frames = traceback.extract_tb(error.__traceback__)[1:]  # the first is ours
-    if own := [frame for frame in frames if not frame.filename.startswith(("<frozen ", *installed))]:
-        return f"{what} in {own[-1].filename}, line {own[-1].lineno}"
-    return (
-        f"{error}; a module that is not installed is found where PYTHONPATH names its folder, PYTHONPATH=. the "
-        "current one"
-    )
 
 
 @cache

@@ -3,14 +3,17 @@
 from dataclasses import is_dataclass
 from inspect import signature
 from types import ModuleType
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveInt, field_validator
 from torch import nn
 
 from boxwright import assigners, boxes, losses
+from boxwright.criteria import DenseCriterion
 from boxwright.models import heads, necks
-from boxwright.recipes.parts import Part, PartOf, Section, named
+from boxwright.recipes.own_criterion import OrOwnCriterion
+from boxwright.recipes.parts import NonNegative, Part, PartOf, Positive, Probability, Section, named
+from boxwright.recipes.training import OptimizerConfig, ScheduleConfig, TrainConfig
 
 __all__ = [
     "AugmentConfig",
@@ -22,16 +25,9 @@ __all__ = [
     "GuideConfig",
     "InferenceConfig",
     "MixConfig",
-    "OptimizerConfig",
     "PhasedCriterionConfig",
     "Recipe",
-    "ScheduleConfig",
-    "TrainConfig",
 ]
-
-Probability = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
 
 
 def _exported(package: ModuleType, suffix: str = "") -> dict[str, type]:
@@ -161,8 +157,17 @@ class DetectorConfig(Section):
 
 
 class CriterionConfig(Section):
-    """Which predictions are matched with which objects, and what each mismatch costs."""
+    """Which predictions are matched with which objects, and what each mismatch costs.
 
+    Attributes:
+        factory: class of the user's own that `type` names; None for boxwright's.
+        added: fields that only it has.
+    """
+
+    factory: ClassVar[type[DenseCriterion] | None] = None
+    added: ClassVar[tuple[str, ...]] = ()
+
+    type: str = Field("dense", description="dense, or a class of your own by its path, such as mine.MyCriterion")
     assigner: Assigner
     classification: Classification
     box: Box
@@ -189,6 +194,13 @@ class CriterionConfig(Section):
         "target", description="weight of a positive's box losses: class target, highest class score, quality target"
     )
 
+    @field_validator("type")
+    @classmethod
+    def _dense_or_own(cls, name: str) -> str:
+        if name != "dense" and "." not in name:
+            raise ValueError(f"must be dense, or the path of a class of your own, such as mine.{name}; found {name!r}")
+        return name
+
 
 class FirstEpochs(CriterionConfig):
     """A criterion for the first epochs only."""
@@ -199,7 +211,9 @@ class FirstEpochs(CriterionConfig):
 class PhasedCriterionConfig(CriterionConfig):
     """The criterion of a training, and optionally another one that it starts with."""
 
-    first: FirstEpochs | None = Field(None, description="a whole criterion that takes the first epochs")
+    first: Annotated[FirstEpochs, OrOwnCriterion()] | None = Field(
+        None, description="a whole criterion that takes the first epochs"
+    )
 
 
 class AugmentConfig(Section):
@@ -232,57 +246,13 @@ class DataConfig(Section):
     mix: MixConfig = MixConfig()
 
 
-class OptimizerConfig(Section):
-    """SGD or AdamW and its parameter groups."""
-
-    type: Literal["sgd", "adamw"]
-    lr: Positive
-    weight_decay: NonNegative = 0.0
-    momentum: Probability = 0.9
-    nesterov: bool = False
-    betas: tuple[Probability, Probability] = (0.9, 0.999)
-    decay_norm_and_bias: bool = Field(True, description="whether weight decay also acts on norm layers and biases")
-    backbone_lr_scale: NonNegative = 1.0
-
-
-class ScheduleConfig(Section):
-    """Learning rate over the epochs."""
-
-    type: Literal["step", "cosine"]
-    epochs: PositiveInt
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
-    warmup_start: Probability = Field(0.001, description="first factor of the learning rate")
-    milestones: tuple[PositiveInt, ...] = Field((), description="epochs after which `step` multiplies by gamma")
-    gamma: Positive = 0.1
-    final: Probability = Field(0.0, description="factor of the learning rate at the end of `cosine`")
-
-    @model_validator(mode="after")
-    def _milestones_in_range(self) -> "ScheduleConfig":
-        if any(milestone >= self.epochs for milestone in self.milestones):
-            raise ValueError(f"milestones {self.milestones} must be below epochs = {self.epochs}")
-        return self
-
-
-class TrainConfig(Section):
-    """The training loop."""
-
-    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = Field(
-        "auto", description="auto: bf16-mixed where the device computes it natively, else 32-true"
-    )
-    accumulate: PositiveInt = Field(1, description="micro-batches per optimiser step; batch_size is their total")
-    clip_norm: Positive | None = None
-    ema: Probability | None = Field(None, description="decay of the exponential moving average of the weights")
-    eval_every: PositiveInt = Field(1, description="epochs between evaluations")
-    seed: int = 0
-
-
 class Recipe(Section):
     """A whole system: detector, criterion, data, optimiser, schedule, training."""
 
     name: str
     description: str
     detector: DetectorConfig
-    criterion: PhasedCriterionConfig
+    criterion: Annotated[PhasedCriterionConfig, OrOwnCriterion()]
     data: DataConfig
     optimizer: OptimizerConfig
     schedule: ScheduleConfig

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from boxwright.assigners import HardExampleSampler, HardNegativeSampler, RandomSampler
@@ -12,7 +12,7 @@ from boxwright.criteria.dense import BoxCoder
 from boxwright.errors import RecipeError
 from boxwright.models import Postprocess, ProposalFilter, TwoLayerHead, TwoStageDetector
 from boxwright.recipes.compatibility import is_softmax, of_head, of_losses
-from boxwright.recipes.parts import Part, PartOf, Section, built, count_classes
+from boxwright.recipes.parts import NonNegative, Part, PartOf, Section, built, count_classes
 from boxwright.recipes.schema import (
     Assigner,
     BackboneConfig,
@@ -22,11 +22,10 @@ from boxwright.recipes.schema import (
     Head,
     InferenceConfig,
     Neck,
-    NonNegative,
     PriorGenerator,
     Recipe,
-    ScheduleConfig,
 )
+from boxwright.recipes.training import ScheduleConfig
 from boxwright.recipes.trunk import build_head, build_trunk
 
 __all__ = ["StageConfig", "TwoStageRecipe", "build_two_stage_criterion", "build_two_stage_detector"]
@@ -59,7 +58,21 @@ class TwoStageConfig(Section):
     inference: InferenceConfig = InferenceConfig()
 
 
-class StageConfig(Section):
+class _WithoutOwn(Section):
+    """A section of a criterion that cannot be one of the user's own."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _untyped(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "type" in values:
+            raise ValueError(
+                "has no type: a criterion of your own goes into a recipe of one stage, such as retinanet, as the terms "
+                "of a stage are its classification and its box loss; these and the assigner can be your own"
+            )
+        return values
+
+
+class StageConfig(_WithoutOwn):
     """Which priors or proposals a stage learns from, and what each mismatch costs."""
 
     assigner: Assigner
@@ -77,7 +90,7 @@ class StageConfig(Section):
     )
 
 
-class TwoStageCriterionConfig(Section):
+class TwoStageCriterionConfig(_WithoutOwn):
     """What each stage is trained by."""
 
     rpn: StageConfig

@@ -92,7 +92,7 @@ def compare(
     index = open_dataset(**source)
     for line in (index.describe(), *index.notes):
         progress(line)
-    entrants = contestants(recipes, overrides)
+    entrants = contestants(recipes, overrides, progress)
     _check_data(index, skip_bad, progress)
     with _writing(folder):
         (folder / "runs").mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """The recipes of a comparison: what is held fixed for all of them, and where they still differ."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -38,7 +38,9 @@ class Contestant:
     differs: tuple[str, ...]
 
 
-def contestants(recipes: Sequence[str | Path], overrides: Sequence[str] = ()) -> list[Contestant]:
+def contestants(
+    recipes: Sequence[str | Path], overrides: Sequence[str] = (), say: Callable[[str], None] = lambda _: None
+) -> list[Contestant]:
     """Read recipes and hold everything but the criterion fixed.
 
     Sections `data`, `optimizer`, `schedule` and `train` and the backbone of all are those of the first recipe. Neck,
@@ -46,12 +48,14 @@ def contestants(recipes: Sequence[str | Path], overrides: Sequence[str] = ()) ->
     they differ. Epochs at which a recipe changes its own ways (`criterion.first`, `detector.guide`) keep their share of
     the training. All are evaluated ten times in a training, unless `overrides` say otherwise.
 
+    `say` is called with a line for every override that names another `type`, as that of `load_recipe`.
+
     Raises:
         RecipeError: a recipe is unknown, does not validate, or cannot take the first recipe's sections.
     """
     if not recipes:
         raise RecipeError("a comparison needs recipes: --recipes retinanet-tiny,gfl-tiny")
-    loaded = [_loaded(str(name), overrides) for name in recipes]
+    loaded = [_loaded(str(name), overrides, say) for name in recipes]
     if not any(override.startswith("train.eval_every=") for override in overrides):
         often = max(1, loaded[0].schedule.epochs // _EVALUATIONS)
         loaded = [changed_recipe(recipe, {"train": {"eval_every": often}}) for recipe in loaded]
@@ -106,8 +110,8 @@ def shared_weights(recipes: Sequence[Recipe], classes: Sequence[str]) -> list[tu
     return [(equal, sum(value.numel() for value in start.values())) for equal, start in zip(same, starts, strict=True)]
 
 
-def _loaded(name: str, overrides: Sequence[str]) -> Recipe:
-    recipe = load_recipe(name, tuple(overrides))
+def _loaded(name: str, overrides: Sequence[str], say: Callable[[str], None]) -> Recipe:
+    recipe = load_recipe(name, overrides, say=lambda line: say(f"{name}: {line}"))
     if any(override.startswith(("criterion.first", "detector.guide")) for override in overrides):
         return recipe
     return _own_phases(recipe, recipe.schedule.epochs / load_recipe(name).schedule.epochs, recipe.schedule.epochs)

@@ -9,7 +9,8 @@ from pydantic import TypeAdapter, ValidationError
 from boxwright.assigners import DualAssigner
 from boxwright.errors import RecipeError
 from boxwright.recipes.grid import GridRecipe
-from boxwright.recipes.parts import Part, built, known_types, nearest
+from boxwright.recipes.own import nearest
+from boxwright.recipes.parts import Part, built, known_types
 from boxwright.recipes.schema import Assigner, Recipe
 from boxwright.recipes.two_stage import TwoStageRecipe
 from boxwright.structures import Predictions

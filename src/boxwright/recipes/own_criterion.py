@@ -1,0 +1,87 @@
+"""Criteria of the user's own module: `criterion.type: package.module.Class`."""
+
+from collections.abc import Iterator
+from functools import cache, partial
+from inspect import Parameter, getdoc, signature
+from typing import Any, Literal, get_type_hints
+
+from pydantic import BaseModel, GetCoreSchemaHandler, PydanticUserError, create_model
+from pydantic_core import CoreSchema
+
+from boxwright.criteria import DenseCriterion, StageCriterion
+from boxwright.recipes.own import or_own
+
+__all__ = ["OrOwnCriterion"]
+
+_COLLECTED = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+_KNOWN = signature(DenseCriterion).parameters
+
+
+class OrOwnCriterion:
+    """Annotation of the section of a dense criterion, which may name a class that is derived from `DenseCriterion`.
+
+    Such a section has all fields of the dense criterion and, beside them, the arguments that the constructor of the
+    class adds, in `added`; `factory` is the class.
+    """
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return or_own(handler(source), partial(_section, source))
+
+
+@cache
+def _section(dense: type[BaseModel], path: str, own: type) -> type[BaseModel]:
+    """Make the section of a class.
+
+    Raises:
+        ValueError: the class does not fit.
+    """
+    if said := _no_criterion(own):
+        raise ValueError(f"{path} does not fit, because {said}")
+    try:
+        added = {name: field for name, field in _added(own) if name not in _KNOWN}
+        if taken := sorted(added.keys() & dense.model_fields.keys()):
+            raise TypeError(f"a recipe's criterion has a field {taken[0]!r} already; call the argument otherwise")
+        fields: dict[str, Any] = {"type": (Literal[path], ...), **added}
+        create: Any = create_model  # whose class a type checker takes for a class of this function
+        section = create(f"{path}-part", __base__=dense, __doc__=getdoc(own), **fields)
+    except (TypeError, NameError, PydanticUserError) as error:
+        raise ValueError(f"{path} cannot stand in a recipe: {str(error).partition(chr(10))[0]}") from error
+    section.factory, section.added = own, tuple(added)
+    return section
+
+
+def _no_criterion(own: type) -> str | None:
+    """Say what speaks against a criterion of the user's own."""
+    if not issubclass(own, DenseCriterion):
+        return "a criterion is derived from boxwright.criteria.DenseCriterion"
+    if issubclass(own, StageCriterion):
+        return "it is made for a stage of a detector with two, whose criteria a recipe does not name"
+    arguments = signature(own).parameters.values()
+    if any(argument.kind is Parameter.VAR_KEYWORD for argument in arguments):
+        return None
+    missing = _KNOWN.keys() - {argument.name for argument in arguments}
+    if missing:
+        example = "def __init__(self, *parts, mine: float = 1.0, **options)"
+        return f"its constructor does not take {', '.join(sorted(missing))}: write {example}, and hand both on"
+    return None
+
+
+def _added(own: type) -> Iterator[tuple[str, tuple[Any, Any]]]:
+    """Yield annotation and default of the constructor's arguments, and of those that it hands on to its bases."""
+    for cls in own.__mro__[: own.__mro__.index(DenseCriterion)]:
+        if "__init__" not in vars(cls):
+            continue
+        constructor: Any = vars(cls)["__init__"]
+        hints = get_type_hints(constructor)
+        _, *arguments = signature(constructor).parameters.values()
+        for argument in arguments:
+            if argument.kind in _COLLECTED or argument.name in _KNOWN:
+                continue
+            if argument.name not in hints:
+                raise TypeError(f"annotate {argument.name!r}, so that a recipe can check its value")
+            yield (
+                argument.name,
+                (hints[argument.name], ... if argument.default is Parameter.empty else argument.default),
+            )
+        if all(argument.kind is not Parameter.VAR_KEYWORD for argument in arguments):
+            return
