@@ -14,8 +14,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "swap.md"
 INTRODUCTION = """\
 # Swapping parts
 
-Every part of a criterion is changed by one word: `--set criterion.box.type=ciou`. It brings the defaults of its own class;
-a line says which, and what went ([Train](train.md#recipes) has the rule for all sections). The tables show which assigners,
+Every part of a criterion is changed by one word: `--set criterion.box.type=ciou`. It brings the defaults of its own
+class; a line says which, and what went ([Train](train.md#recipes) has the rule). The tables show which assigners,
 classification losses and box losses go into which dense system; a test writes them from one training step of each on a
 synthetic scene, in which the loss must be finite and must move classes and boxes. What cannot work is refused before
 anything is built, for the numbered reason. `seesaw` and `equalized-v2` need
