@@ -27,6 +27,13 @@ def test_comments_blanks_and_a_mark_of_byte_order_count_nowhere(tmp_path):
         (NET + "[gru]", r"line 4, \[gru\]: unknown section; known: avgpool, convolutional"),
         (NET + CONV + "dilation=2", r"line 9, \[convolutional\]: unknown key 'dilation'; known here: activation"),
         (NET + CONV + "size=1.5", r"line 9, .*size must be whole numbers separated by commas, found '1.5'"),
+        (NET + CONV + "size=3,5", r"line 9, .*size must be one number, found '3,5'"),
+        (NET + CONV + "pad=0\npadding=-1", r"line 10, .*padding must lie in 0..1024, found '-1'"),
+        (NET + CONV + "[upsample]\nscale=big", r"line 10, .*scale must be numbers separated by commas, found 'big'"),
+        (NET + CONV + "[upsample]\nscale=nan", r"line 10, .*scale must lie in .*, found 'nan'"),
+        (NET + CONV + "[upsample]\nscale=" + "7" * 80, r"found '7{57}\.\.\.'"),
+        (NET + "=3", r"line 4: expected key=value, found '=3'"),
+        (NET + "batch=", r"line 4: expected key=value, found 'batch='"),
         (NET + CONV + "size=0", r"line 9, .*size must lie in 1..1024, found '0'"),
         (NET + CONV + "filters=99999999999", r"filters must lie in 1..1048576"),
         (NET + CONV + "groups=2", r"groups = 2 must divide 3 input channels and 8 filters"),
@@ -49,6 +56,11 @@ def test_comments_blanks_and_a_mark_of_byte_order_count_nowhere(tmp_path):
 def test_what_cannot_be_built_is_named_with_its_line(text, words):
     with pytest.raises(RecipeError, match=words):
         Darknet(parse_cfg(text))
+
+
+def test_anchors_that_a_region_does_not_name_are_half_a_cell():
+    network = Darknet(parse_cfg(NET + CONV + "stride=2\nfilters=16\n[region]\nclasses=3\nnum=2\n"))
+    assert network.detections[0].own_anchors == ((1.0, 1.0), (1.0, 1.0))
 
 
 def test_a_file_that_is_no_cfg(tmp_path):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from boxwright.criteria import RegionCriterion
+from boxwright.criteria import RegionCriterion, YOLOCriterion
 from boxwright.models import Darknet, GridDetector, Postprocess
 from boxwright.models.darknet import parse_cfg
 from boxwright.structures import Targets
@@ -23,18 +23,19 @@ softmax=1
 MASKS, STRIDES, ANCHORS = [(0, 1)], [32.0], [(32.0, 32.0), (16.0, 64.0)]
 
 
-def detector(**options):
+def detector(cfg=CFG, **options):
     torch.manual_seed(0)
     criterion = RegionCriterion(ANCHORS, MASKS, STRIDES)
     return GridDetector(
-        Darknet(parse_cfg(CFG)), criterion, Postprocess(score_threshold=0.0, iou_threshold=1.0), size=64,
+        Darknet(parse_cfg(cfg)), criterion, Postprocess(score_threshold=0.0, iou_threshold=1.0), size=64,
         class_names=["a", "b"], **options,
     )  # fmt: skip
 
 
-def test_a_detection_is_what_darknet_would_read_from_the_output():
+@pytest.mark.parametrize("softmax", [True, False])
+def test_a_detection_is_what_darknet_would_read_from_the_output(softmax):
     """The image is used as 0..1; a score is σ(objectness) · softmax(classes), a box from the cell and the anchor."""
-    found = detector().eval()
+    found = detector(CFG if softmax else CFG.replace("softmax=1", "softmax=0")).eval()
     convolution = found.backbone.convolutions[0].conv
     image = torch.randint(0, 256, (1, 3, 32, 64), dtype=torch.uint8)
     with torch.no_grad():
@@ -46,7 +47,8 @@ def test_a_detection_is_what_darknet_would_read_from_the_output():
     for anchor, (width, height) in enumerate(ANCHORS):
         for column in range(2):
             x, y, w, h, objectness, *classes = raw[anchor, :, 0, column]
-            score = objectness.sigmoid() * torch.stack(classes).softmax(0)
+            shares = torch.stack(classes).softmax(0) if softmax else torch.stack(classes).sigmoid()
+            score = objectness.sigmoid() * shares
             center = torch.stack([(column + x.sigmoid()) * 32, y.sigmoid() * 32])
             half = torch.stack([w.exp() * width, h.exp() * height]) / 2
             corners = torch.cat([center - half, center + half])
@@ -59,18 +61,77 @@ def test_a_detection_is_what_darknet_would_read_from_the_output():
         torch.testing.assert_close(ours[0].tolist(), box, rtol=1e-4, atol=1e-3)
 
 
+TWO_SCALES = """[net]
+height=64
+width=64
+[convolutional]
+filters=4
+size=16
+stride=16
+activation=leaky
+[convolutional]
+filters=7
+size=2
+stride=2
+activation=linear
+[yolo]
+mask=1
+anchors=8,8, 32,32
+num=2
+classes=2
+[route]
+layers=0
+[convolutional]
+filters=7
+activation=linear
+[yolo]
+mask=0
+anchors=8,8, 32,32
+num=2
+classes=2
+"""
+
+
+def test_the_finest_cells_come_first_and_training_sees_the_outputs_as_they_are():
+    torch.manual_seed(0)
+    criterion = YOLOCriterion([(8.0, 8.0), (32.0, 32.0)], [(0,), (1,)], [16.0, 32.0])
+    network = Darknet(parse_cfg(TWO_SCALES))
+    found = GridDetector(network, criterion, Postprocess(), size=64, class_names=["a", "b"])
+    images = torch.rand(2, 3, 64, 64)
+    coarse, fine = (output.flatten(2).mT for output in network(images))  # (B, H W, 7)
+    cells = torch.cat([fine, coarse], dim=1)
+    predictions, priors = found.train().predict(images)
+    assert priors.strides.tolist() == [16.0] * 16 + [32.0] * 4
+    for values, expected in (
+        (predictions.params, cells[..., :4]), (predictions.extras["quality"], cells[..., 4:5]),
+        (predictions.logits, cells[..., 5:]),
+    ):  # fmt: skip
+        torch.testing.assert_close(values, expected)
+
+
+def test_a_softmax_is_not_taken_in_training_where_the_loss_takes_it():
+    found = detector().train()
+    images = torch.rand(1, 3, 32, 64)
+    (raw,) = found.backbone(images)
+    logits = raw.view(2, 7, 1, 2)[:, 5:].permute(2, 3, 0, 1).reshape(1, 4, 2)  # cell by cell, then by anchor
+    torch.testing.assert_close(found.predict(images)[0].logits, logits)
+
+
 def test_training_sizes_change_every_ten_batches_and_depend_on_the_epoch_alone():
     network = detector(multi_scale=(64, 320)).train()
     targets = Targets.from_list([{"boxes": torch.tensor([[8.0, 4, 40, 20]]), "labels": torch.tensor([1])}])
+    halves = Targets.from_list([{"boxes": torch.tensor([[4.0, 2, 20, 10]]), "labels": torch.tensor([1])}])
     sizes, boxes = [], []
     network.backbone.register_forward_pre_hook(lambda _, inputs: sizes.append(tuple(inputs[0].shape[-2:])))
     network.criterion.register_forward_pre_hook(lambda _, inputs: boxes.append(inputs[2].boxes[0, 0]))
     image = torch.rand(1, 3, 32, 64)
+    network(image, targets)  # as in a loop that knows no epochs
+    sizes.clear(), boxes.clear()
     for epoch in (3, 4, 3):
         network.set_epoch(epoch)
         for batch in range(30):
             # a list of images and a batch are scaled alike
-            losses = network([*image] if batch % 2 else image, targets)
+            losses = network([image[0, :, ::2, ::2]], halves) if batch % 2 else network(image, targets)
             assert all(loss.isfinite() for loss in losses.values())
     assert sizes[:30] == sizes[60:] != sizes[30:60]
     assert all(len({width for _, width in sizes[start : start + 10]}) == 1 for start in range(0, 90, 10))

@@ -39,13 +39,15 @@ def content(major=0, minor=2, seen="<Q"):
 
 
 @pytest.mark.parametrize(
-    ("major", "minor", "seen"), [(0, 1, "<I"), (0, 2, "<Q"), (1, 0, "<Q"), (1001, 0, "<I"), (0, 1001, "<I")]
+    ("major", "minor", "seen"),
+    [(0, 1, "<I"), (0, 2, "<Q"), (1, 0, "<Q"), (999, 999, "<Q"), (1000, 0, "<I"), (0, 1000, "<I")],
 )
 def test_a_file_of_any_version_comes_back_bit_for_bit(tmp_path, major, minor, seen):
     file, copy = tmp_path / "a.weights", tmp_path / "b.weights"
     file.write_bytes(content(major, minor, seen))
     network, header = load_darknet(parse_cfg(CFG), file)
     assert header == WeightsHeader(major, minor, 5, 32013312)
+    assert not network.training
     write_weights(network, copy, header)
     assert copy.read_bytes() == file.read_bytes()
 
@@ -54,14 +56,21 @@ def test_the_order_is_offset_scale_mean_variance_weights(tmp_path):
     file = tmp_path / "a.weights"
     file.write_bytes(struct.pack("<iiiQ", 0, 2, 0, 0) + struct.pack(f"<{VALUES}f", *range(VALUES)))
     network = Darknet(parse_cfg(CFG))
+    network.convolutions[0].norm.num_batches_tracked.fill_(7)
     read_weights(network, file)
     first, second = network.convolutions
     norm = first.norm
+    assert norm.num_batches_tracked == 0
     starts = [t.flatten()[0].item() for t in (norm.bias, norm.weight, norm.running_mean, norm.running_var)]
     assert starts == [0, 4, 8, 12]
     assert first.conv.weight.flatten().tolist() == list(range(16, 124))
     assert second.conv.bias.tolist() == [124, 125]
     assert second.conv.weight.flatten().tolist() == list(range(126, 134))
+    write_weights(network, tmp_path / "b.weights")
+    assert (tmp_path / "b.weights").read_bytes() == file.read_bytes()  # of version 0.2.0, and no image seen
+    write_weights(network.half(), tmp_path / "c.weights")
+    assert (tmp_path / "c.weights").read_bytes() == file.read_bytes()
+    assert weights_size(network) == file.stat().st_size
 
 
 @pytest.mark.parametrize(
@@ -70,6 +79,8 @@ def test_the_order_is_offset_scale_mean_variance_weights(tmp_path):
         (b"", "has 0 bytes, a darknet header has 16 or 20"),
         (content()[:19], r"has 19 bytes, a header of version 0.2 has 20"),
         (content()[:200], r"has 200 bytes, the network needs 556; it ends within cfg, line 4, \[convolutional\]"),
+        (content()[:510], r"it ends within cfg, line 4, \[convolutional\]"),
+        (content()[:516], r"it ends within cfg, line 11, \[convolutional\]"),
         (content()[:-1], r"has 555 bytes, the network needs 556; it ends within cfg, line 11, \[convolutional\]"),
         (content() + b"\0", "has 557 bytes, the network of cfg needs 556"),
         (b"\xff" * 556, r"says darknet version -1.-1.-1; is it a .weights file\?"),
@@ -80,7 +91,7 @@ def test_a_file_that_does_not_fit_is_refused_before_anything_changes(tmp_path, d
     file.write_bytes(data)
     network = Darknet(parse_cfg(CFG))
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    with pytest.raises(RunError, match=words):
+    with pytest.raises(RunError, match=rf"a\.weights .*{words}"):
         read_weights(network, file)
     with pytest.raises(RunError, match=words):
         load_darknet(parse_cfg(CFG), file)

@@ -1,6 +1,5 @@
 """Reads darknet's `.cfg` text into sections that know their lines, so that every complaint can name one."""
 
-import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -97,7 +96,7 @@ class CfgSection:
             kind = "whole numbers" if read is int else "numbers"
             raise self.error(f"{key} must be {kind} separated by commas, found {_short(text)!r}", key) from None
         for value in values:
-            if not math.isfinite(value) or not least <= value <= most:
+            if not least <= value <= most:  # as is NaN
                 raise self.error(f"{key} must lie in {least}..{most}, found {_short(text)!r}", key)
         return values
 
@@ -143,8 +142,8 @@ def parse_cfg(text: str, source: str = "cfg") -> list[CfgSection]:
                 raise RecipeError(f"{source}, line {number}: a section reads [name], found {_short(raw.strip())!r}")
             sections.append(CfgSection(line[1:-1], number, {}, source))
             continue
-        key, separator, value = line.partition("=")
-        if not separator or not key or not value:
+        key, _, value = line.partition("=")
+        if not key or not value:
             raise RecipeError(f"{source}, line {number}: expected key=value, found {_short(raw.strip())!r}")
         if not sections:
             raise RecipeError(

@@ -29,7 +29,6 @@ class Darknet(nn.Module):
         sections: the sections.
         layers: one module per section after [net].
         detections: the [region] and [yolo] layers, in the file's order.
-        size: height and width of the images that [net] is made for.
 
     Raises:
         RecipeError: a section cannot be built; names file, section and line.
@@ -39,7 +38,6 @@ class Darknet(nn.Module):
         super().__init__()
         planned = plan_layers(sections)
         self.sections = tuple(sections)
-        self.size = (sections[0].integer("height"), sections[0].integer("width"))
         self.layers = nn.ModuleList(layer.module for layer in planned)
         self.detections: list[DetectionLayer] = [layer.detection for layer in planned if layer.detection is not None]
         self._sources = [layer.sources for layer in planned]

@@ -119,7 +119,7 @@ def write_weights(network: Darknet, path: str | Path, header: WeightsHeader | No
         file.write((header or WeightsHeader()).pack())
         for convolution in network.convolutions:
             for tensor in stored_tensors(convolution):
-                file.write(tensor.detach().cpu().float().contiguous().numpy().astype("<f4", copy=False).tobytes())
+                file.write(tensor.detach().cpu().float().numpy().astype("<f4", copy=False).tobytes())
 
 
 def _opened(path: Path) -> BinaryIO:
