@@ -146,3 +146,27 @@ def test_a_search_finds_what_the_grid_knows(name, hostile):
     each = replace(alone, boxes=priors.boxes.expand(2, -1, -1), centers=priors.centers.expand(2, -1, -1))
     assert_same(name, (each, *others), (priors, *others))
     assert_same(name, (replace(each, levels=priors.levels), *others), (priors, *others))
+
+
+@pytest.mark.parametrize("name", SEARCHING)
+def test_where_the_origin_lies_does_not_matter(name):
+    """In whole pixels, which are shifted without rounding."""
+    priors, targets, predictions = scene_of(grids((9, 12), (5, 6)), objects=6, seed=1)
+
+    def moved(x: float, y: float) -> Scene:
+        by = torch.tensor([x, y, x, y])
+        return (
+            replace(priors, boxes=priors.boxes + by, centers=priors.centers + by[:2], levels=()),
+            replace(targets, boxes=targets.boxes.round() + by),
+            predictions.with_boxes(predictions.boxes.round() + by),
+        )
+
+    assert_same(name, moved(-1024, -2048), moved(0, 0))
+
+
+@pytest.mark.parametrize("name", SEARCHING)
+def test_what_has_no_area_overlaps_nothing_on_a_grid_either(name):
+    priors, _, predictions = scene_of(grids((6, 9)))
+    points = replace(priors, boxes=priors.centers.repeat(1, 2))
+    targets = Targets.from_list([{"boxes": points.boxes[:3], "labels": torch.tensor([0, 1, 2])}] * 2)
+    assert_same(name, (points, targets, predictions), (replace(points, levels=()), targets, predictions))

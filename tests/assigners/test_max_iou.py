@@ -5,7 +5,7 @@ import torch
 
 from boxwright.assigners import MaxIoUAssigner
 from boxwright.boxes import DeltaCoder, box_iou
-from boxwright.structures import Priors, Targets
+from boxwright.structures import Level, Priors, Targets
 from goldens import golden_cases, golden_forms, load_case
 
 FORMS = {
@@ -74,3 +74,26 @@ def test_objects_claim_from_exactly_the_least_overlap(low_quality):
     for least, expected in ((0.5, 0), (0.51, -2)):
         assigner = MaxIoUAssigner(0.7, 0.3, min_positive_iou=least, low_quality=low_quality)
         assert assigner(priors, targets).gt_index.tolist() == [[expected]]
+
+
+@pytest.mark.parametrize("levels", [(), (Level(1, 2, 1, 40.0),)], ids=["search", "grid"])
+@pytest.mark.parametrize(
+    ("options", "region", "expected"),
+    [
+        ({}, [10, 0, 60, 20], [-1, -2]),  # half of the first prior, all of the second
+        ({}, [9, 0, 60, 20], [-2, -2]),
+        ({"plus_one": True}, [11, 0, 30, 20], [-1, -1]),  # ten columns of pixels of 21, or eleven
+        ({"plus_one": True}, [10, 0, 30, 20], [-2, -1]),
+        ({"ignore_of": "crowd"}, [-4, 0, 4, 20], [-1, -1]),  # half of the region lies in the first prior
+        ({"ignore_of": "crowd"}, [-3, 0, 4, 20], [-2, -1]),
+        ({"ignore_of": "crowd"}, [-3, 0, 60, 20], [-1, -1]),
+        ({"ignore_of": "crowd", "plus_one": True}, [-4, 0, 4, 20], [-2, -1]),  # five columns of nine
+        ({"ignore_of": "crowd", "plus_one": True}, [-4, 0, 3, 20], [-1, -1]),
+    ],
+)
+def test_what_a_region_covers(options, region, expected, levels):
+    boxes = torch.tensor([[0.0, 0, 20, 20], [40, 0, 60, 20]])
+    regions = torch.tensor([region, [200, 200, 300, 300]], dtype=torch.float32)
+    targets = Targets.from_list([{"boxes": regions, "labels": torch.tensor([0, 0]), "iscrowd": torch.tensor([1, 1])}])
+    priors = Priors(boxes, boxes[:, :2] + 10, torch.full((2,), 40.0), levels)
+    assert MaxIoUAssigner(**options)(priors, targets).gt_index.tolist() == [expected]

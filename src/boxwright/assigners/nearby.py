@@ -13,12 +13,11 @@ __all__ = ["SHARE", "Groups", "Pairs"]
 
 SHARE: Final = 4  # of so many groups at most about one is near to an object
 _GROUP: Final = 32
-_FAR: Final = -2e9  # pixels, where nothing is
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Groups:
-    """The predicted boxes of B images in N groups of neighbours each, the last one filled up with boxes far away.
+    """The predicted boxes of B images in N groups of neighbours each, the last one filled up with boxes without area.
 
     How many groups are near to an object is known only to who reads it: this is for a host that need not wait, the CPU.
 
@@ -36,7 +35,7 @@ class Groups:
     def of(cls, predicted: Tensor) -> Self:
         """Group boxes (B, L, 4)."""
         priors = predicted.shape[1]
-        planes = functional.pad(predicted.movedim(-1, 0), (0, -priors % _GROUP), value=_FAR)
+        planes = functional.pad(predicted.movedim(-1, 0), (0, -priors % _GROUP))
         planes = planes.unflatten(-1, (-1, _GROUP))  # (4, B, N, _GROUP)
         low = planes[:2].neg().amax(-1).neg_()  # amin is several times slower
         hull = torch.cat([low, planes[2:].amax(-1)]).unsqueeze(2)
