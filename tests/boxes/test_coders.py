@@ -157,7 +157,7 @@ def test_yolo_boxes_equal_four_code_bases(file):
     priors = _priors(case["in_boxes"], float(case.param("mmdet_stride")))
     _close(YOLOCoder().activate(YOLOCoder().encode(priors, case["in_gt_boxes"])), case["out_mmdet_encode"])
     activated = case["in_mmdet_pred"]
-    raw = torch.cat([activated[:, :2].double().logit(), activated[:, 2:].double()], dim=-1)
+    raw = torch.cat([activated[:, :2].double().logit(), activated[:, 2:].double()], dim=-1).float()
     _close(YOLOCoder().decode(priors, raw), case["out_mmdet_decode"])
 
     raw = case["in_raw"]
@@ -202,21 +202,22 @@ def test_decoding_inverts_encoding(coder, draws):
 @pytest.mark.parametrize("coder", [*CODERS, IntegralCoder()], ids=lambda coder: type(coder).__name__)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
 def test_hostile_numbers_stay_finite(coder, dtype):
-    """Boxes of no width or upside down and logits of ±10⁴ have finite codes, boxes and gradients, all in float32."""
+    """Boxes of no width or upside down and logits of ±10⁴ have finite codes, boxes and gradients, float32 at least."""
+    wide = torch.promote_types(dtype, torch.float32)
     grid = AnchorGenerator.square((8.0,), scale=4, offset=0.5)([(2, 2)])
     priors = grid.map(lambda tensor: tensor.to(dtype, copy=True))
     priors.boxes[3, 2:] = priors.boxes[3, :2]
     boxes = torch.tensor([[5.0, 5, 5, 5], [0, 0, 1e4, 1e4], [-9, -9, -9, 300], [3, 9, 9, 3]], dtype=dtype)
     encoded = coder.encode(priors, boxes)
-    assert encoded.dtype == torch.float32
+    assert encoded.dtype == wide
     assert torch.isfinite(encoded).all()
     width = 68 if isinstance(coder, IntegralCoder) else 4
     params = torch.tensor([-1e4, 1e4, 0.0, 60.0], dtype=dtype)[torch.arange(4 * width).reshape(4, width) * 7 % 4]
     params.requires_grad_()
     decoded = coder.decode(priors, params)
-    assert decoded.dtype == torch.float32
+    assert decoded.dtype == wide
     assert torch.isfinite(decoded).all()
-    assert torch.equal(decoded, coder.decode(priors.map(Tensor.float), params.float()))
+    assert torch.equal(decoded, coder.decode(priors.map(lambda tensor: tensor.to(wide)), params.to(wide)))
     decoded.sum().backward()
     assert torch.isfinite(params.grad).all()
 

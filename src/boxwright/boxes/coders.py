@@ -1,7 +1,7 @@
 """Box coders: what a head's raw box parameters mean, and what they should have been for a given box.
 
 Every coder is a frozen dataclass with `encode(priors, boxes) -> params` and `decode(priors, params) -> boxes`; boxes
-are xyxy in pixels, batched (B, L, 4) or not (L, 4), arithmetic is float32 whatever the input.
+are xyxy in pixels, batched (B, L, 4) or not (L, 4), arithmetic is float32, or float64 where the input is.
 """
 
 import math
@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from boxwright.boxes.formats import xyxy_to_cxcywh
+from boxwright.boxes.formats import at_least_float32, xyxy_to_cxcywh
 from boxwright.structures import Priors
 
 __all__ = ["DeltaCoder", "DistanceCoder", "IntegralCoder", "PointCoder", "YOLOCoder", "YOLOv5Coder"]
@@ -60,7 +60,7 @@ class DeltaCoder:
     def decode(self, priors: Priors, params: Tensor) -> Tensor:
         """Return the boxes (…, L, 4) of `params` (…, L, 4), or (…, L, C, 4) of class-specific `params` (…, L, 4C)."""
         center, size = _center_size(priors.boxes)
-        params = params.float()
+        params = at_least_float32(params)
         if params.shape[-1] != 4:
             params = params.unflatten(-1, (-1, 4))
             center, size = center.unsqueeze(-2), size.unsqueeze(-2)
@@ -93,7 +93,7 @@ class DistanceCoder:
 
     def encode(self, priors: Priors, boxes: Tensor) -> Tensor:
         """Return the distances (…, L, 4) from the priors' centres to the sides of `boxes` (…, L, 4)."""
-        low, high = boxes.float().split(2, dim=-1)
+        low, high = at_least_float32(boxes).split(2, dim=-1)
         center, stride = _center_stride(priors)
         distances = torch.cat([center - low, high - center], dim=-1)
         if self.normalize:
@@ -105,7 +105,7 @@ class DistanceCoder:
     def decode(self, priors: Priors, params: Tensor) -> Tensor:
         """Return the boxes (…, L, 4) whose sides lie at the distances `params` (…, L, 4)."""
         center, stride = _center_stride(priors)
-        distances = params.float()
+        distances = at_least_float32(params)
         if self.normalize:
             distances = distances * stride
         low, high = distances.split(2, dim=-1)
@@ -136,8 +136,8 @@ class IntegralCoder:
 
     def distances(self, params: Tensor) -> Tensor:
         """Return the expected distances (…, 4) in strides of the logits (…, 4·(reg_max + 1))."""
-        probability = params.float().unflatten(-1, (4, self.reg_max + 1)).softmax(dim=-1)
-        bins = torch.arange(self.reg_max + 1, dtype=torch.float32, device=params.device)
+        probability = at_least_float32(params).unflatten(-1, (4, self.reg_max + 1)).softmax(dim=-1)
+        bins = torch.arange(self.reg_max + 1, dtype=probability.dtype, device=params.device)
         # no product of matrices: autocast, and TF32 on a GPU, would round it
         return torch.sum(probability * bins, dim=-1)
 
@@ -159,7 +159,7 @@ class YOLOCoder:
 
     def activate(self, params: Tensor) -> Tensor:
         """Return (σ(x), σ(y), w, h) of `params` (…, 4)."""
-        position, growth = params.float().split(2, dim=-1)
+        position, growth = at_least_float32(params).split(2, dim=-1)
         return torch.cat([position.sigmoid(), growth], dim=-1)
 
     def encode(self, priors: Priors, boxes: Tensor) -> Tensor:
@@ -192,7 +192,7 @@ class YOLOv5Coder:
 
     def decode(self, priors: Priors, params: Tensor) -> Tensor:
         """Return the boxes (…, L, 4) of `params` (…, L, 4)."""
-        position, size = (2 * params.float().sigmoid()).split(2, dim=-1)
+        position, size = (2 * at_least_float32(params).sigmoid()).split(2, dim=-1)
         return _from_cell(priors, position - 0.5, size.square())
 
 
@@ -216,7 +216,7 @@ class PointCoder:
 
     def decode(self, priors: Priors, params: Tensor) -> Tensor:
         """Return the boxes (…, L, 4) of `params` (…, L, 4)."""
-        shift, growth = params.float().split(2, dim=-1)
+        shift, growth = at_least_float32(params).split(2, dim=-1)
         point, stride = _center_stride(priors)
         center = point + shift * stride
         half = growth.clamp(max=math.log(self.max_ratio)).exp() * stride / 2
@@ -224,14 +224,14 @@ class PointCoder:
 
 
 def _center_size(boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the centres and sizes (…, 2) of xyxy boxes (…, 4) in float32."""
-    center, size = xyxy_to_cxcywh(boxes.float()).split(2, dim=-1)
+    """Return the centres and sizes (…, 2) of xyxy boxes (…, 4)."""
+    center, size = xyxy_to_cxcywh(at_least_float32(boxes)).split(2, dim=-1)
     return center, size
 
 
 def _center_stride(priors: Priors) -> tuple[Tensor, Tensor]:
-    """Return the centres (…, L, 2) and strides (…, L, 1) of priors in float32."""
-    return priors.centers.float(), priors.strides.float().unsqueeze(-1)
+    """Return the centres (…, L, 2) and strides (…, L, 1) of priors."""
+    return at_least_float32(priors.centers), at_least_float32(priors.strides).unsqueeze(-1)
 
 
 def _in_cell(priors: Priors, boxes: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from boxwright.boxes.bins import weighting_function
-from boxwright.boxes.formats import xyxy_to_cxcywh
+from boxwright.boxes.formats import at_least_float32, xyxy_to_cxcywh
 from boxwright.structures import Priors
 
 __all__ = ["FineGrainedCoder"]
@@ -33,8 +33,8 @@ class FineGrainedCoder:
 
     def encode(self, priors: Priors, boxes: Tensor) -> Tensor:
         """Return the offsets (…, L, 4) that the distributions should mean; those out of range are not clipped."""
-        center, size = xyxy_to_cxcywh(priors.boxes.float()).split(2, dim=-1)
-        low, high = boxes.float().split(2, dim=-1)
+        center, size = xyxy_to_cxcywh(at_least_float32(priors.boxes)).split(2, dim=-1)
+        low, high = at_least_float32(boxes).split(2, dim=-1)
         unit = size.clamp(min=_TINY) / self.scale
         return torch.cat([center - low, high - center], dim=-1) / torch.cat([unit, unit], dim=-1) - self.scale / 2
 
@@ -44,14 +44,13 @@ class FineGrainedCoder:
 
     def offsets(self, params: Tensor) -> Tensor:
         """Return the expected offsets (…, 4) of the logits (…, 4·(reg_max + 1))."""
-        probability = params.float().unflatten(-1, (4, self.reg_max + 1)).softmax(dim=-1)
-        values = weighting_function(self.reg_max, self.up, self.scale, dtype=torch.float32, device=params.device)
+        probability = at_least_float32(params).unflatten(-1, (4, self.reg_max + 1)).softmax(dim=-1)
+        values = weighting_function(self.reg_max, self.up, self.scale, dtype=probability.dtype, device=params.device)
         # no product of matrices, see `IntegralCoder`
         return torch.sum(probability * values, dim=-1)
 
     def move(self, boxes: Tensor, offsets: Tensor) -> Tensor:
         """Return the boxes (…, 4) with every side moved by its offset (…, 4)."""
-        boxes = boxes.to(torch.promote_types(boxes.dtype, torch.float32))
-        center, size = xyxy_to_cxcywh(boxes).split(2, dim=-1)
+        center, size = xyxy_to_cxcywh(at_least_float32(boxes)).split(2, dim=-1)
         before, after = ((self.scale / 2 + offset) * size / self.scale for offset in offsets.split(2, dim=-1))
         return torch.cat([center - before, center + after], dim=-1)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 __all__ = [
     "BoxFormat",
+    "at_least_float32",
     "box_area",
     "box_convert",
     "clip_boxes",
@@ -22,6 +23,11 @@ __all__ = [
 ]
 
 BoxFormat = Literal["xyxy", "xywh", "cxcywh"]
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """Turn half precision into float32, in which box arithmetic has the digits it needs; float64 keeps its own."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
