@@ -96,6 +96,13 @@ def test_nothing_there(tmp_path):
         open_dataset(tmp_path / "gone")
     with pytest.raises(DataError, match="no annotations recognised"):
         open_dataset(tmp_path)
+    for address in ("https://example.org/set.zip", "s3://bucket/set"):
+        with pytest.raises(DataError, match="an address, and only files are read: download the data set first"):
+            open_dataset(address)
+    packed = tmp_path / "Set.ZIP"
+    packed.write_bytes(b"PK")
+    with pytest.raises(DataError, match=r"Set.ZIP: packed; unpack it, and name the folder that comes out"):
+        open_dataset(packed)
     with pytest.raises(DataError, match=r"no \.csv file with columns filename, class, xmin, ymin, xmax, ymax"):
         open_dataset(tmp_path, format="csv")
 

@@ -4,6 +4,7 @@ A reader is a module with `NAME`, `TITLE`, `VERSION` (raise it when the same fil
 `sniff(path)`, `sources(request)` (the files whose size and time key the cache) and `read(request)`.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol, cast
@@ -35,10 +36,17 @@ class Reader(Protocol):
 READERS = {module.NAME: cast(Reader, module) for module in (coco, voc, yolo, csv)}
 
 
+_PACKED = {".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar"}
+
+
 def find_reader(path: Path, format: str | None = None) -> Reader:
     """Return the reader asked for, or the first that recognises the path; `DataError` when none does."""
     if not path.exists():
+        if any(re.fullmatch("[a-z][a-z0-9]+:", part) for part in path.parts):
+            raise DataError(f"{path}: an address, and only files are read: download the data set first")
         raise DataError(f"{path}: no such file or folder; give an annotation file or the folder of a data set")
+    if path.is_file() and path.suffix.lower() in _PACKED:
+        raise DataError(f"{path}: packed; unpack it, and name the folder that comes out")
     if format is not None:
         if format not in READERS:
             raise DataError(f"format {format!r} is not known; choose one of: {', '.join(READERS)}")
