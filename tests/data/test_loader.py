@@ -1,4 +1,5 @@
 import logging
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -11,11 +12,11 @@ import torch
 from PIL import Image
 
 from boxwright.data.dataset import DetectionDataset, Sample, collate
-from boxwright.data.loader import BatchOrder, build_loader, verify_images
+from boxwright.data.loader import BatchOrder, build_loader, lost_workers, verify_images
 from boxwright.data.records import ImageRecord
 from boxwright.data.synth import SyntheticScenes
 from boxwright.data.transforms import evaluation_transform, training_transform
-from boxwright.errors import DataError
+from boxwright.errors import DataError, RunError
 
 
 @pytest.fixture
@@ -220,6 +221,21 @@ def test_an_image_decoded_smaller_keeps_its_boxes_in_place(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGUSR2"), reason="this system has no SIGUSR2")
+def test_a_worker_that_is_killed_is_named(scenes):
+    """As the system does with the largest process where memory is short."""
+    known = multiprocessing.active_children()
+    with pytest.raises(RunError, match=r"has ended \(DataLoader worker .*\); .* use fewer of them: data.workers$"):  # noqa: PT012
+        with lost_workers():
+            batches = build_loader(scenes, 1, workers=1).epoch(0)
+            next(batches)
+            (worker,) = (child for child in multiprocessing.active_children() if child not in known)
+            os.kill(worker.pid, signal.SIGKILL)
+            worker.join()
+            list(batches)
+    with pytest.raises(RuntimeError, match="another"), lost_workers():
+        raise RuntimeError("another")
+
+
 def test_workers_leave_the_signals_of_a_job_to_the_main_process(scenes, tmp_path):
     """SLURM tells all processes of a job that its time is over; only one may queue it again."""
     before = signal.signal(signal.SIGUSR2, lambda number, frame: (tmp_path / str(os.getpid())).touch())

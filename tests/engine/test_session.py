@@ -178,6 +178,17 @@ def test_a_resume_in_batches_of_another_size_keeps_its_place_in_the_schedule(tmp
     assert steps == sorted(steps)
 
 
+def test_a_loader_process_that_is_killed_says_how_to_resume(tmp_path, fabric):
+    def killed(detector):
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+
+    words = (
+        r"has ended \(DataLoader worker \(pid 7\) is killed by signal: Killed\); .*data.workers. No epoch has finished"
+    )
+    with pytest.raises(RunError, match=words):
+        start(tmp_path, tiny_recipe(), fabric, evaluate=killed)
+
+
 @pytest.mark.parametrize("where", ["save_weights", "save_state"])
 def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, fabric, monkeypatch, where):
     recipe = tiny_recipe()

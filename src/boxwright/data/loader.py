@@ -16,7 +16,7 @@ from boxwright.counts import counted
 from boxwright.data.dataset import Batch, DetectionDataset, Sample, collate, seed_from
 from boxwright.data.images import check_image, read_image
 from boxwright.data.records import ImageRecord
-from boxwright.errors import DataError
+from boxwright.errors import DataError, RunError
 
 __all__ = [
     "BatchOrder",
@@ -24,6 +24,7 @@ __all__ = [
     "bad_images",
     "begin_worker",
     "build_loader",
+    "lost_workers",
     "readable",
     "verify_images",
     "worker_errors",
@@ -119,6 +120,24 @@ def worker_errors() -> Iterator[None]:
         yield
     except DataError as error:
         raise DataError(str(error).rpartition("DataError: ")[2].strip()) from error
+
+
+@contextmanager
+def lost_workers() -> Iterator[None]:
+    """Say that a loader process was killed, of which torch raises an error wherever this process happens to be.
+
+    Raises:
+        RunError: in place of that error.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise RunError(
+            f"a process that reads images has ended ({str(error).strip().rstrip('.')}); where memory is short, use "
+            "fewer of them: data.workers"
+        ) from error
 
 
 def build_loader(

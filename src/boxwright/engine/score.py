@@ -9,7 +9,7 @@ import torch
 from boxwright.counts import listed
 from boxwright.data.dataset import DetectionDataset
 from boxwright.data.index import DataIndex, open_dataset
-from boxwright.data.loader import build_loader, readable
+from boxwright.data.loader import build_loader, lost_workers, readable
 from boxwright.data.transforms import evaluation_transform
 from boxwright.engine.coco import Metrics
 from boxwright.engine.device import precision_to_predict
@@ -41,7 +41,7 @@ def evaluate_source(
         skip: called with the problem of an image that cannot be read and is left out; None refuses such images.
 
     Raises:
-        RunError: the detector cannot be loaded.
+        RunError: the detector cannot be loaded, or a loader process is killed.
         DataError: there is no such split, an image cannot be read, or a class is unknown to the detector.
     """
     detector, recipe = load_with_recipe(source, device=device)
@@ -54,13 +54,10 @@ def evaluate_source(
         workers=recipe.data.workers,
         square=size if isinstance(size, int) else None,
     )
-    return evaluate(
-        detector,
-        loader,
-        coco_ground_truth(records, index.class_names, index.category_ids),
-        category_ids=category_ids,
-        precision=precision_to_predict(recipe.train.precision, torch.device(device).type),
-    )
+    truth = coco_ground_truth(records, index.class_names, index.category_ids)
+    precision = precision_to_predict(recipe.train.precision, torch.device(device).type)
+    with lost_workers():
+        return evaluate(detector, loader, truth, category_ids=category_ids, precision=precision)
 
 
 def open_data(source: str | Path, data: str | Path | None, **options: Any) -> DataIndex:

@@ -17,6 +17,7 @@ from torch import nn
 from boxwright.counts import counted
 from boxwright.criteria import set_epoch
 from boxwright.data.dataset import Batch
+from boxwright.data.loader import lost_workers
 from boxwright.engine.checkpoint import save_state, save_weights
 from boxwright.engine.coco import Metrics
 from boxwright.engine.guard import NonFiniteGuard
@@ -120,12 +121,12 @@ class Session:
         """Train, and return the detector to use: the average if the recipe keeps one.
 
         Raises:
-            RunError: the loss is not finite, the disk is full, Ctrl-C, one image is too small a batch, or a class of
-                the user's own fails; says how to resume.
+            RunError: the loss is not finite, the disk is full, Ctrl-C, one image is too small a batch, a loader process
+                is killed, or a class of the user's own fails; says how to resume.
             DataError: an image cannot be read; says how to resume.
         """
         try:
-            with interruptible() as self.check_interrupt:
+            with interruptible() as self.check_interrupt, lost_workers():
                 self._run_epochs()
         except KeyboardInterrupt:
             raise RunError(f"interrupted. {self._how_to_resume()}") from None
