@@ -224,14 +224,18 @@ def test_an_image_decoded_smaller_keeps_its_boxes_in_place(tmp_path):
 def test_a_worker_that_is_killed_is_named(scenes):
     """As the system does with the largest process where memory is short."""
     known = multiprocessing.active_children()
-    with pytest.raises(RunError, match=r"has ended \(DataLoader worker .*\); .* use fewer of them: data.workers$"):  # noqa: PT012
-        with lost_workers():
-            batches = build_loader(scenes, 1, workers=1).epoch(0)
-            next(batches)
-            (worker,) = (child for child in multiprocessing.active_children() if child not in known)
-            os.kill(worker.pid, signal.SIGKILL)
-            worker.join()
-            list(batches)
+    batches = build_loader(scenes, 1, workers=1).epoch(0)
+    next(batches)
+    (worker,) = (child for child in multiprocessing.active_children() if child not in known)
+
+    def kill():
+        os.kill(worker.pid, signal.SIGKILL)
+        worker.join()
+        list(batches)
+
+    words = r"has ended \(DataLoader worker .*\); .* use fewer of them: data.workers$"
+    with pytest.raises(RunError, match=words), lost_workers():
+        kill()
     with pytest.raises(RuntimeError, match="another"), lost_workers():
         raise RuntimeError("another")
 
