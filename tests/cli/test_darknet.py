@@ -52,13 +52,22 @@ def test_what_is_read_and_written_again_is_the_same(tmp_path, name, header):
 def test_problems_are_one_sentence(files, run_folder):
     (files / "one.names").write_text("cell\n")
     (files / "empty.names").write_text("\n \n")
+    (files / "twice.names").write_text("cell\ncell\n")
     header = WeightsHeader(seen=(1 << 64) - 1).pack()
     (files / "full.weights").write_bytes(header + (files / "a.weights").read_bytes()[len(header) :])
     network = [files / "a.cfg", files / "a.weights", "--names"]
+    before = {path: path.read_bytes() for path in files.iterdir()}
     for arguments, words in (
         (("read", *network, files / "one.names"), "[region] detects 2 classes, but there are 1: cell"),
         (("read", *network, files / "no.names"), "cannot read the class names in"),
         (("read", *network, files / "empty.names"), "holds no class name; it should have one per line"),
+        (("read", *network, files / "twice.names"), "lists 'cell' twice; give every class a name of its own"),
+        (("read", files / "a.cfg", ".", "--names", files / "a.names"), "cannot read the weight file .: Is a directory"),
+        (("read", "retinanet", *network[1:], files / "a.names"), "retinanet is a retinanet, not a network of darknet"),
+        *(
+            (("read", *network, files / "a.names", "--output", taken), "is one of the files to read: choose another")
+            for taken in network[:2]
+        ),
         (
             ("read", files / "a.cfg", files / "full.weights", "--names", files / "a.names"),
             "trained on 18446744073709551615 images; is it a .weights file?",
@@ -68,4 +77,4 @@ def test_problems_are_one_sentence(files, run_folder):
         code, printed = run(*arguments)
         assert code == 2
         assert words in printed
-    assert not (files / "c.cfg").exists()
+    assert {path: path.read_bytes() for path in files.iterdir()} == before

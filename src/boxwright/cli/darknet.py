@@ -22,7 +22,7 @@ def read(
     """Turn a network of darknet into a weight file that predict, eval and export take."""
     from boxwright.engine.darknet import import_darknet
 
-    path = output or weights.with_suffix(".safetensors")
+    path = output or weights.parent / f"{weights.stem}.safetensors"  # with_suffix raises where the name is "."
     import_darknet(cfg, weights, names, path)
     typer.echo(f"written: {path}")
 

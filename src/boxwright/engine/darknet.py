@@ -1,5 +1,6 @@
 """Between darknet's files and boxwright's: a network that was trained there works here, and the other way round."""
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from torch import Tensor
 
 from boxwright.engine.checkpoint import read_header, save_weights
 from boxwright.engine.load import find_weights, load_with_recipe
-from boxwright.errors import RunError
+from boxwright.errors import RecipeError, RunError
 from boxwright.files import write_text
 from boxwright.models.darknet import WeightsHeader, write_weights
 from boxwright.recipes import build_detector, dump_recipe, load_recipe
@@ -26,9 +27,12 @@ def import_darknet(cfg: str | Path, weights: str | Path, names: str | Path, outp
         output: the `.safetensors` file to write.
 
     Raises:
-        RecipeError: the network cannot be built, or has another number of classes.
-        RunError: weights or names cannot be read or do not fit.
+        RecipeError: the network cannot be built, is none of darknet's, or has another number of classes.
+        RunError: weights or names cannot be read or do not fit, or the output would take the place of one of the files.
     """
+    output = Path(output)
+    if output.exists() and any(Path(file).exists() and output.samefile(file) for file in (cfg, weights, names)):
+        raise RunError(f"{output} is one of the files to read: choose another --output")
     try:
         lines = Path(names).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -36,8 +40,11 @@ def import_darknet(cfg: str | Path, weights: str | Path, names: str | Path, outp
     classes = [line.strip() for line in lines if line.strip()]
     if not classes:
         raise RunError(f"{names} holds no class name; it should have one per line")
+    if twice := [name for name, count in Counter(classes).items() if count > 1]:
+        raise RunError(f"{names} lists {twice[0]!r} twice; give every class a name of its own")
     recipe = load_recipe(cfg)
-    assert isinstance(recipe, GridRecipe)  # as every .cfg gives
+    if not isinstance(recipe, GridRecipe):
+        raise RecipeError(f"{cfg} is a {recipe.name}, not a network of darknet's layers: give a .cfg file")
     detector = build_detector(with_detector(recipe, weights=str(weights)), classes)
     with Path(weights).open("rb") as file:
         version = WeightsHeader.read(file, Path(weights))
@@ -47,7 +54,7 @@ def import_darknet(cfg: str | Path, weights: str | Path, names: str | Path, outp
         "metrics": {},
         "darknet": [version.major, version.minor, version.revision],
     }
-    save_weights(Path(output), detector.state_dict(), header)
+    save_weights(output, detector.state_dict(), header)
 
 
 def export_darknet(source: str | Path, stem: str | Path) -> list[Path]:
