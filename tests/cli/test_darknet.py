@@ -42,9 +42,11 @@ def files(tmp_path):
 def test_what_is_read_and_written_again_is_the_same(tmp_path, name, header):
     files = written(tmp_path, name, header)
     names = ["--names", files / "a.names"]
-    assert run("read", files / "a.cfg", files / "a.weights", *names)[0] == 0
+    said = run("read", files / "a.cfg", files / "a.weights", *names)
+    assert said == (0, f"written: {files / 'a.safetensors'}\n")
     assert boxwright.load(files / "a.safetensors").class_names == ("cell", "platelet")
-    assert run("write", files / "a.safetensors", "--output", files / "b")[0] == 0
+    said = run("write", files / "a.safetensors", "--output", files / "b")
+    assert said == (0, "".join(f"written: {files / 'b'}.{suffix}\n" for suffix in ("cfg", "weights", "names")))
     for suffix in ("cfg", "weights", "names"):
         assert (files / f"b.{suffix}").read_bytes() == (files / f"a.{suffix}").read_bytes(), suffix
 

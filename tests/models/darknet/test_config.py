@@ -1,4 +1,5 @@
 import pytest
+import torch
 
 from boxwright.errors import RecipeError
 from boxwright.models.darknet import Darknet, parse_cfg, read_cfg
@@ -24,6 +25,14 @@ def test_comments_blanks_and_a_mark_of_byte_order_count_nowhere(tmp_path):
         (CONV, r"line 1, \[convolutional\]: the first section must be \[net\]"),
         (NET, r"line 1, \[net\]: no layer follows"),
         ("[net]\nwidth=3\n" + CONV, r"line 1, \[net\]: height is missing"),
+        (NET + "gru=1\n" + CONV, r"line 4, \[net\]: unknown key 'gru'; known here: B1, B2, adam"),
+        ("[net]\nheight=16\nwidth=16385\n" + CONV, r"line 3, \[net\]: width must lie in 1..16384, found '16385'"),
+        (NET + "[small]", r"line 4, \[small\]: unknown section"),  # as a method of the planner is called
+        (NET + CONV + "stride=0", r"stride must lie in 1..1024, found '0'"),
+        (NET + CONV + "groups=0", r"groups must lie in 1..1048576, found '0'"),
+        (NET + CONV + "groups=3", r"groups = 3 must divide 3 input channels and 8 filters"),
+        (NET + CONV + "filters=1048576\nsize=1024", r"the network has more than 2147483648 parameters up to here"),
+        (NET + CONV + "filters=8192\n[reorg]\nstride=16", r"2097152 channels are more than any network has"),
         (NET + "[gru]", r"line 4, \[gru\]: unknown section; known: avgpool, convolutional"),
         (NET + CONV + "dilation=2", r"line 9, \[convolutional\]: unknown key 'dilation'; known here: activation"),
         (NET + CONV + "size=1.5", r"line 9, .*size must be whole numbers separated by commas, found '1.5'"),
@@ -56,6 +65,20 @@ def test_comments_blanks_and_a_mark_of_byte_order_count_nowhere(tmp_path):
 def test_what_cannot_be_built_is_named_with_its_line(text, words):
     with pytest.raises(RecipeError, match=words):
         Darknet(parse_cfg(text))
+
+
+def test_pad_keeps_the_size_under_a_window_of_any_odd_side():
+    network = Darknet(parse_cfg(NET + CONV + "size=5\n"))
+    assert network(torch.zeros(1, 3, 16, 16))[0].shape == (1, 8, 16, 16)
+
+
+def test_a_network_starts_as_darknet_draws_it():
+    torch.manual_seed(0)
+    wide = CONV + "filters=256\n"
+    network = Darknet(parse_cfg(NET + wide + wide))
+    second = network.convolutions[1].conv.weight
+    assert abs(second.std() / (2 / (256 * 9)) ** 0.5 - 1) < 0.01
+    assert not network.convolutions[0].conv.bias.any()
 
 
 def test_anchors_that_a_region_does_not_name_are_half_a_cell():
