@@ -48,7 +48,7 @@ def test_a_centre_lies_inside_by_more_than_the_margin():
     box = [-2.0, -9.0, 9.0, 9.0]
     assert _matches(FCOSAssigner(margin=1.9), _column(1), [box]) == [[0]]
     assert _matches(FCOSAssigner(margin=2.0), _column(1), [box]) == [[-1]]
-    assert _matches(FCOSAssigner(), _column(1), [[0.0, -9.0, 9.0, 9.0]], [[-0.015, -9.0, 9.0, 9.0]]) == [[-1], [0]]
+    assert _matches(FCOSAssigner(), _column(1), [[-0.005, -9.0, 9.0, 9.0]], [[-0.015, -9.0, 9.0, 9.0]]) == [[-1], [0]]
 
 
 def test_priors_need_levels():

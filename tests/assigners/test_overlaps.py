@@ -27,10 +27,11 @@ def test_a_grid_of_several_anchors_per_cell_overlaps_as_any_boxes(offset, hidden
 @pytest.mark.parametrize("k", [1, 5, 700])
 def test_priors_that_overlap_alike_are_ranked_by_distance(k):
     """Beside a few that overlap an object are hundreds that do not, and come after them from near to far."""
-    priors = AnchorGenerator.square((8.0,), scale=1, offset=0.5)([(20, 30)])
+    priors = AnchorGenerator.square((8.0,), scale=0.5, offset=0.5)([(20, 30)])
     low = torch.rand(2, 6, 2) * torch.tensor([200.0, 120.0])
     objects = torch.tensor([[True] * 6, [True, False, True, True, False, False]])
-    boxes = clean_boxes(torch.cat([low, low + torch.rand(2, 6, 2) * 30], dim=-1), objects)
+    size = torch.rand(2, 6, 2) * torch.tensor([30.0, 3, 3, 30, 3, 30]).unsqueeze(1)
+    boxes = clean_boxes(torch.cat([low, low + size], dim=-1), objects)
     found = overlapping_priors(boxes, priors.boxes, priors.centers, objects, k)
     assert found.shape == (2, 6, min(k, 600))
     for image in range(2):
