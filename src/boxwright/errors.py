@@ -17,5 +17,9 @@ class RecipeError(BoxwrightError):
     """A recipe or an override that does not validate."""
 
 
+class PartError(BoxwrightError, ValueError):
+    """A loss or an assigner that answers what a criterion cannot use; a `ValueError` in a training loop of yours."""
+
+
 class RunError(BoxwrightError):
     """A run folder, checkpoint or weight file that is missing, broken or does not fit, or a run that had to stop."""

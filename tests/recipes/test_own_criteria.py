@@ -215,7 +215,7 @@ def test_one_derived_from_a_balancing_criterion_goes_where_that_is_asked_for(sys
         (["criterion.type=own_criteria.NoCriterion"], r"is derived from boxwright\.criteria\.DenseCriterion"),
         (["criterion.type=own_criteria.Stage"], "it is made for a stage of a detector with two"),
         (["criterion.type=own_criteria.Narrow"], r"does not take balance|does not take box_weight, .*\*\*options"),
-        (["criterion.type=own_criteria.Bare"], "cannot stand in a recipe: annotate 'doubt'"),
+        (["criterion.type=own_criteria.Bare"], "cannot stand in a recipe: Bare: annotate 'doubt'"),
         (["criterion.type=own_criteria.Odd"], r"own_criteria\.Odd cannot stand in a recipe: "),
         (["criterion.type=own_criteria.Taken"], "has a field 'balance' already"),
         (["criterion.type=own_criteria.Doubt", "criterion.dout=1"], "unknown key 'dout'; did you mean 'doubt'"),

@@ -19,7 +19,8 @@ from typing import ClassVar
 import torch
 from torch import nn
 from boxwright.assigners import ATSSAssigner
-from boxwright.losses import GIoULoss, Reduction, SigmoidFocalLoss
+from boxwright.losses import ClassificationLoss, GIoULoss, Reduction, SigmoidFocalLoss
+from boxwright.losses.boxes import BoxLoss
 
 
 class SharpLoss(SigmoidFocalLoss):
@@ -87,6 +88,23 @@ class Spaced(nn.Module):
     def forward(self, inputs, targets, **options): ...
 
 
+class Simple(nn.Module):  # no constructor of its own
+    def forward(self, inputs, targets, scores=None, normalizer=None):
+        return inputs.square().sum() / normalizer
+
+
+class Handed(SharpLoss):
+    def __init__(self, more: float = 1.0, **options):
+        super().__init__(**options)
+        self.more = more
+
+
+class Formless(ClassificationLoss): ...
+
+
+class FormlessBox(BoxLoss): ...
+
+
 class Bare(nn.Module):
     def __init__(self, strength):
         super().__init__()
@@ -132,6 +150,14 @@ def test_they_are_built_with_their_fields_and_written_back():
     assert criterion.assigner.topk == 3
 
 
+def test_arguments_that_are_handed_on_are_fields_and_no_constructor_is_none():
+    criterion = build_criterion(with_parts("classification={type: own_parts.Handed, more: 2, gamma: 4}"))
+    assert (criterion.classification.more, criterion.classification.hyper["gamma"]) == (2, 4)
+    assert with_parts("classification.type=own_parts.Simple").criterion.classification.model_dump() == {
+        "type": "own_parts.Simple"
+    }
+
+
 def test_a_detector_learns_by_them():
     recipe = with_parts("classification.type=own_parts.SharpLoss", "assigner.type=own_parts.FirstAssigner")
     detector = build_detector(recipe, ["a", "b"]).train()
@@ -161,10 +187,16 @@ def test_an_assigner_with_running_values_is_saved_with_the_detector_and_gives_wa
     ("override", "said"),
     [
         ("box.type=nowhere.MyLoss", r"criterion\.box: cannot import 'nowhere' for 'nowhere.MyLoss': .*PYTHONPATH=\."),
+        (
+            "box.type=HalvedLoss",
+            r"unknown part 'HalvedLoss'; .*one of your own is named by its module, such as mine\.",
+        ),
+        ("classification.type=own_parts.Formless", "it has no formula: give it a method compute or forward, or funct"),
+        ("box.type=own_parts.FormlessBox", "it has no formula"),
         ("box.type=own_parts.HalvedLos", "has no class 'HalvedLos'; did you mean 'HalvedLoss'"),
         (
             "box.type=own_parts.function",
-            "has no class 'function'; .*Known: Bare, Counting, Curious, FirstAssigner, Growing, HalvedLoss, Narrow",
+            "has no class 'function'; .*Known: Bare, Counting, Curious, FirstAssigner, Formless, FormlessBox, Growing",
         ),
         (
             "box.type=own_parts.SharpLoss",

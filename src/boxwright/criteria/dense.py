@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from boxwright.assigners.samplers import LossSampler
 from boxwright.boxes.iou import aligned_iou
+from boxwright.criteria.contract import check_assignment, check_loss, check_matches
 from boxwright.distributed import all_reduce_sum, world_size
 from boxwright.kernels import DistanceModulator, modulated_row_sums
 from boxwright.losses import softmax_cross_entropy
@@ -67,8 +68,11 @@ class DenseCriterion(nn.Module):
 
     Raises:
         TypeError: the classification loss is no module, or the box loss has no `space` of boxes.
+        PartError: in a call, the assigner or a loss answers something else than it must.
 
     Attributes:
+        checks_matches: whether a call also looks at whether priors are matched with objects, for which it waits for the
+            device; the trainer sets it for the first step.
         positives: scalar, what the losses are normalised by, summed over the global batch of the last call: the class
             targets with `soft_target="assignment"` and `sum_targets`, else the number of positive priors.
         normalizer: scalar, what the last call divided by: `positives`, at least 1, per process, so that averaging the
@@ -79,6 +83,7 @@ class DenseCriterion(nn.Module):
 
     positives: Tensor
     normalizer: Tensor
+    checks_matches: bool = False
 
     def __init__(
         self,
@@ -160,7 +165,15 @@ class DenseCriterion(nn.Module):
         return predictions.with_boxes(self.coder.decode(priors, predictions.params.float()))
 
     def _assigned(self, predictions: Predictions, priors: Priors, targets: Targets) -> Assignment:
-        return self.assigner(priors, targets, predictions.detach().with_sigmoids() if self._looks else None)
+        seen = predictions.detach().with_sigmoids() if self._looks else None
+        return self._checked(self.assigner(priors, targets, seen), targets, len(priors))
+
+    def _checked(self, answer: Assignment, targets: Targets, priors: int) -> Assignment:
+        """Return the answer of an assigner, which may be anybody's, for so many priors."""
+        check_assignment(self.assigner, answer, (len(targets), priors))
+        if self.checks_matches:
+            check_matches(self.assigner, answer, targets)
+        return answer
 
     def charge(
         self, predictions: Predictions, priors: Priors, targets: Targets, assignment: Assignment
@@ -178,20 +191,25 @@ class DenseCriterion(nn.Module):
             predictions.columns(), assignment.labels(targets), scores=match.target, normalizer=self.normalizer
         )
         losses = {
-            "classification": self.classification_weight * classification,
-            "box": self.box_weight * self._box_loss(predictions, priors, match, box_normalizer),
+            "classification": self._weighed("classification", classification),
+            "box": self._weighed("box", self._box_loss(predictions, priors, match, box_normalizer)),
         }
         if self.distribution is not None:
             sides = predictions.params.unflatten(-1, (4, -1))
             goal = self.coder.encode(priors, match.boxes)
             distribution = self.distribution(sides, goal, weight=match.weight, normalizer=4 * box_normalizer)
-            losses["distribution"] = self.distribution_weight * distribution
+            losses["distribution"] = self._weighed("distribution", distribution)
         if self.quality is not None:
             logits = predictions.extras["quality"]
             weight = match.positive.to(torch.float32)
             quality = self.quality(logits, match.quality.unsqueeze(-1), weight=weight, normalizer=self.normalizer)
-            losses["quality"] = self.quality_weight * quality
+            losses["quality"] = self._weighed("quality", quality)
         return losses
+
+    def _weighed(self, name: str, answer: Tensor) -> Tensor:
+        """Return what a loss, which may be anybody's, answered, times its weight."""
+        weight: float = getattr(self, f"{name}_weight")
+        return weight * check_loss(name, getattr(self, name), answer)
 
     def _sampled(self, assignment: Assignment, predictions: Predictions, targets: Targets) -> Assignment:
         if self.sampler is None:

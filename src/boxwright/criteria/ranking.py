@@ -53,7 +53,7 @@ class ALRPCriterion(DenseCriterion):
     def forward(self, predictions: Predictions, priors: Priors, targets: Targets) -> dict[str, Tensor]:
         """Return the scalar losses of a batch: `classification` and `box`."""
         predictions = predictions.with_boxes(self.coder.decode(priors, predictions.params.float()))
-        assignment = self.assigner(priors, targets, predictions.detach())
+        assignment = self._checked(self.assigner(priors, targets, predictions.detach()), targets, len(priors))
         match = self._match(assignment, predictions, priors, targets)
         self.positives = all_reduce_sum(match.counted.sum())
         self.normalizer = self.positives.clamp(min=1) / world_size()

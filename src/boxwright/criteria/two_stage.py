@@ -53,7 +53,7 @@ class StageCriterion(DenseCriterion):
     def assign(self, priors: Priors, targets: Targets, predictions: Predictions | None = None) -> Assignment:
         """Match the priors of every image and draw its sample; priors without area are padding and ignored."""
         low, high = priors.boxes.split(2, dim=-1)
-        assignment = self.assigner(priors, targets, predictions)
+        assignment = self._checked(self.assigner(priors, targets, predictions), targets, len(priors))
         index = assignment.gt_index.where((high > low).all(dim=-1), IGNORED)
         assignment = Assignment(index, assignment.score * (index >= 0))
         return assignment if self.draw is None else self.draw(assignment)
@@ -110,7 +110,7 @@ class StageCriterion(DenseCriterion):
             normalizer=self.normalizer,
         )
         box = self._box_loss(predictions, priors, match._replace(weight=share * match.weight), self.normalizer)
-        return {"classification": self.classification_weight * classification, "box": self.box_weight * box}
+        return {"classification": self._weighed("classification", classification), "box": self._weighed("box", box)}
 
 
 class TwoStageCriterion(nn.Module):

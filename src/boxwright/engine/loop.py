@@ -11,6 +11,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from boxwright.criteria import DenseCriterion
 from boxwright.data.dataset import Batch, seed_from
 from boxwright.distributed import all_reduce_sum
 from boxwright.engine.device import memory_format
@@ -105,6 +106,7 @@ class Trainer:
         self.optimizer = build_optimizer(self.detector, optimizer, fused=self._scaler is None)
         self._model, self._wrapped = fabric.setup(_Opaque(self.detector), self.optimizer)
         self.ema = None if ema_decay is None else ModelEMA(self.detector, ema_decay)
+        self._watch_matches(True)
 
     @property
     def evaluated(self) -> nn.Module:
@@ -143,6 +145,11 @@ class Trainer:
         bad = torch.stack([part.bad for part in parts]).amax()
         return StepResult(tuple(losses), terms, bad, sum(len(batch.images) for batch in batches))
 
+    def _watch_matches(self, on: bool) -> None:
+        for module in self.detector.modules():
+            if isinstance(module, DenseCriterion):
+                module.checks_matches = on
+
     @property
     def _positives(self) -> Tensor | None:
         """What the criterion has counted last, if it counts."""
@@ -150,7 +157,9 @@ class Trainer:
 
     def _part(self, losses: dict[str, Tensor], uncounted: Tensor | None) -> _Part:
         _check_terms(losses, self._learned_from)
-        self._learned_from = True
+        if not self._learned_from:
+            self._learned_from = True
+            self._watch_matches(False)
         terms = torch.stack([loss.detach().float() for loss in losses.values()])
         bad = all_reduce_sum((~terms.isfinite()).any().float()).clamp(max=1)
         positives = self._positives

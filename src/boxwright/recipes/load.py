@@ -31,6 +31,7 @@ _ELSEWHERE: dict[type[Recipe], tuple[type[Section], str]] = {  # keys of a dense
     TwoStageRecipe: (StageConfig, "each stage has its own: criterion.rpn.{key} and criterion.roi.{key}"),
 }
 _FOLDER = resources.files("boxwright.recipes") / "library"
+_OPEN = ("assigner", "classification", "box", "distribution", "quality")  # to classes of the user's own
 _USUAL = {"lr": "0.01 for sgd, 0.001 for adamw", "weight_decay": "0.0001 for sgd, 0.05 for adamw"}
 _WANTED = {  # by pydantic's name of the problem
     **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "an integer"),
@@ -182,7 +183,9 @@ def _sentence(problems: Sequence[Any], kind: type[Recipe]) -> str:
     problem = problems[0]
     if problem["type"] == "union_tag_invalid":
         name = problem["ctx"]["tag"]
-        return f".type: unknown part {name!r}; {nearest(name, known_types(problem))}"
+        own = problem["loc"][-1] in _OPEN and name[:1].isupper()
+        hint = f"; one of your own is named by its module, such as mine.{name}" if own else ""
+        return f".type: unknown part {name!r}; {nearest(name, known_types(problem))}{hint}"
     if problem["type"] == "union_tag_not_found":
         return ": the part needs a `type`"
     if problem["type"] == "missing":

@@ -3,19 +3,20 @@
 import difflib
 import hashlib
 import importlib
-import inspect
 import sysconfig
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
+from inspect import Parameter, getfile, signature
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from pydantic import BaseModel, SerializationInfo, ValidatorFunctionWrapHandler
 from pydantic_core import CoreSchema, core_schema
 
-__all__ = ["nearest", "or_own", "own_class", "own_files", "raised"]
+__all__ = ["arguments", "nearest", "or_own", "own_class", "own_files", "raised"]
 
+_COLLECTED = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 _PACKAGE = str(Path(__file__).parents[1])
 
 
@@ -90,6 +91,35 @@ def raised(error: Exception) -> str:
     return f"{type(error).__name__}: {error} in {own[-1].filename}, line {own[-1].lineno}" if own else ""
 
 
+def arguments(own: type, without: Collection[str] = ()) -> dict[str, tuple[Any, Any]]:
+    """Return annotation and default (`...`: none) of a class's arguments, also of those that it hands on to its bases.
+
+    Args:
+        own: the class.
+        without: arguments that are left out.
+
+    Raises:
+        TypeError: an argument is not annotated.
+    """
+    found: dict[str, tuple[Any, Any]] = {}
+    for cls in own.__mro__:
+        if "__init__" not in vars(cls):
+            continue
+        constructor: Any = vars(cls)["__init__"]
+        hints = get_type_hints(constructor)
+        _, *taken = signature(constructor).parameters.values()
+        for argument in taken:
+            if argument.kind in _COLLECTED or argument.name in {*without, *found}:
+                continue
+            if argument.name not in hints:
+                raise TypeError(f"{cls.__name__}: annotate {argument.name!r}, so that a recipe can check its value")
+            default = ... if argument.default is Parameter.empty else argument.default
+            found[argument.name] = (hints[argument.name], default)
+        if all(argument.kind is not Parameter.VAR_KEYWORD for argument in taken):
+            break
+    return found
+
+
 def own_files(values: Any) -> dict[str, dict[str, str]]:
     """Return `file` and `sha256` of where the classes of the user's own are written that a recipe's values name.
 
@@ -100,7 +130,7 @@ def own_files(values: Any) -> dict[str, dict[str, str]]:
     if isinstance(values, dict):
         path = values.get("type")
         if isinstance(path, str) and "." in path:
-            file = Path(inspect.getfile(own_class(path)))
+            file = Path(getfile(own_class(path)))
             found[path] = {"file": str(file), "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
         for value in values.values():
             found |= own_files(value)

@@ -1,19 +1,17 @@
 """Criteria of the user's own module: `criterion.type: package.module.Class`."""
 
-from collections.abc import Iterator
 from functools import cache, partial
 from inspect import Parameter, getdoc, signature
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal
 
 from pydantic import BaseModel, GetCoreSchemaHandler, PydanticUserError, create_model
 from pydantic_core import CoreSchema
 
 from boxwright.criteria import DenseCriterion, StageCriterion
-from boxwright.recipes.own import or_own
+from boxwright.recipes.own import arguments, or_own
 
 __all__ = ["OrOwnCriterion"]
 
-_COLLECTED = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 _KNOWN = signature(DenseCriterion).parameters
 
 
@@ -38,7 +36,7 @@ def _section(dense: type[BaseModel], path: str, own: type) -> type[BaseModel]:
     if said := _no_criterion(own):
         raise ValueError(f"{path} does not fit, because {said}")
     try:
-        added = {name: field for name, field in _added(own) if name not in _KNOWN}
+        added = arguments(own, without=_KNOWN)
         if taken := sorted(added.keys() & dense.model_fields.keys()):
             raise TypeError(f"a recipe's criterion has a field {taken[0]!r} already; call the argument otherwise")
         fields: dict[str, Any] = {"type": (Literal[path], ...), **added}
@@ -56,32 +54,11 @@ def _no_criterion(own: type) -> str | None:
         return "a criterion is derived from boxwright.criteria.DenseCriterion"
     if issubclass(own, StageCriterion):
         return "it is made for a stage of a detector with two, whose criteria a recipe does not name"
-    arguments = signature(own).parameters.values()
-    if any(argument.kind is Parameter.VAR_KEYWORD for argument in arguments):
+    taken = signature(own).parameters
+    if any(argument.kind is Parameter.VAR_KEYWORD for argument in taken.values()):
         return None
-    missing = _KNOWN.keys() - {argument.name for argument in arguments}
+    missing = _KNOWN.keys() - taken.keys()
     if missing:
         example = "def __init__(self, *parts, mine: float = 1.0, **options)"
         return f"its constructor does not take {', '.join(sorted(missing))}: write {example}, and hand both on"
     return None
-
-
-def _added(own: type) -> Iterator[tuple[str, tuple[Any, Any]]]:
-    """Yield annotation and default of the constructor's arguments, and of those that it hands on to its bases."""
-    for cls in own.__mro__[: own.__mro__.index(DenseCriterion)]:
-        if "__init__" not in vars(cls):
-            continue
-        constructor: Any = vars(cls)["__init__"]
-        hints = get_type_hints(constructor)
-        _, *arguments = signature(constructor).parameters.values()
-        for argument in arguments:
-            if argument.kind in _COLLECTED or argument.name in _KNOWN:
-                continue
-            if argument.name not in hints:
-                raise TypeError(f"annotate {argument.name!r}, so that a recipe can check its value")
-            yield (
-                argument.name,
-                (hints[argument.name], ... if argument.default is Parameter.empty else argument.default),
-            )
-        if all(argument.kind is not Parameter.VAR_KEYWORD for argument in arguments):
-            return

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from boxwright.errors import RecipeError
 from boxwright.losses import ClassificationLoss
-from boxwright.recipes.own import nearest, or_own, raised
+from boxwright.recipes.own import arguments, nearest, or_own, raised
 
 __all__ = [
     "NonNegative",
@@ -157,7 +157,7 @@ def named(classes: Iterable[type]) -> dict[str, type]:
 @cache
 def _own_model(path: str, own: type) -> type[Part]:
     try:
-        return _describe(path, own, ())
+        return _model(path, own, arguments(own, without=("reduction",)))
     except (TypeError, NameError, PydanticUserError) as error:
         raise ValueError(f"{path} cannot stand in a recipe: {str(error).partition(chr(10))[0]}") from error
 
@@ -165,7 +165,7 @@ def _own_model(path: str, own: type) -> type[Part]:
 def _describe(name: str, factory: Callable[..., Any], context: tuple[str, ...]) -> type[Part]:
     """Make the pydantic model of a factory from its signature."""
     hints = typing.get_type_hints(inspect.getattr_static(factory, "__init__") if isinstance(factory, type) else factory)
-    fields: dict[str, Any] = {"type": (Literal[name], ...)}
+    fields: dict[str, Any] = {}
     for parameter in inspect.signature(factory).parameters.values():
         if parameter.name not in {*context, "reduction"}:
             if parameter.name not in hints:
@@ -174,6 +174,11 @@ def _describe(name: str, factory: Callable[..., Any], context: tuple[str, ...]) 
                 )
             default = ... if parameter.default is inspect.Parameter.empty else parameter.default
             fields[parameter.name] = (hints[parameter.name], default)
-    model = create_model(f"{name}-part", __base__=Part, __doc__=inspect.getdoc(factory), **fields)
+    return _model(name, factory, fields)
+
+
+def _model(name: str, factory: Callable[..., Any], fields: dict[str, Any]) -> type[Part]:
+    kind: Any = (Literal[name], ...)
+    model = create_model(f"{name}-part", __base__=Part, __doc__=inspect.getdoc(factory), type=kind, **fields)
     model.factory = staticmethod(factory)
     return model

@@ -10,6 +10,7 @@ from torch import nn
 
 from boxwright import assigners, boxes, losses
 from boxwright.criteria import DenseCriterion
+from boxwright.losses.boxes import BoxLoss
 from boxwright.models import heads, necks
 from boxwright.recipes.own_criterion import OrOwnCriterion
 from boxwright.recipes.parts import NonNegative, Part, PartOf, Positive, Probability, Section, named
@@ -47,6 +48,14 @@ def _no_assigner(cls: type) -> str | None:
     return None
 
 
+def _without_formula(cls: type) -> bool:
+    """Whether a loss takes everything from a base class that leaves the formula open."""
+    base = next((base for base in (losses.ClassificationLoss, BoxLoss) if issubclass(cls, base)), None)
+    if base is None or hasattr(cls, "function"):
+        return False
+    return all(getattr(cls, name, None) is getattr(base, name, None) for name in ("compute", "forward"))
+
+
 def _losses(*spaces: str | None) -> PartOf:
     """Losses that compare one of these spaces; None is that of the classes."""
     options = ("scores" if None in spaces else "weight", "normalizer")
@@ -64,6 +73,8 @@ def _losses(*spaces: str | None) -> PartOf:
     def objection(cls: type) -> str | None:
         if said := compares_else(cls):
             return said
+        if _without_formula(cls):
+            return "it has no formula: give it a method compute or forward, or function = staticmethod(my_loss)"
         try:
             signature(cls.forward).bind(None, None, None, **dict.fromkeys(options))  # type: ignore[attr-defined]
         except TypeError:
