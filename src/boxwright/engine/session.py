@@ -30,7 +30,7 @@ from boxwright.engine.schedule import Schedule
 from boxwright.errors import BoxwrightError, DataError, RunError
 from boxwright.files import remove_temporaries, write_text
 from boxwright.recipes import Recipe, dump_recipe
-from boxwright.recipes.own import raised
+from boxwright.recipes.own import raised_by
 
 __all__ = ["EpochLoader", "Evaluate", "Session"]
 
@@ -162,7 +162,7 @@ class Session:
             return DataError(f"{error}; or leave such images out with --skip-bad. {how}")
         if isinstance(error, BoxwrightError):
             return type(error)(f"{error}. {how}")
-        said = raised(error)  # in a loss of the user's own, for example
+        said = raised_by(error, self.recipe.model_dump(mode="json"))
         return RunError(f"{said}. {how}") if said else None
 
     def _how_to_resume(self) -> str:

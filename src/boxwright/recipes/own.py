@@ -14,7 +14,7 @@ from typing import Any, get_type_hints
 from pydantic import BaseModel, SerializationInfo, ValidatorFunctionWrapHandler
 from pydantic_core import CoreSchema, core_schema
 
-__all__ = ["arguments", "nearest", "or_own", "own_class", "own_files", "raised"]
+__all__ = ["arguments", "nearest", "or_own", "own_class", "own_files", "raised", "raised_by"]
 
 _COLLECTED = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 _PACKAGE = str(Path(__file__).parents[1])
@@ -131,7 +131,15 @@ def own_files(values: Any) -> dict[str, dict[str, str]]:
         path = values.get("type")
         if isinstance(path, str) and "." in path:
             file = Path(getfile(own_class(path)))
-            found[path] = {"file": str(file), "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+            if file.is_file():  # not one of a zip archive
+                found[path] = {"file": str(file), "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
         for value in values.values():
             found |= own_files(value)
     return found
+
+
+def raised_by(error: Exception, values: Any) -> str:
+    """Say as `raised` what a class of the user's own raised that a recipe's values name; empty where none took part."""
+    files = {own["file"] for own in own_files(values).values()}
+    took_part = any(frame.filename in files for frame in traceback.extract_tb(error.__traceback__))
+    return raised(error) if took_part else ""
