@@ -9,8 +9,9 @@ from boxwright.boxes import AnchorGenerator
 from boxwright.data.dataset import DetectionDataset
 from boxwright.data.index import open_dataset
 from boxwright.data.transforms import evaluation_transform
+from boxwright.errors import PartError
 from boxwright.recipes import build_detector, load_recipe
-from boxwright.structures import Priors
+from boxwright.structures import Assignment, Priors
 from boxwright.study.inspection.inputs import Inputs, priors_of
 from boxwright.study.inspection.tally import Tally
 from inspect_scenes import max_iou, write_dataset
@@ -127,3 +128,19 @@ def test_bccd_has_cells_boxed_twice_and_small_platelets(shared):
     side = np.sqrt((inputs.boxes[:, 2] - inputs.boxes[:, 0]) * (inputs.boxes[:, 3] - inputs.boxes[:, 1]))
     median = {name: np.median(side[inputs.labels == label]) for label, name in enumerate(index.class_names)}
     assert median["Platelets"] < 0.5 * median["RBC"] < median["WBC"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (lambda a: None, r"must return an Assignment\(gt_index, score\), got NoneType"),
+        (
+            lambda a: Assignment(a.gt_index.clamp(max=0) + 900, a.score),
+            "matched prior 0 of image 0 .* which is no obj",
+        ),
+        (lambda a: a.gt_index[99999], r"IndexError: .* in .*test_tally\.py, line \d+"),
+    ],
+)
+def test_what_an_assigner_of_anybodys_must_not_answer_is_said(index, answer, said):
+    with pytest.raises(PartError, match=said):
+        tally_of(Inputs.of(index.split("train"), 96), lambda *scene: answer(ATSSAssigner()(*scene)))

@@ -8,7 +8,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from boxwright.criteria.contract import check_assignment, check_matches
 from boxwright.criteria.dense import AssignerFunction
+from boxwright.errors import PartError
+from boxwright.recipes.own import raised
 from boxwright.structures import Assignment, Predictions, Priors, Targets
 from boxwright.study.inspection.inputs import InputBatch
 
@@ -41,8 +44,12 @@ class Tally:
         return cls(*(np.zeros(shape, np.int64) for shape in shapes))
 
     def add(self, batch: InputBatch, assigner: AssignerFunction, predictions: Predictions | None = None) -> None:
-        """Assign a batch and count; `predictions` are what the assigner looks at, where it looks at any."""
-        assignment = assigner(batch.priors, batch.targets, predictions)
+        """Assign a batch and count; `predictions` are what the assigner looks at, where it looks at any.
+
+        Raises:
+            PartError: the assigner is the user's own and fails, or answers something else than it must.
+        """
+        assignment = _asked(assigner, batch, predictions)
         level = level_of(batch.priors)
         self.priors[:] += _priors_by_level(assignment, level, len(self.priors))
         owned = _positives_by_level(assignment, level, batch.rows.shape[1], len(self.priors))
@@ -94,6 +101,18 @@ def alone(
     solo = Targets(boxes, labels, valid, crowd, has_crowd=targets.has_crowd)
     seen = None if predictions is None else predictions.map(lambda tensor: tensor[image])
     return assigner(batch.priors, solo, seen).positive
+
+
+def _asked(assigner: AssignerFunction, batch: InputBatch, predictions: Predictions | None) -> Assignment:
+    try:
+        answer = assigner(batch.priors, batch.targets, predictions)
+    except Exception as error:  # whatever the user's code raises
+        if not (said := raised(error)):
+            raise
+        raise PartError(said) from error
+    check_assignment(assigner, answer, (len(batch.targets), len(batch.priors)))
+    check_matches(assigner, answer, batch.targets)
+    return answer
 
 
 def level_of(priors: Priors) -> Tensor:
