@@ -553,6 +553,12 @@ class TestYolo:
         assert [finding.text for finding in report if finding.kind == "class-count"] == [said]
         assert report.exit_code(strict=True) == 1
 
+    def test_key_points_after_the_box_are_no_polygon(self, tmp_path):
+        write_yolo(tmp_path, {"a.txt": "0 0.5 0.5 0.2 0.1 0.45 0.5 0.9 0.9\n", "b.txt": "1 0.5 0.5 0.2 0.1 0 0 0"})
+        (tmp_path / "data.yaml").write_text("train: images\nnames: [cat, dog]\nkpt_shape: [2, 2]\n")
+        boxes = torch.cat([record.boxes for record in open_dataset(tmp_path, splits={"test": "images"}).split("test")])
+        torch.testing.assert_close(boxes, torch.tensor([[40.0, 36, 60, 44]] * 2))
+
     def test_polygons_become_their_boxes(self, tmp_path):
         index = open_dataset(write_yolo(tmp_path, {"a.txt": "1 0.3 0.1 0.5 0.2 0.4 0.9\n"}))
         boxes = {r.path.name: r.boxes for split in index.splits for r in index.split(split)}

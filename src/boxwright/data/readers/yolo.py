@@ -29,7 +29,7 @@ from boxwright.errors import DataError
 
 NAME = "yolo"
 TITLE = "YOLO"
-VERSION = 4
+VERSION = 5
 
 _SETS = ("train", "val", "valid", "test")
 _SET = re.compile(rf"^({'|'.join(_SETS)})\s*:", re.MULTILINE)
@@ -61,10 +61,12 @@ def read(request: Request) -> Annotations:
     """Return images and boxes of every split; an image without a label file is background."""
     result = Annotations(places="line")
     highest, unlabelled = -1, 0
+    file = request.path if request.path.is_file() else _yaml_file(request.path)
+    pose = file is not None and "kpt_shape" in _read_yaml(file)
     for split, place in _splits(request).items():
         for folder, name in _images(request, place):
             labelled = (labels := label_file(folder, name)).is_file()
-            highest = max(highest, _add(split, folder, name, labels, labelled, result))
+            highest = max(highest, _add(split, folder, name, labels, labelled, pose, result))
             unlabelled += not labelled
         _orphans(place, result)
     if unlabelled:
@@ -192,8 +194,8 @@ def label_file(folder: Path, name: str) -> Path:
     return Path(*parts).with_suffix(".txt")
 
 
-def _add(split: str, folder: Path, name: str, labels: Path, labelled: bool, result: Annotations) -> int:
-    """Add one image with its boxes, and return the highest class id seen."""
+def _add(split: str, folder: Path, name: str, labels: Path, labelled: bool, pose: bool, result: Annotations) -> int:
+    """Add one image with its boxes, and return the highest class id seen; in a `pose` set key points follow the box."""
     try:
         width, height = image_size(folder / name)
         text = read_text(labels) if labelled else ""
@@ -205,7 +207,7 @@ def _add(split: str, folder: Path, name: str, labels: Path, labelled: bool, resu
     for line, words in enumerate((line.split() for line in text.splitlines()), start=1):
         if not words:
             continue
-        values = _numbers(words)
+        values = _numbers(words[:5] if pose else words)
         if values is None or not (values[0] >= 0 and values[0] == values[0] // 1):
             shown = " ".join(words)[:80]
             message = f"expected 'class cx cy w h' (or a polygon) in numbers, found {shown!r}"

@@ -77,8 +77,9 @@ def _enough(steps: Sequence[dict[str, Any]]) -> int:
 def _recommend(own: dict[str, float], fitted: dict[str, Any]) -> str:
     """Say what fitted anchors would be, and how much better they fit than the recipe's."""
     shapes = ", ".join(f"{width:g}×{height:g}" for width, height in fitted["shapes"])
+    enough = "1 is" if len(fitted["shapes"]) == 1 else f"{len(fitted['shapes'])} are"
     return (
-        f"Anchors of {shapes} px (k-means, {len(fitted['shapes'])} are enough) overlap the objects by "
+        f"Anchors of {shapes} px (k-means, {enough} enough) overlap the objects by "
         f"{fitted['mean_iou']:.2f} on average and {fitted['under_half']:.1%} of them by less than half; "
         f"the recipe's by {own['mean_iou']:.2f} and {own['under_half']:.1%}."
     )
