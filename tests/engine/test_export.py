@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from boxwright.data.images import read_image
-from boxwright.engine.export import ExportableDetector, compare_onnx, export_onnx, letterbox
+from boxwright.engine.export import Difference, ExportableDetector, _apart, compare_onnx, export_onnx, letterbox
 from boxwright.errors import BoxwrightError, RunError
 from boxwright.models import Postprocess
 from boxwright.models.layers import init_conv
@@ -48,6 +48,7 @@ def test_onnxruntime_computes_the_same(detector, pictures, tmp_path, batch):
     metadata = {entry.key: json.loads(entry.value) for entry in onnx.load(path).metadata_props}
     assert metadata["classes"] == ["cell", "platelet"]
     assert metadata["size"] == [64, 64]
+    assert metadata["padding"] == [124, 116, 104]
     other = build_detector(load_recipe("retinanet-tiny", ["data.size=64"]), detector.class_names, pretrained=False)
     assert compare_onnx(path, other, pictures, batch=batch).boxes > 1e-2
 
@@ -137,11 +138,62 @@ def test_torch_export_takes_the_detector_and_leaves_it_usable(detector):
 
 
 def test_letterbox_fits_any_shape_to_the_top_left():
-    for shape in ((3, 100, 50), (3, 50, 100), (3, 7, 900)):
+    for shape, (height, width) in (((3, 100, 50), (64, 32)), ((3, 50, 100), (64, 128)), ((3, 7, 900), (1, 128))):
         image = torch.full(shape, 200, dtype=torch.uint8)
-        fitted = letterbox(image, (64, 120))
-        assert fitted.shape == (3, 64, 128)
-        assert fitted[0, 0, 0] == 200
+        expected = torch.tensor([124, 116, 104], dtype=torch.uint8).view(3, 1, 1).repeat(1, 64, 128)
+        expected[:, :height, :width] = 200
+        assert torch.equal(letterbox(image, (64, 120)), expected)
+
+
+def test_the_largest_difference_over_all_calls_is_told(detector, pictures, monkeypatch):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    calls = []
+
+    class Session:
+        """Computes as PyTorch does, but in the first call."""
+
+        def __init__(self, path, providers):
+            self.module = ExportableDetector(detector)
+
+        def run(self, outputs, inputs):
+            calls.append(inputs["images"])
+            boxes, scores = self.module(torch.from_numpy(inputs["images"]))
+            return [(boxes + 1.5 * (len(calls) == 1)).numpy(), (scores + 0.25 * (len(calls) == 1)).numpy()]
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    difference = compare_onnx("a.onnx", detector, pictures, batch=2)
+    assert [call.shape for call in calls] == [(2, 3, 64, 64)] * 2
+    assert (calls[1][0] == calls[1][1]).all()  # filled up with the last image
+    assert (difference.images, difference.alone) == (3, 0)
+    assert (difference.boxes, difference.scores) == (pytest.approx(1.5, abs=1e-3), pytest.approx(0.25, abs=1e-5))
+    assert "on 3 images, largest difference: boxes 1.5e+00 px, scores 2.5e-01" in str(difference)
+
+
+FOUND = ([[0.0, 0, 10, 10], [20, 20, 40, 40]], [0.9, 0.5], [0, 1])
+
+
+@pytest.mark.parametrize(
+    ("found", "boxes", "scores", "alone"),
+    [
+        (FOUND, 0, 0, 0),
+        (tuple(values[::-1] for values in FOUND), 0, 0, 0),
+        (([[0.0, 0, 10, 10.25], [20, 20, 40, 40]], [0.9, 0.505], [0, 1]), 0.25, 0.005, 0),
+        (([[0.0, 0, 10, 10.75], [20, 20, 40, 40]], [0.9, 0.5], [0, 1]), 0, 0, 2),
+        (([[0.0, 0, 10, 10], [20, 20, 40, 40]], [0.88, 0.5], [0, 1]), 0, 0, 2),
+        (([[0.0, 0, 10, 10], [20, 20, 40, 40]], [0.9, 0.5], [1, 1]), 0, 0, 2),
+        (([[0.0, 0, 10, 10]], [0.9], [0]), 0, 0, 1),
+        ((*([*values, values[0]] for values in FOUND[:2]), [0, 1, 1]), 0, 0, 1),
+        (([[50.0, 50, 60, 60]], [0.9], [0]), 0, 0, 3),
+    ],
+)
+def test_detections_are_compared_whatever_their_order(found, boxes, scores, alone):
+    ours, theirs = (
+        dict(zip(("boxes", "scores", "labels"), map(torch.tensor, values), strict=True)) for values in (found, FOUND)
+    )
+    apart, single = _apart(ours, theirs)
+    assert single == alone
+    assert apart.tolist() == pytest.approx([boxes, scores], abs=1e-6)
+    assert ("that only one of them has" in str(Difference(1, boxes, scores, single))) == bool(alone)
 
 
 def test_a_file_that_cannot_be_written_is_said_before_the_network_is_traced(detector, tmp_path, monkeypatch):
