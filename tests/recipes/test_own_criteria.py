@@ -85,6 +85,11 @@ class Taken(DenseCriterion):
         super().__init__(*parts, **options)
 
 
+class Shadowing(DenseCriterion):
+    def __init__(self, *parts: Any, factory: float = 1.0, **options: Any) -> None:
+        super().__init__(*parts, **options)
+
+
 class Failing(DenseCriterion):
     def __init__(self, *parts: Any, doubt: float = 0.1, **options: Any) -> None:
         self.table = {}["doubt"]
@@ -217,7 +222,11 @@ def test_one_derived_from_a_balancing_criterion_goes_where_that_is_asked_for(sys
         (["criterion.type=own_criteria.Narrow"], r"does not take balance|does not take box_weight, .*\*\*options"),
         (["criterion.type=own_criteria.Bare"], "cannot stand in a recipe: Bare: annotate 'doubt'"),
         (["criterion.type=own_criteria.Odd"], r"own_criteria\.Odd cannot stand in a recipe: "),
-        (["criterion.type=own_criteria.Taken"], "has a field 'balance' already"),
+        (["criterion.type=own_criteria.Taken"], "'balance' is a name of a recipe's crit"),
+        (
+            ["criterion.type=own_criteria.Shadowing"],
+            "'factory' is a name of a recipe's criterion already; call the arg",
+        ),
         (["criterion.type=own_criteria.Doubt", "criterion.dout=1"], "unknown key 'dout'; did you mean 'doubt'"),
         (["criterion.type=own_criteria.Doubt", "criterion.doubt=a"], r"criterion\.doubt: must be a number, found 'a'"),
         (["criterion.doubt=1"], "criterion: unknown key 'doubt'"),

@@ -37,8 +37,8 @@ def _section(dense: type[BaseModel], path: str, own: type) -> type[BaseModel]:
         raise ValueError(f"{path} does not fit, because {said}")
     try:
         added = arguments(own, without=_KNOWN)
-        if taken := sorted(added.keys() & dense.model_fields.keys()):
-            raise TypeError(f"a recipe's criterion has a field {taken[0]!r} already; call the argument otherwise")
+        if taken := [name for name in added if name in dense.model_fields or hasattr(dense, name)]:
+            raise TypeError(f"{taken[0]!r} is a name of a recipe's criterion already; call the argument otherwise")
         fields: dict[str, Any] = {"type": (Literal[path], ...), **added}
         create: Any = create_model  # whose class a type checker takes for a class of this function
         section = create(f"{path}-part", __base__=dense, __doc__=getdoc(own), **fields)
