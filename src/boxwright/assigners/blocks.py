@@ -28,10 +28,10 @@ def blocks(boxes: Tensor, priors: int) -> Iterator[tuple[slice, slice]]:
     counts = _counts(boxes)
     budget = block_elements(boxes)
     image_step = max(1, min(images, budget // max(objects * priors, 1)))
-    object_step = objects if image_step > 1 else max(1, min(objects, budget // max(priors, 1)))
+    object_step = max(1, min(objects, budget // max(priors, 1)))
     for image in range(0, images, image_step):
         count = max(counts[image : image + image_step])
-        for first in range(0, count, max(object_step, 1)):
+        for first in range(0, count, object_step):
             yield slice(image, image + image_step), slice(first, min(first + object_step, count))
 
 
