@@ -77,6 +77,15 @@ class TestBoxes:
         for content in (box(10, 20, 20, 30, category=7), box(10, 20, 20, 30, iscrowd=1)):
             assert "box-duplicate" not in check_dataset(write_coco(tmp_path, content)).totals
 
+    def test_objects_inside_a_region_to_ignore(self, tmp_path):
+        content = box(0, 15, 25, 60, category=7, iscrowd=1)  # over the right part of annotation 100's box
+        finding = only(check_dataset(write_coco(tmp_path, content)), "box-ignored")
+        assert (finding.id, finding.severity) == (100, "info")
+        assert (
+            finding.message == "a.png (100x80): cat xyxy [10, 20, 30, 50] lies by 75% in the region to ignore of id 7"
+        )
+        assert "box-ignored" not in check_dataset(write_coco(tmp_path, box(0, 15, 15, 60, iscrowd=1))).totals
+
     def test_the_line_is_named(self, tmp_path):
         text = voc_xml("a.png", voc_object("cat", (3, 4, 50, 60)) + voc_object("cat", (3, 4, 50, 61)))
         report = check_dataset(write_voc(tmp_path, {"Annotations/a.xml": text}))

@@ -1,15 +1,16 @@
 """Look for everything that is wrong with a data set before it costs a training run."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from boxwright.boxes import box_iou
+from boxwright.boxes import box_area, box_iou
 from boxwright.data.annotations import Annotations, BoxTable, Request
 from boxwright.data.check_images import Watch, check_images
 from boxwright.data.findings import SEVERITIES, Finding, FindingError
@@ -19,6 +20,7 @@ from boxwright.data.splits import by_split
 from boxwright.data.stats import SplitColumns, Statistics, statistics
 
 SAME_BOX = 0.8  # IoU from which two boxes of one class are taken for the same object
+SWALLOWED = 0.5  # share of an object in a region to ignore above which so are most priors inside it
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,7 @@ def check_dataset(
     findings = annotations.problems + check_images(annotations, watch)
     verdict = judge(annotations)
     findings += verdict.findings + _double_boxes(annotations, verdict.boxes)
+    findings += _ignored_objects(annotations, verdict.boxes)
     findings += _category_gaps(annotations, request.path)
     entries, boxes, parts = by_split(annotations.images, verdict.boxes)
     stats = _statistics(annotations.class_names, boxes, parts)
@@ -116,8 +119,7 @@ def check_dataset(
 def _double_boxes(annotations: Annotations, boxes: BoxTable) -> list[Finding]:
     """Find pairs of boxes of one class in one image that overlap so much that they are one object."""
     findings = []
-    order = np.argsort(boxes.owner, kind="stable")
-    for rows in np.split(order, np.flatnonzero(np.diff(boxes.owner[order])) + 1):
+    for rows in _by_image(boxes):
         corners = torch.from_numpy(boxes.xyxy[rows])
         same = torch.from_numpy((boxes.label[rows][:, None] == boxes.label[rows]) & ~boxes.crowd[rows])
         overlap = box_iou(corners, corners).where(same & same.mT, 0).triu(1)
@@ -126,6 +128,27 @@ def _double_boxes(annotations: Annotations, boxes: BoxTable) -> list[Finding]:
             message = f"{text} repeats the box of {annotations.places} {other} (IoU {overlap[i, j]:.2f})"
             findings.append(annotations.box_finding("box-duplicate", boxes, rows[j], message))
     return findings
+
+
+def _ignored_objects(annotations: Annotations, boxes: BoxTable) -> list[Finding]:
+    """Find objects of which most lies in one region to ignore, where nothing is matched."""
+    findings = []
+    for rows in (rows for rows in _by_image(boxes) if boxes.crowd[rows].any()):
+        objects, regions = rows[~boxes.crowd[rows]], rows[boxes.crowd[rows]]
+        own, crowd = torch.from_numpy(boxes.xyxy[objects]), torch.from_numpy(boxes.xyxy[regions])
+        low, high = torch.maximum(own[:, None, :2], crowd[:, :2]), torch.minimum(own[:, None, 2:], crowd[:, 2:])
+        share, which = ((high - low).clamp(min=0).prod(-1) / box_area(own)[:, None]).max(1)
+        for i in (share > SWALLOWED).nonzero().flatten().tolist():
+            text, region = annotations.box_text(boxes, objects[i]), int(boxes.place[regions[which[i]]])
+            message = f"{text} lies by {share[i]:.0%} in the region to ignore of {annotations.places} {region}"
+            findings.append(annotations.box_finding("box-ignored", boxes, objects[i], message))
+    return findings
+
+
+def _by_image(boxes: BoxTable) -> Iterator[NDArray[np.intp]]:
+    """Yield the rows of each image that has boxes."""
+    order = np.argsort(boxes.owner, kind="stable")
+    yield from np.split(order, np.flatnonzero(np.diff(boxes.owner[order])) + 1)
 
 
 def _category_gaps(annotations: Annotations, path: Path) -> list[Finding]:

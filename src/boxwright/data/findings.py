@@ -43,6 +43,9 @@ KINDS: dict[str, Kind] = {
     "category-name": Kind("warning", "rename one of the categories; until then they are told apart by their id"),
     "class-case": Kind("warning", "write the class in one way; until then these are different classes"),
     "category-gap": Kind("info", "nothing: ids are mapped to 0…C−1 in sorted order"),
+    "box-ignored": Kind(
+        "info", "little is learned of it; if it should be: --set criterion.assigner.ignore_threshold=null"
+    ),
     "image-background": Kind("info", "nothing, if it shows no object: background images are legal"),
     "image-channels": Kind("info", "nothing: converted to RGB when loaded"),
 }
