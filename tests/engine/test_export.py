@@ -169,6 +169,32 @@ def test_the_largest_difference_over_all_calls_is_told(detector, pictures, monke
     assert "on 3 images, largest difference: boxes 1.5e+00 px, scores 2.5e-01" in str(difference)
 
 
+def test_detections_of_all_calls_are_compared(pictures, monkeypatch):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    detector, calls = lively("retinanet-tiny"), []
+
+    class Session:
+        """Finds what PyTorch finds, but in the first call moves all by a quarter of a pixel and the best far away."""
+
+        def __init__(self, path, providers):
+            self.module = ExportableDetector(detector, nms=True)
+
+        def run(self, outputs, inputs):
+            calls.append(inputs["images"])
+            boxes, *rest = self.module(torch.from_numpy(inputs["images"]))
+            if len(calls) == 1:
+                boxes += 0.25
+                boxes[:, 0] += 1000
+            return [value.numpy() for value in (boxes, *rest)]
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    difference = compare_onnx("a.onnx", detector, pictures, batch=2, nms=True)
+    assert len(calls) == 2
+    assert difference.images == 3
+    assert difference.alone >= 2  # one of each image of the first call; what PyTorch found may lie near another
+    assert difference.boxes == pytest.approx(0.25, abs=1e-4)
+
+
 FOUND = ([[0.0, 0, 10, 10], [20, 20, 40, 40]], [0.9, 0.5], [0, 1])
 
 
