@@ -170,3 +170,16 @@ def test_what_has_no_area_overlaps_nothing_on_a_grid_either(name):
     points = replace(priors, boxes=priors.centers.repeat(1, 2))
     targets = Targets.from_list([{"boxes": points.boxes[:3], "labels": torch.tensor([0, 1, 2])}] * 2)
     assert_same(name, (points, targets, predictions), (replace(points, levels=()), targets, predictions))
+
+
+@pytest.mark.parametrize("name", ["tood", "tood ultralytics", "simota", "rtmdet", "dual", "yolo"])
+@pytest.mark.parametrize(("value", "as_good_as"), [(torch.nan, 0.0), (torch.inf, 1e9), (-1e30, -1e9)])
+def test_predicted_boxes_that_are_none_are_boxes_without_area(name, value, as_good_as):
+    priors, targets, predictions = scene_of(make_priors(3))
+    broken, sound = predictions.boxes.clone(), predictions.boxes.clone()
+    broken[:, ::5], sound[:, ::5] = value, as_good_as
+    for answer in answers(name, (priors, targets, predictions.with_boxes(broken))):
+        assert answer.score.isfinite().all()
+    assert_same(
+        name, (priors, targets, predictions.with_boxes(broken)), (priors, targets, predictions.with_boxes(sound))
+    )
