@@ -83,6 +83,11 @@ def checked_suppression(detector, path, pictures, batch):
     images = torch.stack([letterbox(read_image(file), 64) for file in pictures])
     boxes, scores, _, count = module(images)
     assert (count > 2).all()
+    session = pytest.importorskip("onnxruntime").InferenceSession(path, providers=["CPUExecutionProvider"])
+    for image in images if batch == 1 else [images]:
+        *found, counts = session.run(None, {"images": image.reshape(-1, 3, 64, 64).numpy()})
+        for number, kept in enumerate(counts):
+            assert not any(values[number, kept:].any() for values in found)  # the rest is padded with zeros
     detections = detector(images)
     torch.testing.assert_close(detections.boxes, boxes)
     torch.testing.assert_close(detections.scores, scores)
