@@ -261,6 +261,8 @@ def test_a_run_whose_data_has_moved_names_the_option(trained, tmp_path):
     for use in (lambda: train(resume=run, quiet=True), lambda: open_data(run, None)):
         with pytest.raises(RunError, match=r"there is no .*gone, where .*run has its data.* with --data PATH"):
             use()
+    with pytest.raises(DataError, match=r"misspelt: no such file or folder"):  # said of what was given
+        train(data=tmp_path / "misspelt", resume=run, quiet=True)
 
 
 def test_resume_follows_moved_data_and_refuses_another_recipe(trained, scenes, tmp_path, capsys):

@@ -172,7 +172,7 @@ def _recipe_and_data(
 def _open_data(fabric: Fabric, source: Mapping[str, Any], run: Run | None) -> DataIndex:
     """Open the data, which must have the classes of the run to resume."""
     options = {name: value for name, value in source.items() if name != "skip_bad"}
-    if run is not None and not Path(source["path"]).exists():
+    if run is not None and source["path"] == run.data["path"] and not Path(source["path"]).exists():
         raise run.moved(source["path"])
     with fabric.rank_zero_first():  # the first parses, the others find its cache
         index = open_dataset(**options)
